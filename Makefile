@@ -1,0 +1,78 @@
+# nuncio: "make" lists the targets. "make demo" and "make test" install what they need (as root or with sudo).
+SHELL       := /bin/bash
+.DEFAULT_GOAL := help
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD       := build
+TOOLS       := $(BUILD)/tools
+GO_BUILD    := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+FUZZTIME    ?= 60s
+BENCH       ?= 1,100,1000,10000,100000
+SOAK        ?= 30m
+SEED        ?=
+TESTFLAGS   ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## both programs, into build/
+	$(GO_BUILD) -o $(BUILD)/ ./cmd/...
+
+.PHONY: images
+images: ## the container images haproxy, registrar, apache and etcd; scripts/images lists the settings
+	@VERSION=$(VERSION) scripts/images
+
+.PHONY: demo
+demo: ## the main job on this machine: embedded etcd, real HAProxy, two real Apaches, until Ctrl-C
+	@scripts/install-tools $(TOOLS) demo
+	@$(MAKE) --no-print-directory -s build
+	@scripts/demo $(BUILD)
+
+.PHONY: test
+test: tools check ## everything that CI checks: formatting, linters, all tests on real parts with the race detector
+	@# Built side by side, run one package after the other: they start whole stacks, and two at a time starve each other.
+	go test -race -exec true ./... >/dev/null
+	NUNCIO_TEST_STRICT=1 go test -race -p 1 -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: check
+check: tools ## formatting, vet and linters
+	$(TOOLS)/golangci-lint fmt --diff
+	go vet ./...
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: tools ## format the code
+	$(TOOLS)/golangci-lint fmt
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	scripts/fuzz $(FUZZTIME)
+
+.PHONY: soak
+soak: tools ## random faults and changes under load for SOAK (30m), each HAProxy; SEED repeats a run
+	NUNCIO_TEST_STRICT=1 NUNCIO_TEST_SOAK=$(SOAK) NUNCIO_TEST_SEED=$(SEED) go test -v -count 1 -timeout 0 -run '^TestSoak$$' ./cmd/nuncio
+
+.PHONY: load
+load: tools ## 2,000 changes and 100 reloads under load, 5,000 changes of 10,000 instances; NUNCIO_TEST_HAPROXY=PROGRAM tries another HAProxy
+	NUNCIO_LOAD_CHANGES=2000 NUNCIO_LOAD_RELOADS=100 NUNCIO_GROWTH_CHANGES=5000 NUNCIO_GROWTH_INSTANCES=10000 NUNCIO_TEST_STRICT=1 \
+		go test -v -count 1 -timeout 0 -run '^(TestChangesAndReloadsUnderLoadLoseNothing|TestNothingGrowsWithChanges)$$' ./reload
+
+.PHONY: bench
+bench: tools build ## a put to etcd, and a docker run, until traffic follows; fleet sizes in BENCH; needs a quiet machine
+	NUNCIO_BENCH=$(BENCH) go test -v -count 1 -timeout 0 -run '^TestBench$$' ./cmd/nuncio
+	go test -count 1 -timeout 0 -run '^$$' -bench ContainerToTraffic -benchtime 30x ./cmd/nuncio-registrar
+	BREAK_EVEN=1 go test -v -count 1 -timeout 0 -run '^TestBreakEven$$' ./reload
+
+.PHONY: golden
+golden: tools ## write the golden files and the generated reference again; read the diff before you commit it
+	NUNCIO_TEST_STRICT=1 go test ./render ./cmd/... -run Golden -update
+
+.PHONY: tools
+tools: ## what the tests need: HAProxy 2.6 and 3.0, Apache, an etcd server, the linter
+	@scripts/install-tools $(TOOLS) test
+
+.PHONY: clean
+clean: ## remove build/
+	rm -rf $(BUILD)
