@@ -1,0 +1,136 @@
+package catalog
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Record is one instance as it stood in a snapshot.
+type Record struct {
+	Service  string
+	Instance *Instance
+	pair     Pair
+}
+
+// Missing lists the records of old that s does not have, by service and instance. A record that changed is not
+// missing; one that was set aside because it became invalid is. It costs one step per service and per instance of
+// those that differ.
+func (s *Snapshot) Missing(old *Snapshot) []Record {
+	var missing []Record
+	at := 0 // in s.Services; both are sorted
+	for _, before := range old.Services {
+		if at < len(s.Services) && s.Services[at] == before { // nearly always
+			at++
+			continue
+		}
+		for at < len(s.Services) && s.Services[at].Name < before.Name {
+			at++
+		}
+		var now *Service
+		if at < len(s.Services) && s.Services[at].Name == before.Name {
+			now = s.Services[at]
+			at++
+		}
+		if now == before {
+			continue
+		}
+		for i, inst := range before.Instances {
+			if !now.Has(inst.Name) {
+				missing = append(missing, Record{before.Name, inst, before.pairs[i]})
+			}
+		}
+	}
+	return missing
+}
+
+// Has tells whether the service has an instance of this name; a nil service has none.
+func (s *Service) Has(instance string) bool {
+	if s == nil {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(s.Instances, instance, func(i *Instance, name string) int { return cmp.Compare(i.Name, name) })
+	return found
+}
+
+// With is s and the given records of an older snapshot of the same Builder. Of a record that s has too, what s says
+// counts. Services without any of the records keep their pointers.
+func (s *Snapshot) With(records []Record) *Snapshot {
+	byService := map[string][]Record{}
+	for _, r := range records {
+		if !s.Service(r.Service).Has(r.Instance.Name) {
+			byService[r.Service] = append(byService[r.Service], r)
+		}
+	}
+	if len(byService) == 0 {
+		return s
+	}
+	next := *s
+	next.Services = make([]*Service, 0, len(s.Services)+len(byService))
+	for _, svc := range s.Services {
+		next.Services = append(next.Services, svc.with(byService[svc.Name]))
+		delete(byService, svc.Name)
+	}
+	for name, records := range byService {
+		next.Services = append(next.Services, (&Service{Name: name}).with(records))
+	}
+	slices.SortFunc(next.Services, func(x, y *Service) int { return cmp.Compare(x.Name, y.Name) })
+	return &next
+}
+
+func (s *Service) with(records []Record) *Service {
+	if len(records) == 0 {
+		return s
+	}
+	all := slices.Clone(records)
+	for i, inst := range s.Instances {
+		all = append(all, Record{s.Name, inst, s.pairs[i]})
+	}
+	slices.SortFunc(all, func(x, y Record) int { return cmp.Compare(x.Instance.Name, y.Instance.Name) })
+	next := &Service{Name: s.Name}
+	taken := make(map[int]bool, len(all))
+	for _, r := range all {
+		inst := r.Instance
+		// As the Builder gives them when all the records are there.
+		if id := freeID(taken, hashID(inst.Name)); id != inst.ID {
+			moved := *inst
+			moved.ID = id
+			inst = &moved
+		}
+		next.Instances = append(next.Instances, inst)
+		next.pairs = append(next.pairs, r.pair)
+	}
+	next.Meta, next.Conflicts = unite(next.Instances)
+	return next
+}
+
+// Without is s but for the instances for which why gives a reason: they are quarantined with it. Services that have none
+// of them keep their pointers, and the instances that stay keep their ids.
+func (s *Snapshot) Without(why func(*Instance) string) *Snapshot {
+	next := *s
+	next.Services = make([]*Service, 0, len(s.Services))
+	var set []Quarantined
+	for _, svc := range s.Services {
+		kept := &Service{Name: svc.Name}
+		for i, inst := range svc.Instances {
+			if reason := why(inst); reason != "" {
+				set = append(set, Quarantined{Key: svc.pairs[i].Key, Reason: reason, Value: excerpt(svc.pairs[i].Value)})
+				continue
+			}
+			kept.Instances, kept.pairs = append(kept.Instances, inst), append(kept.pairs, svc.pairs[i])
+		}
+		switch len(kept.Instances) {
+		case len(svc.Instances):
+			next.Services = append(next.Services, svc)
+		case 0:
+		default:
+			kept.Meta, kept.Conflicts = unite(kept.Instances)
+			next.Services = append(next.Services, kept)
+		}
+	}
+	if len(set) == 0 {
+		return s
+	}
+	next.Quarantined = append(set, s.Quarantined...)
+	slices.SortFunc(next.Quarantined, func(x, y Quarantined) int { return cmp.Compare(x.Key, y.Key) })
+	return &next
+}
