@@ -1,0 +1,362 @@
+package haproxy
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// MaxWords is the number of words HAProxy reads from one line; it refuses a longer line, and some versions
+// crash on one during a reload.
+const MaxWords = 64
+
+// Line is one line of a configuration that holds at least one word; blank lines and lines of comment alone
+// have none and are left out.
+type Line struct {
+	Number int    // counted from 1 as HAProxy counts in its messages
+	Offset int    // where the line begins in the text, in bytes
+	Raw    string // the line as it stands, without its LF
+	Words  []Word // at least one
+}
+
+// Keyword is the text of the first word.
+func (l Line) Keyword() string { return l.Words[0].Text }
+
+// Word is one word of a line, as HAProxy hands it to the keyword's parser.
+type Word struct {
+	Text     string // after quotes, escapes and environment variables
+	Start    int    // where the word begins in the text, in bytes, quotes included
+	End      int    // the byte after it
+	Expanded bool   // an environment variable took part in it
+}
+
+// LexError says why HAProxy would not even split a configuration into words. The versions 3.2 and later do
+// not survive a reload of such a file, so it must never reach a running master.
+type LexError struct {
+	Line   int // counted from 1
+	Column int // counted from 1, in bytes
+	Reason string
+}
+
+func (e *LexError) Error() string {
+	return fmt.Sprintf("%s:%d:%d: %s", ConfigFile, e.Line, e.Column, e.Reason)
+}
+
+// Lex splits a configuration into words by HAProxy's own rules. Environment variables come from getenv, as
+// changed by the text's own setenv, presetenv, unsetenv and resetenv; nil is an empty environment. On an error, which is always a
+// *LexError for the first offending line, the lines before it are returned too.
+func Lex(text []byte, getenv func(string) (string, bool)) ([]Line, error) {
+	lx := lexer{text: string(text), env: environment{get: getenv}}
+	if n := len(text); n > 0 && text[n-1] != '\n' {
+		// Only the last line can lack its LF. Lines before it are still worth having.
+		err := lx.run(bytes.LastIndexByte(text, '\n') + 1)
+		if err != nil {
+			return lx.lines, err
+		}
+		return lx.lines, lx.unfinished()
+	}
+	err := lx.run(len(text))
+	return lx.lines, err
+}
+
+func (lx *lexer) unfinished() error {
+	return &LexError{Line: lx.number + 1, Column: len(lx.text) - lx.pos + 1, Reason: "the last line does not end in a newline"}
+}
+
+// EachLine is Lex for those who look at one line after the other: it keeps none, and use must not either. It stops at the
+// first fault, or when use returns false.
+func EachLine(text string, getenv func(string) (string, bool), use func(Line) bool) error {
+	lx := lexer{text: text, env: environment{get: getenv}, use: use}
+	end := strings.LastIndexByte(text, '\n') + 1
+	if err := lx.run(end); err != nil || end == len(text) || lx.stopped {
+		return err
+	}
+	return lx.unfinished()
+}
+
+// AppendWords splits one line, given without its LF, and appends its words to dst; their positions count from
+// the start of the line. It is Lex for callers that look at one line at a time.
+func AppendWords(dst []Word, line string, getenv func(string) (string, bool)) ([]Word, error) {
+	lx := lexer{text: line, number: 1, words: dst, first: len(dst), env: environment{get: getenv}}
+	if col, reason := lx.line(0, len(line)); reason != "" {
+		return dst, &LexError{Line: 1, Column: col + 1, Reason: reason}
+	}
+	return lx.words, nil
+}
+
+type lexer struct {
+	text   string
+	pos    int // where the next line begins
+	number int
+	lines  []Line
+	use    func(Line) bool // takes the lines instead
+	env    environment
+
+	stopped bool
+
+	start    int    // of the line, in text
+	words    []Word // chunk that words are cut from, so that a line costs no allocation of its own
+	first    int    // index of the line's first word in words
+	section  string
+	buf      []byte // the current word, once it differs from the text
+	expanded bool
+}
+
+func (lx *lexer) run(end int) error {
+	for lx.pos < end {
+		eol := lx.pos + strings.IndexByte(lx.text[lx.pos:], '\n')
+		lx.number++
+		lx.start = lx.pos
+		lx.pos = eol + 1
+		if cap(lx.words)-len(lx.words) < MaxWords+1 {
+			lx.words = make([]Word, 0, 64*(MaxWords+1))
+		}
+		lx.first = len(lx.words)
+		if col, reason := lx.line(lx.start, eol); reason != "" {
+			return &LexError{Line: lx.number, Column: col - lx.start + 1, Reason: reason}
+		}
+		words := lx.words[lx.first:len(lx.words):len(lx.words)]
+		if len(words) == 0 {
+			continue
+		}
+		line := Line{Number: lx.number, Offset: lx.start, Raw: lx.text[lx.start:eol], Words: words}
+		if lx.use == nil {
+			lx.lines = append(lx.lines, line)
+		} else if !lx.use(line) {
+			lx.stopped = true
+			return nil
+		}
+		if IsSection(words[0].Text) {
+			lx.section = words[0].Text
+		}
+		if lx.section == "global" {
+			lx.env.directive(words)
+		}
+		if lx.use != nil {
+			lx.words = lx.words[:lx.first]
+		}
+	}
+	return nil
+}
+
+// line lexes text[i:eol]. A reason other than "" is the fault found at the byte it returns.
+func (lx *lexer) line(i, eol int) (at int, reason string) {
+	s := lx.text[:eol]
+	if nul := strings.IndexByte(s[i:], 0); nul >= 0 {
+		return i + nul, "NUL byte: HAProxy would drop the rest of the line"
+	}
+	for i < eol {
+		if isSpace(s[i]) {
+			i++
+			continue
+		}
+		if s[i] == '#' {
+			return 0, ""
+		}
+		next, at, reason := lx.word(s, i)
+		if reason != "" {
+			return at, reason
+		}
+		if len(lx.words)-lx.first > MaxWords {
+			return i, fmt.Sprintf("more than %d words", MaxWords)
+		}
+		i = next
+	}
+	return 0, ""
+}
+
+// word lexes the word that begins at s[start] and returns the byte after it.
+func (lx *lexer) word(s string, start int) (next, at int, reason string) {
+	i := start
+	for i < len(s) && plain[s[i]] {
+		i++
+	}
+	if i == len(s) || isSpace(s[i]) || s[i] == '#' { // nearly every word of nearly every file
+		lx.words = append(lx.words, Word{Text: s[start:i], Start: start, End: i})
+		return afterWord(s, i), 0, ""
+	}
+	lx.buf, lx.expanded = append(lx.buf[:0], s[start:i]...), false
+	var quote byte
+	opened := 0
+	for i < len(s) {
+		c := s[i]
+		switch {
+		case quote == 0 && (isSpace(c) || c == '#'):
+			lx.emit(start, i)
+			return afterWord(s, i), 0, ""
+		case c == '\r':
+			// A CR ends the line even here, which leaves the quote open.
+			return 0, opened, fmt.Sprintf("the quote %c is still open at a carriage return", quote)
+		case (c == '"' || c == '\'') && quote == 0:
+			quote, opened = c, i
+			i++
+		case quote != 0 && c == quote:
+			quote = 0
+			i++
+		case c == '\\' && quote != '\'':
+			n, ok := lx.escape(s[i:], quote == '"')
+			if !ok {
+				return 0, i, `\x is not followed by two hexadecimal digits`
+			}
+			i += n
+		case c == '$' && quote == '"':
+			n, reason := lx.variable(s[i:], &start, i)
+			if reason != "" {
+				return 0, i, reason
+			}
+			i += n
+		default:
+			lx.buf = append(lx.buf, c)
+			i++
+		}
+	}
+	if quote != 0 {
+		return 0, opened, fmt.Sprintf("the quote %c is never closed on this line", quote)
+	}
+	lx.emit(start, i)
+	return i, 0, ""
+}
+
+// afterWord is where the next word may begin. A CR that touches a word ends the line for HAProxy, so what
+// follows it is not even comment; a CR among blanks is a blank.
+func afterWord(s string, i int) int {
+	if i < len(s) && s[i] == '\r' {
+		return len(s)
+	}
+	return i
+}
+
+func (lx *lexer) emit(start, end int) {
+	if len(lx.words)-lx.first > MaxWords {
+		return // refused by the caller; an expansion could otherwise outgrow the chunk
+	}
+	lx.words = append(lx.words, Word{Text: string(lx.buf), Start: start, End: end, Expanded: lx.expanded})
+}
+
+// escape handles a backslash at s[0] and returns how many bytes it took.
+func (lx *lexer) escape(s string, weak bool) (n int, ok bool) {
+	next := byte(0)
+	if len(s) > 1 {
+		next = s[1]
+	}
+	switch next {
+	case ' ', '\\', '#', '"', '\'':
+		lx.buf = append(lx.buf, next)
+		return 2, true
+	case 'n':
+		lx.buf = append(lx.buf, '\n')
+		return 2, true
+	case 'r':
+		lx.buf = append(lx.buf, '\r')
+		return 2, true
+	case 't':
+		lx.buf = append(lx.buf, '\t')
+		return 2, true
+	case 'x':
+		if len(s) < 4 {
+			return 0, false
+		}
+		b, err := strconv.ParseUint(s[2:4], 16, 8)
+		if err != nil {
+			return 0, false
+		}
+		lx.buf = append(lx.buf, byte(b))
+		return 4, true
+	case '$':
+		if weak { // outside quotes "$" is no special byte and keeps its backslash
+			lx.buf = append(lx.buf, '$')
+			return 2, true
+		}
+	}
+	lx.buf = append(lx.buf, '\\')
+	return 1, true
+}
+
+// variable expands the "$" at s[0], inside weak quotes, and returns how many bytes its name took. start is
+// where the current word began; an expansion into several words moves it.
+func (lx *lexer) variable(s string, start *int, at int) (n int, reason string) {
+	i := 1
+	brace := i < len(s) && s[i] == '{'
+	if brace {
+		i++
+	}
+	if i == len(s) || !isNameStart(s[i]) && s[i] != '.' {
+		return 0, `"$" is not followed by a variable's name; write "\$" for the character`
+	}
+	from := i
+	for i++; i < len(s) && (isNameStart(s[i]) || s[i] >= '0' && s[i] <= '9'); i++ {
+	}
+	name := s[from:i]
+	value, set, ok := lx.lookup(name)
+	if !ok {
+		return 0, fmt.Sprintf("unknown variable %s", name)
+	}
+	split := brace && strings.HasPrefix(s[i:], "[*]")
+	if split {
+		i += len("[*]")
+	} else if brace && i < len(s) && s[i] == '[' {
+		return 0, fmt.Sprintf("%s[ is not followed by *]", name)
+	}
+	if brace {
+		end := strings.IndexByte(s[i:], '}')
+		if end < 0 || end > 0 && s[i] != '-' {
+			return 0, fmt.Sprintf("${%s is not followed by }", name)
+		}
+		if end > 0 && !set {
+			value = s[i+1 : i+end]
+		}
+		i += end + 1
+	}
+	lx.expanded = true
+	lx.expand(value, split, start, at)
+	return i, ""
+}
+
+func (lx *lexer) expand(value string, split bool, start *int, at int) {
+	if !split {
+		lx.buf = append(lx.buf, value...)
+		return
+	}
+	for i := 0; i < len(value); i++ {
+		if !isSpace(value[i]) {
+			lx.buf = append(lx.buf, value[i])
+			continue
+		}
+		for i+1 < len(value) && isSpace(value[i+1]) {
+			i++
+		}
+		lx.emit(*start, at)
+		lx.buf, *start = lx.buf[:0], at
+	}
+}
+
+func (lx *lexer) lookup(name string) (value string, set, ok bool) {
+	switch name {
+	case ".LINE":
+		return strconv.Itoa(lx.number), true, true
+	case ".FILE":
+		return ConfigFile, true, true
+	case ".SECTION":
+		return lx.section, lx.section != "", true
+	}
+	if name[0] == '.' {
+		return "", false, false
+	}
+	value, set = lx.env.lookup(name)
+	return value, set, true
+}
+
+// plain holds the bytes that stand for themselves outside quotes.
+var plain = func() (t [256]bool) {
+	for i := range t {
+		t[i] = !isSpace(byte(i)) && !strings.ContainsRune("#\\\"'\x00", rune(i))
+	}
+	return t
+}()
+
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+
+func isNameStart(c byte) bool {
+	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}

@@ -1,0 +1,252 @@
+package haproxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Command is one command of the Runtime API and, for those that take one, its payload, line by line.
+type Command struct {
+	Line    string
+	Payload []string
+}
+
+// size is what HAProxy has to hold at once to read the command.
+func (c Command) size() int {
+	n := len(c.Line) + 1
+	for _, p := range c.Payload {
+		n += len(p) + 1
+	}
+	return n
+}
+
+func (c Command) check() error {
+	if err := checkCommand(c.Line); err != nil {
+		return err
+	}
+	if n := c.size(); n > MaxCommand {
+		return fmt.Errorf("haproxy command %.40q...: %d bytes with its payload, the limit is %d", c.Line, n, MaxCommand)
+	}
+	if (len(c.Payload) > 0) != strings.HasSuffix(c.Line, " <<") {
+		return fmt.Errorf("haproxy command %.80q: a payload needs \" <<\" at the end of the line, and the other way round", c.Line)
+	}
+	for _, p := range c.Payload {
+		// An empty line ends a payload, and what follows it would be read as commands.
+		if p == "" || strings.ContainsAny(p, "\n\r\x00") {
+			return fmt.Errorf("haproxy command %.40q: payload line %.40q is empty or holds a line break", c.Line, p)
+		}
+	}
+	return nil
+}
+
+// Refused says whether the reply is a refusal. HAProxy has no one way to say so: most errors have severity 3,
+// an address that "set server" cannot read comes as a warning, and an unknown command as information.
+func (r Reply) Refused() bool {
+	return r.Severity >= 0 && r.Severity <= 3 || strings.HasPrefix(r.Text, "Unknown command") ||
+		strings.HasPrefix(r.Text, "Invalid addr") || r.Text == "Permission denied"
+}
+
+// EscapeArgument writes a value as one argument of a command. It refuses what the command line has no spelling
+// for: line breaks and other control bytes, the empty value, and what it would take for the start of a payload.
+func EscapeArgument(value string) (string, error) {
+	if value == "" || strings.HasPrefix(value, "<<") {
+		return "", fmt.Errorf("argument %q: a command of HAProxy cannot carry it", value)
+	}
+	plain := true
+	for i := range len(value) {
+		switch c := value[i]; {
+		case c < ' ' || c == 0x7f:
+			return "", fmt.Errorf("argument %.80q: a command of HAProxy cannot carry byte %#02x", value, c)
+		case c == ' ' || c == '\\' || c == ';':
+			plain = false
+		}
+	}
+	if plain {
+		return value, nil
+	}
+	return argumentEscapes.Replace(value), nil
+}
+
+var argumentEscapes = strings.NewReplacer(`\`, `\\`, " ", `\ `, ";", `\;`)
+
+// socketBuffer is what a socket takes at once, whether or not the other side reads; Linux has 200 kB by default.
+const socketBuffer = 4 << 10
+
+// Session is one connection to the Runtime API that takes many commands without waiting for each answer. It stays with the
+// worker that accepted it, also after a reload, and keeps that worker alive: open one for a batch and close it.
+// It is for one goroutine.
+type Session struct {
+	conn    net.Conn
+	in      *bufio.Reader
+	path    string
+	timeout time.Duration
+	broken  error
+}
+
+// Open connects and prepares the session. Its socket must not be a master's.
+func (s Socket) Open(ctx context.Context) (*Session, error) {
+	c, _, err := s.Begin(ctx, nil)
+	return c, err
+}
+
+// Begin is Open with commands that are sent at once, as by Do: on a busy machine each round trip saved is worth as much as
+// a command.
+func (s Socket) Begin(ctx context.Context, commands []Command) (*Session, []Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", s.path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("haproxy session on %s: %w", s.path, err)
+	}
+	c := &Session{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), path: s.path, timeout: s.timeout}
+	// "prompt" makes the connection interactive, so that each reply ends in a way of its own.
+	own := []Command{{Line: "prompt"}, {Line: "set severity-output number"}}
+	replies, err := c.Do(ctx, append(own, commands...))
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return c, replies[len(own):], nil
+}
+
+// Close ends the session.
+func (c *Session) Close() { c.conn.Close() }
+
+// Do sends the commands in order and returns exactly one reply for each. A refusal is a reply, not an error: after an
+// error the replies that came are returned, what became of the other commands is unknown, and the session is of
+// no more use. No command is sent if one of them cannot be.
+func (c *Session) Do(ctx context.Context, commands []Command) ([]Reply, error) {
+	if c.broken != nil {
+		return nil, c.broken
+	}
+	size := 0
+	for _, cmd := range commands {
+		if err := cmd.check(); err != nil {
+			return nil, err
+		}
+		size += cmd.size()
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	unblock := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	defer unblock()
+	sent := make(chan error, 1)
+	if size < socketBuffer {
+		sent <- c.send(commands)
+	} else {
+		// Writing while reading: HAProxy stops reading commands while nobody takes its replies.
+		go func() { sent <- c.send(commands) }()
+	}
+	replies := make([]Reply, 0, len(commands))
+	for len(replies) < len(commands) {
+		text, err := c.reply()
+		if err != nil {
+			c.conn.Close() // lets send return
+			<-sent         //nolint:errcheck // it tells of the closed connection only
+			c.broken = fmt.Errorf("haproxy session on %s: reply %d of %d, to %.80q: %w", c.path, len(replies)+1, len(commands),
+				commands[len(replies)].Line, cause(ctx, err))
+			return replies, c.broken
+		}
+		replies = append(replies, parseReply(text))
+	}
+	if err := <-sent; err != nil {
+		c.broken = fmt.Errorf("haproxy session on %s: %w", c.path, cause(ctx, err))
+		return replies, c.broken
+	}
+	return replies, nil
+}
+
+// Pid asks which worker is at the other end.
+func (c *Session) Pid(ctx context.Context) (int, error) {
+	replies, err := c.Do(ctx, []Command{{Line: "show info"}})
+	if err != nil {
+		return 0, err
+	}
+	info, err := ParseInfo(replies[0].Text)
+	return info.Pid, err
+}
+
+func (c *Session) send(commands []Command) error {
+	w := bufio.NewWriterSize(c.conn, 16<<10)
+	for _, cmd := range commands {
+		_, _ = w.WriteString(cmd.Line) // a bufio.Writer keeps its error for Flush
+		_ = w.WriteByte('\n')
+		for _, p := range cmd.Payload {
+			_, _ = w.WriteString(p)
+			_ = w.WriteByte('\n')
+		}
+		if len(cmd.Payload) > 0 {
+			_ = w.WriteByte('\n')
+		}
+	}
+	return w.Flush()
+}
+
+// reply reads up to the prompt, a line that begins with "> ". No reply of the commands that are of use here has such a
+// line of its own.
+func (c *Session) reply() (string, error) {
+	var b strings.Builder
+	for {
+		line, err := c.in.ReadSlice('\n')
+		b.Write(line)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET): // reset if a command had not been read yet
+			return "", ErrNoReply
+		case err != nil:
+			return "", err
+		case b.Len() > maxReply:
+			return "", fmt.Errorf("it is longer than %d bytes", maxReply)
+		}
+		next, err := c.in.Peek(2)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", err
+		}
+		if string(next) == "> " {
+			_, _ = c.in.Discard(2) // they have been peeked at
+			return stripPayloadPrompts(b.String()), nil
+		}
+	}
+}
+
+// stripPayloadPrompts drops the "+ " that HAProxy prints for each line of a payload.
+func stripPayloadPrompts(text string) string {
+	for strings.HasPrefix(text, "+ ") {
+		text = text[2:]
+	}
+	return text
+}
+
+// ParseVersionReply reads the answer to "prepare map" or "prepare acl".
+func ParseVersionReply(text string) (int, error) {
+	number, ok := strings.CutPrefix(text, "New version created: ")
+	n, err := strconv.Atoi(strings.TrimSpace(number))
+	if !ok || err != nil || n < 0 {
+		return 0, fmt.Errorf("answer to prepare: %.80q", text)
+	}
+	return n, nil
+}
+
+// ParsePatterns reads the answer to "show map" or "show acl": the entries in order, keys with their values.
+func ParsePatterns(text string) ([]string, error) {
+	var entries []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		pointer, entry, ok := strings.Cut(line, " ")
+		if !ok || !strings.HasPrefix(pointer, "0x") {
+			return nil, fmt.Errorf("answer to show map: line %.80q", line)
+		}
+		entries = append(entries, entry)
+	}
+	return entries, nil
+}

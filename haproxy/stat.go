@@ -1,0 +1,75 @@
+package haproxy
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// ShowStat is the Runtime API command whose answer ParseStat reads: the statistics of all servers, and of
+// nothing else.
+const ShowStat = "show stat -1 4 -1"
+
+// ServerStat is what a worker says about one server line.
+type ServerStat struct {
+	Backend, Name string
+	Addr          string // empty where the socket's level does not allow to see it
+	Status        string // "UP", "DOWN", "no check", "MAINT", "DRAIN", "UP 1/3", …
+	Weight        int
+	Sessions      int   // now
+	Total         int64 // since the worker was started
+	Changed       int64 // seconds since Status changed
+	Check         string
+	CheckInfo     string // what the last check met, in HAProxy's words
+}
+
+// ParseStat reads the answer to ShowStat. Columns are found by name, because every version adds some.
+func ParseStat(text string) ([]ServerStat, error) {
+	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(text, "# ")))
+	r.FieldsPerRecord, r.ReuseRecord, r.LazyQuotes = -1, true, true
+	head, err := r.Read()
+	if err != nil {
+		return nil, fmt.Errorf("answer to show stat: %w", err)
+	}
+	column := make(map[string]int, len(head))
+	for i, name := range head {
+		column[name] = i
+	}
+	for _, name := range []string{"pxname", "svname", "status"} {
+		if _, there := column[name]; !there {
+			return nil, fmt.Errorf("answer to show stat: no column %s in it: %.80q", name, text)
+		}
+	}
+	var servers []ServerStat
+	for {
+		row, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return servers, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("answer to show stat: %w", err)
+		}
+		field := func(name string) string {
+			if i, there := column[name]; there && i < len(row) {
+				return row[i]
+			}
+			return ""
+		}
+		number := func(name string) int64 {
+			n, _ := strconv.ParseInt(field(name), 10, 64) // empty where it has no meaning
+			return n
+		}
+		info := field("last_chk")
+		if info == "" {
+			info = field("check_desc")
+		}
+		servers = append(servers, ServerStat{
+			Backend: field("pxname"), Name: field("svname"), Addr: field("addr"), Status: field("status"),
+			Weight: int(number("weight")), Sessions: int(number("scur")), Total: number("stot"), Changed: number("lastchg"),
+			Check: field("check_status"), CheckInfo: info,
+		})
+	}
+}

@@ -1,0 +1,159 @@
+package haproxy
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Text is the content of one file, in pieces. It is immutable. A text that is made from an older one with most of its
+// pieces taken over shares them, and comparing the two, or finding the digest of the new one, then costs one step per
+// piece instead of one per byte. How a text is cut has no other meaning. The zero value is empty.
+type Text struct {
+	pieces []*piece
+	size   int
+}
+
+type piece struct {
+	text   string
+	blocks func() blockSums // computed once
+}
+
+// NewText makes a text of one piece.
+func NewText(content string) Text {
+	if content == "" {
+		return Text{}
+	}
+	p := &piece{text: content, blocks: sync.OnceValue(func() blockSums { return sumBlocks(content) })}
+	return Text{pieces: []*piece{p}, size: len(content)}
+}
+
+// Join puts texts behind each other. It copies none of them.
+func Join(texts ...Text) Text {
+	n := 0
+	for _, u := range texts {
+		n += len(u.pieces)
+	}
+	t := Text{pieces: make([]*piece, 0, n)}
+	for _, u := range texts {
+		t.pieces = append(t.pieces, u.pieces...)
+		t.size += u.size
+	}
+	return t
+}
+
+// Size is the length in bytes.
+func (t Text) Size() int { return t.size }
+
+// Pieces walks the parts in order.
+func (t Text) Pieces() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, p := range t.pieces {
+			if !yield(p.text) {
+				return
+			}
+		}
+	}
+}
+
+// String is the whole text. It copies where there is more than one piece.
+func (t Text) String() string { return t.Slice(0, t.size) }
+
+// Slice is the text from one offset to another. It copies only what lies in more than one piece.
+func (t Text) Slice(from, to int) string {
+	var b strings.Builder
+	at := 0
+	for p := range t.Pieces() {
+		low, high := max(from-at, 0), min(to-at, len(p))
+		at += len(p)
+		switch {
+		case low >= high:
+			continue
+		case high-low == to-from:
+			return p[low:high]
+		case b.Len() == 0:
+			b.Grow(to - from)
+		}
+		b.WriteString(p[low:high])
+	}
+	return b.String()
+}
+
+// Equal says whether the bytes of both texts are the same.
+func (t Text) Equal(u Text) bool {
+	return t.size == u.size && (slices.Equal(t.pieces, u.pieces) || commonPrefix(t, u) == t.size)
+}
+
+// Common is how many bytes both texts begin with, and how many of the others they end with.
+func (t Text) Common(u Text) (prefix, suffix int) {
+	prefix = commonPrefix(t, u)
+	return prefix, min(commonSuffix(t, u), t.size-prefix, u.size-prefix)
+}
+
+func commonPrefix(t, u Text) (n int) {
+	var a, b string
+	for i, j := 0, 0; ; {
+		for ; a == "" && i < len(t.pieces); i++ {
+			a = t.pieces[i].text
+		}
+		for ; b == "" && j < len(u.pieces); j++ {
+			b = u.pieces[j].text
+		}
+		k := min(len(a), len(b))
+		if a[:k] != b[:k] {
+			return n + samePrefix(a[:k], b[:k])
+		}
+		if k == 0 {
+			return n
+		}
+		n += k
+		a, b = a[k:], b[k:]
+	}
+}
+
+func commonSuffix(t, u Text) (n int) {
+	var a, b string
+	for i, j := len(t.pieces), len(u.pieces); ; {
+		for ; a == "" && i > 0; i-- {
+			a = t.pieces[i-1].text
+		}
+		for ; b == "" && j > 0; j-- {
+			b = u.pieces[j-1].text
+		}
+		k := min(len(a), len(b))
+		x, y := a[len(a)-k:], b[len(b)-k:]
+		if x != y {
+			return n + sameSuffix(x, y)
+		}
+		if k == 0 {
+			return n
+		}
+		n += k
+		a, b = a[:len(a)-k], b[:len(b)-k]
+	}
+}
+
+// stride is what is compared at once: a file of one piece can be many megabytes long.
+const stride = 1 << 10
+
+// samePrefix counts the bytes that two strings of one length begin with.
+func samePrefix(x, y string) (n int) {
+	for n+stride <= len(x) && x[n:n+stride] == y[n:n+stride] {
+		n += stride
+	}
+	for n < len(x) && x[n] == y[n] {
+		n++
+	}
+	return n
+}
+
+func sameSuffix(x, y string) (n int) {
+	for l := len(x); n+stride <= l && x[l-n-stride:l-n] == y[l-n-stride:l-n]; {
+		n += stride
+	}
+	for l := len(x); n < l && x[l-n-1] == y[l-n-1]; {
+		n++
+	}
+	return n
+}

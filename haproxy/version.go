@@ -1,0 +1,82 @@
+package haproxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"regexp"
+	"strconv"
+)
+
+// MinMajor and MinMinor are the oldest version that is supported: 2.6 is the oldest that is tested, and
+// 2.5 brought "default-path", which lets relative file names follow a generation.
+const (
+	MinMajor = 2
+	MinMinor = 6
+)
+
+// Version is the version of a HAProxy program.
+type Version struct {
+	Major, Minor int
+	Text         string // all of it, such as "2.6.12-1+deb12u4"
+}
+
+// AtLeast says whether v is major.minor or newer.
+func (v Version) AtLeast(major, minor int) bool {
+	return v.Major > major || v.Major == major && v.Minor >= minor
+}
+
+// String is the version as the program prints it.
+func (v Version) String() string { return v.Text }
+
+// Output runs a command and returns its standard output; a program that reaps orphans passes its own.
+type Output func(ctx context.Context, cmd *exec.Cmd) ([]byte, error)
+
+// ReadVersion asks the program at path, or of that name in PATH, for its version, and refuses what is not a
+// supported HAProxy. run may be nil.
+func ReadVersion(ctx context.Context, path string, run Output) (Version, error) {
+	if run == nil {
+		run = func(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
+			return exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...).Output()
+		}
+	}
+	cmd := exec.Command(path, "-v")
+	if cmd.Err != nil {
+		return Version{}, fmt.Errorf("haproxy program %q: %w; install HAProxy or name its path", path, cmd.Err)
+	}
+	out, err := run(ctx, cmd)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Version{}, fmt.Errorf("haproxy program %q: it does not exist; install HAProxy or name its path", path)
+	case errors.Is(err, fs.ErrPermission):
+		return Version{}, fmt.Errorf("haproxy program %q: it may not be executed", path)
+	case err != nil:
+		return Version{}, fmt.Errorf("haproxy program %q: ask for its version: %w", path, err)
+	}
+	v, err := ParseVersion(out)
+	if err != nil {
+		return Version{}, fmt.Errorf("haproxy program %q: %w", path, err)
+	}
+	if !v.AtLeast(MinMajor, MinMinor) {
+		return v, fmt.Errorf("haproxy program %q: version %s is too old; %d.%d is the oldest that is supported", path, v, MinMajor, MinMinor)
+	}
+	return v, nil
+}
+
+// The word before "version" was "HA-Proxy" up to 2.3, and development builds add a suffix.
+var versionLine = regexp.MustCompile(`^HA-?Proxy version ((\d{1,4})\.(\d{1,4})\S*)`)
+
+// ParseVersion reads the output of "haproxy -v".
+func ParseVersion(out []byte) (Version, error) {
+	m := versionLine.FindSubmatch(out)
+	if m == nil {
+		first, _, _ := bytes.Cut(out, []byte("\n"))
+		return Version{}, fmt.Errorf("it is not HAProxy: its answer to -v begins with %.80q", first)
+	}
+	major, _ := strconv.Atoi(string(m[2])) // one to four digits
+	minor, _ := strconv.Atoi(string(m[3]))
+	return Version{Major: major, Minor: minor, Text: string(m[1])}, nil
+}
