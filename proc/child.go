@@ -1,0 +1,113 @@
+package proc
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+)
+
+// Child is one started process. It has exactly one waiter, inside this package.
+type Child struct {
+	cmd   *exec.Cmd
+	done  chan struct{}
+	state *os.ProcessState
+	err   error
+}
+
+// Start starts cmd, which must come from exec.Command (not CommandContext), and waits for it in the
+// background. If cmd asks for Pdeathsig, it is started from an OS thread that lives as long as the child:
+// Linux sends that signal when the starting thread ends, not the process.
+func (r *Reaper) Start(cmd *exec.Cmd) (*Child, error) {
+	c := &Child{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		if cmd.SysProcAttr != nil && cmd.SysProcAttr.Pdeathsig != 0 {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+		}
+		err := r.start(cmd)
+		started <- err
+		if err != nil {
+			return
+		}
+		defer close(c.done)
+		c.err = cmd.Wait()
+		c.state = cmd.ProcessState
+		r.forget(cmd.Process.Pid)
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (r *Reaper) start(cmd *exec.Cmd) error {
+	if r == nil {
+		return cmd.Start()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	r.owned[cmd.Process.Pid] = struct{}{}
+	return nil
+}
+
+func (r *Reaper) forget(pid int) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.owned, pid)
+}
+
+// Pid is the process id.
+func (c *Child) Pid() int { return c.cmd.Process.Pid }
+
+// Done is closed when the process has ended and its output is complete.
+func (c *Child) Done() <-chan struct{} { return c.done }
+
+// State waits for the end and returns how the process ended.
+func (c *Child) State() *os.ProcessState {
+	<-c.done
+	return c.state
+}
+
+// Err waits for the end and returns what exec.Cmd.Wait returned.
+func (c *Child) Err() error {
+	<-c.done
+	return c.err
+}
+
+// Signal sends a signal to the process; one that has ended already is no error.
+func (c *Child) Signal(sig syscall.Signal) error {
+	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+// KillGroup sends SIGKILL to the process and, if it was started as the leader of its own process group, to the
+// whole group.
+func (c *Child) KillGroup() {
+	if a := c.cmd.SysProcAttr; a != nil && a.Setpgid && a.Pgid == 0 {
+		_ = syscall.Kill(-c.Pid(), syscall.SIGKILL) // the group may be empty already
+	}
+	_ = c.Signal(syscall.SIGKILL)
+}
+
+// ExitCode is a process's end as a shell tells it: its exit status, or 128 plus the number of the signal that
+// ended it. It is -1 where there is no such state.
+func ExitCode(s *os.ProcessState) int {
+	if s == nil {
+		return -1
+	}
+	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		return 128 + int(w.Signal())
+	}
+	return s.ExitCode()
+}
