@@ -1,0 +1,126 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+// Error says where a template is at fault, or which of its places a value does not fit.
+type Error struct {
+	File    string // name of the template within its tree
+	Line    int    // counted from 1; 0 when the fault has no place
+	Column  int    // counted from 1 in bytes; 0 when only the line is known
+	Message string
+	Excerpt string // the line of the template, without its LF
+}
+
+// Error gives place and message on the first line, then the template's line and a caret below the column.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d", e.Line)
+	}
+	if e.Column > 0 {
+		fmt.Fprintf(&b, ":%d", e.Column)
+	}
+	fmt.Fprintf(&b, ": %s", e.Message)
+	if e.Excerpt != "" {
+		b.WriteString("\n    " + strings.ReplaceAll(e.Excerpt, "\t", " "))
+		if e.Column > 0 && e.Column <= len(e.Excerpt)+1 {
+			b.WriteString("\n    " + strings.Repeat(" ", len([]rune(e.Excerpt[:e.Column-1]))) + "^")
+		}
+	}
+	return b.String()
+}
+
+// Refusal is a line that was left out of a file, because a value in it does not fit where it stands.
+type Refusal struct {
+	File     string // the rendered file, such as "haproxy.cfg"
+	Line     int    // of the rendered file: where the line would have been
+	Template string // the template's place, such as "haproxy.cfg.tmpl:12:7"
+	Value    string // the value, shortened and printable
+	Reason   string // what is wrong and what would be right
+}
+
+// String is one line for a log or a terminal.
+func (r Refusal) String() string {
+	return fmt.Sprintf("%s: line %d of %s left out: value %s: %s", r.Template, r.Line, r.File, r.Value, r.Reason)
+}
+
+// position is a place in a template.
+type position struct {
+	file         string
+	line, column int
+}
+
+func (p position) String() string { return fmt.Sprintf("%s:%d:%d", p.file, p.line, p.column) }
+
+// fault is an error at a known place; the excerpt is added where the template's text is at hand.
+type fault struct {
+	at      position
+	message string
+}
+
+func (f *fault) Error() string { return f.message }
+
+// located is the only place that reads positions out of text/template's messages, whose form
+// "template: NAME:LINE: MESSAGE" or "template: NAME:LINE:COLUMN: MESSAGE" its documentation shows but no type carries.
+var located = regexp.MustCompile(`(?s)^(?:template: )?(.+?):(\d+):(?:(\d+):)? (.*)$`)
+
+// explain makes an *Error of whatever parsing or executing a template returned.
+func explain(tree map[string]string, file string, err error) *Error {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	if f := (*fault)(nil); errors.As(err, &f) {
+		return withExcerpt(tree, f.at, f.message)
+	}
+	message := err.Error()
+	if exec, ok := errors.AsType[template.ExecError](err); ok {
+		message = exec.Err.Error()
+	}
+	at := position{file: file}
+	if m := located.FindStringSubmatch(message); m != nil {
+		if _, known := tree[m[1]]; known {
+			line, _ := strconv.Atoi(m[2])   // digits by the expression; a huge number has no excerpt
+			column, _ := strconv.Atoi(m[3]) // empty for a parse error
+			if column > 0 || m[3] != "" {
+				column++ // text/template counts bytes before the place
+			}
+			at, message = position{m[1], line, column}, m[4]
+		}
+	}
+	return withExcerpt(tree, at, message)
+}
+
+func withExcerpt(tree map[string]string, at position, message string) *Error {
+	e := &Error{File: at.file, Line: at.line, Column: at.column, Message: message}
+	if lines := strings.Split(tree[at.file], "\n"); at.line > 0 && at.line <= len(lines) {
+		e.Excerpt = strings.TrimSuffix(lines[at.line-1], "\r")
+	}
+	return e
+}
+
+// shorten makes a value printable on one line, and short.
+func shorten(value string) string {
+	const limit = 60
+	if len(value) <= limit {
+		return strconv.Quote(value)
+	}
+	return strconv.Quote(strings.ToValidUTF8(value[:limit], "")) + fmt.Sprintf("... (%d bytes)", len(value))
+}
+
+func sortRefusals(all []Refusal) {
+	slices.SortStableFunc(all, func(a, b Refusal) int {
+		if c := strings.Compare(a.File, b.File); c != 0 {
+			return c
+		}
+		return a.Line - b.Line
+	})
+}

@@ -1,0 +1,125 @@
+package render
+
+import (
+	"fmt"
+
+	"nuncio/catalog"
+)
+
+// memoKey identifies a memoised text. What it is made of is compared by identity: the catalog gives an unchanged
+// service the same pointer from snapshot to snapshot, and a changed one a new pointer; so does outliner.
+type memoKey struct {
+	partial string
+	file    string // values are escaped by the kind of file, and refusals name it
+	of      any    // *catalog.Service, or list
+}
+
+// list is the identity of a list of outlines.
+type list struct {
+	first **Outline
+	n     int
+}
+
+func identity(data any) (of any, ok bool) {
+	switch data := data.(type) {
+	case *catalog.Service:
+		return data, data != nil
+	case []*Outline:
+		if len(data) == 0 {
+			return list{}, true
+		}
+		return list{&data[0], len(data)}, true
+	}
+	return nil, false
+}
+
+type memoEntry struct {
+	escaped
+	used bool // by the rendering that runs
+}
+
+// memoise renders a partial for a service or for the outlines, or takes what it rendered to last time. For a list of
+// services it does so for one after the other, without the cost of a loop in the template's language.
+func (t *Templates) memoise(partial string, data any) (memoText, error) {
+	r := t.run
+	if r.inMemo != "" {
+		return "", fmt.Errorf("memo %q within memo %q: use include or template inside", partial, r.inMemo)
+	}
+	services, many := data.([]*catalog.Service)
+	if !many {
+		entry, err := t.remembered(partial, data)
+		if err != nil {
+			return "", err
+		}
+		r.memos = append(r.memos, []*memoEntry{entry})
+	} else {
+		entries := make([]*memoEntry, len(services))
+		for i, svc := range services {
+			var err error
+			if entries[i], err = t.remembered(partial, svc); err != nil {
+				return "", err
+			}
+		}
+		r.memos = append(r.memos, entries)
+	}
+	return memoText(markText(memoMarker, len(r.memos)-1)), nil
+}
+
+func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
+	r := t.run
+	of, ok := identity(data)
+	if !ok {
+		return nil, fmt.Errorf("memo %q wants a service, .Services or .Outlines as its second argument, not %T", partial, data)
+	}
+	key := memoKey{partial, r.file, of}
+	entry, hit := t.memo[key]
+	if !hit {
+		made, err := t.fresh(partial, data)
+		if err != nil {
+			return nil, err
+		}
+		entry = &memoEntry{escaped: made}
+		t.memo[key] = entry
+	} else if err := r.grow(entry.text.Size()); err != nil {
+		return nil, err
+	}
+	entry.used = true
+	return entry, nil
+}
+
+// fresh renders and escapes a partial by itself. That is possible because a LF ends a line whatever stands
+// on it: what the partial prints cannot depend on the lines around it, nor they on it.
+func (t *Templates) fresh(partial string, data any) (escaped, error) {
+	r := t.run
+	outer := r.spans
+	r.spans, r.inMemo = nil, partial
+	text, err := t.execute(partial, data)
+	if err != nil {
+		return escaped{}, err
+	}
+	if text != "" && text[len(text)-1] != '\n' {
+		text += "\n"
+	}
+	e := escaper{t: t, file: r.file, kind: r.kind, spans: r.spans}
+	made, err := e.escape(text)
+	r.spans, r.inMemo = outer, ""
+	return made, err
+}
+
+// forget drops what the rendering did not use: services that are gone or have changed.
+func (t *Templates) forget() {
+	for key, entry := range t.memo {
+		if !entry.used {
+			delete(t.memo, key)
+		}
+		entry.used = false
+	}
+}
+
+// outsideMemo refuses what a memoised text would depend on besides its service.
+func (r *run) outsideMemo(function string) error {
+	if r.inMemo == "" {
+		return nil
+	}
+	return fmt.Errorf("function %q inside memo %q: what a memoised template prints may depend on its argument only; use include instead of memo", function, r.inMemo)
+}

@@ -1,0 +1,237 @@
+package render
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"text/template"
+
+	"nuncio/catalog"
+	"nuncio/haproxy"
+)
+
+// The limits that keep a faulty template from taking the process down.
+const (
+	maxOutputBytes = 64 << 20  // of all files together
+	maxDepth       = 200       // of templates within templates
+	maxSteps       = 2_000_000 // turns of loops
+	maxList        = 1_000_000 // elements that one function call makes
+	maxText        = maxOutputBytes
+)
+
+// Options are the things outside the templates and the store that a rendering may depend on. The zero value
+// is an empty environment and no settings.
+type Options struct {
+	// Getenv is what the template function env reads. Nil is an empty environment.
+	Getenv func(name string) (string, bool)
+	// Settings is what the template function setting reads.
+	Settings map[string]string
+}
+
+// Templates is a parsed tree of templates. It is safe for concurrent use, one rendering at a time.
+type Templates struct {
+	tree  map[string]string
+	where []position // of the actions, by their numbers
+
+	mu   sync.Mutex // held by Render, within which alone template functions are called
+	set  *template.Template
+	run  *run
+	memo map[memoKey]*memoEntry
+	opts Options
+	most int // turns of loops
+
+	outlines outliner
+	patterns map[string]*regexp.Regexp
+}
+
+// Result is what a rendering made.
+type Result struct {
+	Files haproxy.Files
+	// Refused lists the lines that were left out because of a value, by file and line.
+	Refused []Refusal
+}
+
+// New parses a tree of files, given by their slash-separated relative names. A name ending in .tmpl is a
+// template; other files are copied as they are; a file whose base name begins with "_" makes no output of its
+// own. An error is always an *Error.
+func New(tree map[string]string, opts Options) (*Templates, error) {
+	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, most: maxSteps}
+	t.opts.Settings = maps.Clone(opts.Settings)
+	funcs := t.functions()
+	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string)}
+	c.set = template.New("").Option("missingkey=zero").Funcs(funcs)
+	_, isTemplate := tree[haproxy.ConfigFile+".tmpl"]
+	if _, isStatic := tree[haproxy.ConfigFile]; !isTemplate && !isStatic {
+		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: "there is no such template, and HAProxy cannot run without a configuration: " +
+			"the directory of templates must hold haproxy.cfg.tmpl, or haproxy.cfg if it needs no services"}
+	}
+	made := make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(tree)) {
+		out, isTemplate, isPartial := output(name)
+		if isTemplate {
+			if err := c.add(name); err != nil {
+				return nil, explain(t.tree, name, err)
+			}
+		}
+		if other, taken := made[out]; taken && !isPartial {
+			return nil, &Error{File: name, Message: fmt.Sprintf("it makes the file %s, and so does %s: remove one of them", out, other)}
+		}
+		if !isPartial {
+			made[out] = name
+		}
+		if _, err := haproxy.FilesOf(map[string]haproxy.Text{out: {}}); err != nil {
+			return nil, &Error{File: name, Message: err.Error()}
+		}
+	}
+	if err := c.resolve(); err != nil {
+		return nil, explain(t.tree, "", err)
+	}
+	t.set, t.where = c.set, c.where
+	return t, nil
+}
+
+// Render makes the files for a snapshot. An error is always an *Error; nothing of a failed rendering is kept.
+func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.run = &run{snap: snap, left: t.most}
+	defer func() { t.run = nil }()
+	defer t.forget()
+	texts := make(map[string]haproxy.Text)
+	var refused []Refusal
+	for _, name := range slices.Sorted(maps.Keys(t.tree)) {
+		out, isTemplate, isPartial := output(name)
+		if isPartial {
+			continue
+		}
+		if !isTemplate {
+			texts[out] = haproxy.NewText(t.tree[name])
+			continue
+		}
+		made, err := t.file(name, out)
+		if err != nil {
+			return nil, explain(t.tree, name, err)
+		}
+		texts[out] = made.text
+		refused = append(refused, made.refused...)
+	}
+	files, err := haproxy.FilesOf(texts)
+	if err != nil {
+		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: err.Error()}
+	}
+	sortRefusals(refused)
+	return &Result{Files: files, Refused: refused}, nil
+}
+
+// run is the state of one rendering.
+type run struct {
+	snap  *catalog.Snapshot
+	store *store // made when a store function is first called
+	file  string // being made
+	kind  fileKind
+	memos [][]*memoEntry
+	spans []span // values printed into the file at hand
+
+	inMemo string // name of the partial being memoised
+	depth  int
+	left   int // turns of loops
+	bytes  int
+}
+
+// span is one printed value.
+type span struct {
+	value  string
+	action int  // the number of the action that printed it
+	format bool // the function lf asked for the log-format rules
+}
+
+// escaped is the text of one file, or of one memoised partial, ready for HAProxy.
+type escaped struct {
+	text    haproxy.Text
+	lines   int
+	refused []Refusal
+}
+
+func (t *Templates) file(name, out string) (escaped, error) {
+	r := t.run
+	r.file, r.kind, r.spans, r.memos, r.depth, r.inMemo = out, kindOf(out), nil, nil, 0, ""
+	text, err := t.execute(name, root{Services: r.snap.Services, Outlines: t.outlines.of(r.snap.Services)})
+	if err != nil {
+		return escaped{}, err
+	}
+	e := escaper{t: t, file: out, kind: r.kind, spans: r.spans, memos: r.memos}
+	return e.escape(text)
+}
+
+// root is the data of every template that makes a file.
+type root struct {
+	Services []*catalog.Service
+	Outlines []*Outline
+}
+
+// execute runs a template and returns its text with marked values. A panic of a template function becomes an
+// error.
+func (t *Templates) execute(name string, data any) (text string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	tmpl := t.set.Lookup(name)
+	if tmpl == nil {
+		return "", fmt.Errorf("there is no template %q", name)
+	}
+	w := limitedWriter{run: t.run}
+	if err := tmpl.Execute(&w, data); err != nil {
+		return "", err
+	}
+	return w.String(), nil
+}
+
+var errTooLarge = fmt.Errorf("the output is larger than %d MiB: is there a loop that does not end?", maxOutputBytes>>20)
+
+// limitedWriter collects output as long as all of the rendering stays within the limit.
+type limitedWriter struct {
+	strings.Builder
+	run *run
+}
+
+func (w *limitedWriter) Write(p []byte) (int, error) {
+	if err := w.run.grow(len(p)); err != nil {
+		return 0, err
+	}
+	return w.Builder.Write(p)
+}
+
+func (w *limitedWriter) WriteString(s string) (int, error) {
+	if err := w.run.grow(len(s)); err != nil {
+		return 0, err
+	}
+	return w.Builder.WriteString(s)
+}
+
+func (r *run) grow(n int) error {
+	r.bytes += n
+	if r.bytes > maxOutputBytes {
+		return errTooLarge
+	}
+	return nil
+}
+
+func (r *run) enter(at position) (nothing, error) {
+	r.depth++
+	if r.depth > maxDepth {
+		return nothing{}, &fault{at, fmt.Sprintf("more than %d templates within one another: does one include itself?", maxDepth)}
+	}
+	return nothing{}, nil
+}
+
+func (r *run) tick(at position) (nothing, error) {
+	if r.left--; r.left < 0 {
+		return nothing{}, &fault{at, "the loops of the templates took too many turns: does this one count to a huge number?"}
+	}
+	return nothing{}, nil
+}

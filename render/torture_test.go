@@ -1,0 +1,124 @@
+package render_test
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"nuncio/catalog"
+	"nuncio/haproxy"
+	"nuncio/render"
+	"nuncio/templates"
+)
+
+// hostile builds a snapshot by hand, past the codec, with text in every place that a record has.
+func hostile(text string) *catalog.Snapshot {
+	meta := map[string]string{"http.host": text, "http.path": text, "balance": text, "check.path": text}
+	tcp := map[string]string{"tcp.port": text}
+	instance := func(name, host string, id int) *catalog.Instance {
+		return &catalog.Instance{Name: name, Host: host, Port: 80, Weight: 1, State: catalog.State(text), Tags: []string{text}, Meta: meta, ID: id}
+	}
+	conflict := []catalog.Conflict{{Key: text, Winner: text, Value: text, Loser: text, Rejected: text}}
+	return &catalog.Snapshot{Services: []*catalog.Service{
+		{Name: "evil", Instances: []*catalog.Instance{instance(text, "192.0.2.1", 1), instance("b", text, 2), instance("c", "192.0.2.3", 3)}, Meta: meta, Conflicts: conflict},
+		{Name: "evil-tcp", Instances: []*catalog.Instance{instance("c", "192.0.2.3", 3)}, Meta: tcp, Conflicts: conflict},
+		{Name: "good", Instances: []*catalog.Instance{{Name: "g", Host: "192.0.2.9", Port: 80, Weight: 1, State: catalog.StateReady, Meta: map[string]string{}, ID: 9}}, Meta: map[string]string{}},
+	}}
+}
+
+// The lines that the shipped templates can make of a record, as words joined by "|"; a value is one word of
+// any text.
+var fromRecords = regexp.MustCompile(`(?s)^(backend\|(evil|evil-tcp|good)|mode\|tcp|balance\|(roundrobin|leastconn|random|first|source|uri)|hash-type\|consistent|` +
+	`retry-on\|conn-failure\|empty-response|http-request\|disable-l7-retry\|unless\|METH_GET|option\|httpchk\|GET\|/[^|]*|server\|[A-Za-z0-9_.:-]+\|[A-Za-z0-9_.:\[\]-]+:80\|id\|[1239]\|weight\|[01]\|check(\|disabled)?|` +
+	`frontend\|tcp-evil-tcp|option\|tcplog|bind\|\*:[0-9]+|default_backend\|(evil|evil-tcp|good))$`)
+
+// checkHostile is the promise for the shipped templates: whatever text a record holds, the file has the lines
+// of the templates and no others, and the service beside it is served.
+func checkHostile(t *testing.T, tmpl *render.Templates, fixed map[string]bool, text string) {
+	t.Helper()
+	result, err := tmpl.Render(hostile(text))
+	if err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	lines, err := haproxy.Lex(result.Files.Config(), nil)
+	if err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	good := 0
+	for _, l := range lines {
+		var words []string
+		for _, w := range l.Words {
+			words = append(words, strings.ReplaceAll(w.Text, "|", "_"))
+		}
+		line := strings.Join(words, "|")
+		if !fixed[line] && !fromRecords.MatchString(line) {
+			t.Errorf("%q makes the line %q", text, line)
+		}
+		if line == "server|c|192.0.2.3:80|id|3|weight|1|check" || line == "server|g|192.0.2.9:80|id|9|weight|1|check" {
+			good++
+		}
+	}
+	if want := 3; good != want && text != "maint" && text != "drain" {
+		t.Errorf("%q: %d good servers, want %d:\n%s", text, good, want, result.Files.Config())
+	}
+	routes, _ := result.Files.Get("maps/routes.map")
+	for line := range strings.Lines(string(routes)) {
+		if !strings.HasPrefix(line, "# ") && !regexp.MustCompile(`^[a-z0-9_.*-]*/[!-~]* (evil|evil-tcp|good)\n$`).MatchString(line) {
+			t.Errorf("%q makes the route %q", text, line)
+		}
+	}
+}
+
+func fixedLines(t testing.TB, tmpl *render.Templates) map[string]bool {
+	t.Helper()
+	result, err := tmpl.Render(&catalog.Snapshot{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := haproxy.Lex(result.Files.Config(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fixed := make(map[string]bool)
+	for _, l := range lines {
+		var words []string
+		for _, w := range l.Words {
+			words = append(words, strings.ReplaceAll(w.Text, "|", "_"))
+		}
+		fixed[strings.Join(words, "|")] = true
+	}
+	return fixed
+}
+
+func FuzzNoRecordChangesTheShippedConfiguration(f *testing.F) {
+	for _, a := range attacks {
+		f.Add(a)
+	}
+	for _, ok := range []string{"web", "maint", "drain", "/p", "8080", "80", "a.example,*.b.example", "uri", "/a,b"} {
+		f.Add(ok)
+	}
+	tmpl, err := render.New(templates.Shipped(), render.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	fixed := fixedLines(f, tmpl)
+	f.Fuzz(func(t *testing.T, text string) { checkHostile(t, tmpl, fixed, text) })
+}
+
+// Whatever attack a record carries, HAProxy takes the file that the shipped templates make of it.
+func TestHostileRecordsDoNotStopHAProxy(t *testing.T) {
+	tmpl, err := render.New(templates.Shipped(), render.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{attacks[0], attacks[1], `"${SECRET}"`, "%[env(SECRET)]", "/a\\b\"$HOME#%T", "8080", "99999", "é", "{", "\x00"} {
+		t.Run(fmt.Sprintf("%q", text), func(t *testing.T) {
+			result, err := tmpl.Render(hostile(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			accept(t, result.Files)
+		})
+	}
+}

@@ -1,0 +1,233 @@
+package render
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"text/template/parse"
+)
+
+// Names of the functions that New puts into every template. A template cannot call them itself: a name that
+// begins with "_" is refused.
+const (
+	markFunc  = "_nuncio_mark"
+	enterFunc = "_nuncio_enter"
+	leaveFunc = "_nuncio_leave"
+	tickFunc  = "_nuncio_tick"
+)
+
+// compiler parses a tree of templates and rewrites them, so that each action's output is marked, each partial
+// counts its depth and each loop its turns.
+type compiler struct {
+	tree    map[string]string
+	funcs   template.FuncMap
+	set     *template.Template
+	where   []position        // of each marked action, by its number
+	defined map[string]string // template name -> the file that defines it
+	current *parse.Tree
+	file    string
+	lines   lineIndex
+	calls   []call
+}
+
+func (c *compiler) add(file string) error {
+	text := c.tree[file]
+	c.file, c.lines = file, newLineIndex(text)
+	if at := firstMarker(text); at >= 0 {
+		return &fault{c.lines.position(file, parse.Pos(at)), "a byte 0xFD, 0xFE or 0xFF, which no UTF-8 text holds: save the template as UTF-8"}
+	}
+	trees := make(map[string]*parse.Tree)
+	t := parse.New(file)
+	// Unknown functions are reported below, with more help than the parser's word.
+	t.Mode = parse.SkipFuncCheck
+	if _, err := t.Parse(text, "", "", trees); err != nil {
+		return err
+	}
+	trees[file] = t
+	names := slices.Sorted(maps.Keys(trees))
+	for _, name := range names {
+		if other, taken := c.defined[name]; taken {
+			return &fault{position{file: file}, fmt.Sprintf("template %q is defined in %s and in %s: give one another name", name, min(other, file), max(other, file))}
+		}
+		c.defined[name] = file
+	}
+	for _, name := range names {
+		t := trees[name]
+		c.current = t
+		if err := c.list(t.Root); err != nil {
+			return err
+		}
+		t.Root.Nodes = append(append([]parse.Node{c.action(enterFunc, t.Root.Pos)}, t.Root.Nodes...), c.action(leaveFunc, t.Root.Pos))
+		if _, err := c.set.AddParseTree(name, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// call is a {{template}} action, to be resolved when all files are parsed.
+type call struct {
+	at   position
+	name string
+}
+
+func (c *compiler) resolve() error {
+	for _, call := range c.calls {
+		if _, ok := c.defined[call.name]; !ok {
+			return &fault{call.at, fmt.Sprintf("there is no template %q: a file is named by its path, a partial also by its {{define}}", call.name)}
+		}
+	}
+	return nil
+}
+
+func (c *compiler) list(l *parse.ListNode) error {
+	if l == nil {
+		return nil
+	}
+	for _, n := range l.Nodes {
+		if err := c.node(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *compiler) node(n parse.Node) error {
+	switch n := n.(type) {
+	case *parse.ActionNode:
+		if err := c.pipe(n.Pipe); err != nil {
+			return err
+		}
+		if len(n.Pipe.Decl) == 0 {
+			c.mark(n)
+		}
+	case *parse.IfNode:
+		return c.branch(&n.BranchNode)
+	case *parse.WithNode:
+		return c.branch(&n.BranchNode)
+	case *parse.RangeNode:
+		if err := c.branch(&n.BranchNode); err != nil {
+			return err
+		}
+		n.List.Nodes = append([]parse.Node{c.action(tickFunc, n.Pos)}, n.List.Nodes...)
+	case *parse.TemplateNode:
+		c.calls = append(c.calls, call{c.lines.position(c.file, n.Pos), n.Name})
+		if n.Pipe != nil {
+			return c.pipe(n.Pipe)
+		}
+	}
+	return nil
+}
+
+func (c *compiler) branch(b *parse.BranchNode) error {
+	if err := c.pipe(b.Pipe); err != nil {
+		return err
+	}
+	if err := c.list(b.List); err != nil {
+		return err
+	}
+	return c.list(b.ElseList)
+}
+
+// pipe checks that every function it calls exists.
+func (c *compiler) pipe(p *parse.PipeNode) error {
+	for _, cmd := range p.Cmds {
+		for _, arg := range cmd.Args {
+			if err := c.argument(arg); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *compiler) argument(arg parse.Node) error {
+	switch arg := arg.(type) {
+	case *parse.PipeNode:
+		return c.pipe(arg)
+	case *parse.ChainNode:
+		return c.argument(arg.Node)
+	case *parse.IdentifierNode:
+		if _, ok := c.funcs[arg.Ident]; ok && !strings.HasPrefix(arg.Ident, "_") || builtins[arg.Ident] {
+			return nil
+		}
+		message := fmt.Sprintf("function %q is not defined", arg.Ident)
+		if why, left := leftOut[arg.Ident]; left {
+			message = fmt.Sprintf("function %q is left out: %s", arg.Ident, why)
+		}
+		return &fault{c.lines.position(c.file, arg.Pos), message}
+	}
+	return nil
+}
+
+// mark pipes an action's value into the marking function, with the number of the action.
+func (c *compiler) mark(n *parse.ActionNode) {
+	n.Pipe.Cmds = append(n.Pipe.Cmds, c.command(markFunc, n.Pos))
+}
+
+// command calls a function of ours with a number for the place.
+func (c *compiler) command(name string, pos parse.Pos) *parse.CommandNode {
+	number := len(c.where)
+	c.where = append(c.where, c.lines.position(c.file, pos))
+	return &parse.CommandNode{NodeType: parse.NodeCommand, Pos: pos, Args: []parse.Node{
+		parse.NewIdentifier(name).SetPos(pos).SetTree(c.current),
+		&parse.NumberNode{NodeType: parse.NodeNumber, Pos: pos, IsInt: true, IsUint: true, Int64: int64(number), Uint64: uint64(number), Text: strconv.Itoa(number)},
+	}}
+}
+
+func (c *compiler) action(name string, pos parse.Pos) parse.Node {
+	cmd := c.command(name, pos)
+	return &parse.ActionNode{NodeType: parse.NodeAction, Pos: pos, Pipe: &parse.PipeNode{NodeType: parse.NodePipe, Pos: pos, Cmds: []*parse.CommandNode{cmd}}}
+}
+
+var builtins = map[string]bool{
+	"and": true, "break": true, "call": true, "continue": true, "eq": true, "ge": true, "gt": true, "html": true, "index": true, "js": true, "le": true,
+	"len": true, "lt": true, "ne": true, "not": true, "or": true, "print": true, "printf": true, "println": true, "slice": true, "urlquery": true,
+}
+
+func firstMarker(text string) int {
+	for i := range len(text) {
+		if isMarker(text[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// lineIndex finds line and column of a byte offset.
+type lineIndex struct{ starts []int }
+
+func newLineIndex(text string) lineIndex {
+	starts := []int{0}
+	for i := range len(text) {
+		if text[i] == '\n' {
+			starts = append(starts, i+1)
+		}
+	}
+	return lineIndex{starts}
+}
+
+func (l lineIndex) position(file string, pos parse.Pos) position {
+	lo, hi := 0, len(l.starts)
+	for lo+1 < hi {
+		mid := (lo + hi) / 2
+		if l.starts[mid] <= int(pos) {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return position{file, lo + 1, int(pos) - l.starts[lo] + 1}
+}
+
+// output is the name of the file that a template makes; partials make none.
+func output(name string) (out string, isTemplate, isPartial bool) {
+	if !strings.HasSuffix(name, ".tmpl") {
+		return name, false, strings.HasPrefix(path.Base(name), "_")
+	}
+	return strings.TrimSuffix(name, ".tmpl"), true, strings.HasPrefix(path.Base(name), "_")
+}
