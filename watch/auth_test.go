@@ -1,0 +1,170 @@
+package watch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"nuncio/catalog"
+	"nuncio/etcd"
+	"nuncio/testkit"
+	"nuncio/watch"
+)
+
+// enableAuth makes a user "nuncio" that may read the records, and a root with the password "root".
+func enableAuth(t *testing.T, server *testkit.Etcd) {
+	t.Helper()
+	c, ctx := server.Client(), t.Context()
+	for _, step := range []func() error{
+		func() error { _, err := c.RoleAdd(ctx, "services"); return err },
+		func() error {
+			_, err := c.RoleGrantPermission(ctx, "services", "/services/", "/services0", clientv3.PermissionType(clientv3.PermRead))
+			return err
+		},
+		func() error { _, err := c.UserAdd(ctx, "nuncio", "right"); return err },
+		func() error { _, err := c.UserGrantRole(ctx, "nuncio", "services"); return err },
+		func() error { _, err := c.UserAdd(ctx, "root", "root"); return err },
+		func() error { _, err := c.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := c.AuthEnable(ctx); return err },
+	} {
+		must(t, step())
+	}
+}
+
+func as(server *testkit.Etcd, user, password string) etcd.Config {
+	return etcd.Config{Endpoints: []string{server.Endpoint}, User: user, Password: password}
+}
+
+func TestAUserWithTheRightToReadThePrefixIsEnough(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartEtcd(t)
+	server.Put("/services/web/a", "192.0.2.1:80")
+	enableAuth(t, server)
+	root, err := etcd.Dial(as(server, "root", "root"), nil)
+	must(t, err)
+	defer root.Close()
+	put := func(key, value string) {
+		t.Helper()
+		_, err := root.Put(t.Context(), key, value)
+		must(t, err)
+	}
+	r := run(t, as(server, "nuncio", "right"), watch.StoreOptions{})
+	r.expect("web/a 192.0.2.1:80")
+	put("/services/web/b", "192.0.2.2:80")
+	r.expect("web/a 192.0.2.1:80", "web/b 192.0.2.2:80")
+
+	// A restart forgets all tokens.
+	server.Kill()
+	server.Start()
+	put("/services/web/c", "192.0.2.3:80")
+	r.expect("web/a 192.0.2.1:80", "web/b 192.0.2.2:80", "web/c 192.0.2.3:80")
+	if err := r.log.has("store refuses the credentials", 0); err != nil {
+		t.Errorf("a forgotten token is taken for wrong credentials: %v", err)
+	}
+
+	// Later refusals do not end Run; what is known stands, and Status tells.
+	_, err = root.UserChangePassword(t.Context(), "nuncio", "other")
+	must(t, err)
+	server.Kill()
+	server.Start()
+	r.logged("store refuses the credentials", 1)
+	if s := r.store.Status(); !s.Synced || s.Err == "" || s.Hint == "" {
+		t.Errorf("status after the password was changed: %+v", s)
+	}
+	r.eventually(func() error {
+		if n := r.store.Status().Failures; n < 4 {
+			return fmt.Errorf("%d requests were refused", n)
+		}
+		return nil
+	})
+	if err := r.log.has("store refuses the credentials", 1); err != nil {
+		t.Errorf("an outage is logged more than once: %v", err)
+	}
+	_, err = root.UserChangePassword(t.Context(), "nuncio", "right")
+	must(t, err)
+	put("/services/web/c", "192.0.2.4:80")
+	r.expect("web/a 192.0.2.1:80", "web/b 192.0.2.2:80", "web/c 192.0.2.4:80")
+}
+
+func TestWrongCredentialsEndTheFirstListing(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartEtcd(t)
+	enableAuth(t, server)
+	for name, config := range map[string]etcd.Config{
+		"wrong password":     as(server, "nuncio", "wrong"),
+		"no user":            {Endpoints: []string{server.Endpoint}},
+		"prefix not granted": as(server, "nuncio", "right"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, err := etcd.Dial(config, nil)
+			must(t, err)
+			defer client.Close()
+			o := watch.StoreOptions{Client: client, Logger: slog.New(&lines{})}
+			if name == "prefix not granted" {
+				o.Keys = []string{"/config/"}
+			}
+			store, err := watch.NewStore(o)
+			must(t, err)
+			var refused *watch.CredentialsError
+			if err := store.Run(t.Context(), make(chan *catalog.Snapshot)); !errors.As(err, &refused) || !etcd.IsAuthError(refused) {
+				t.Errorf("Run = %v, want a CredentialsError", err)
+			}
+		})
+	}
+}
+
+func TestRunEndsWithItsContextWhereverItWaits(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartEtcd(t)
+	nobody := testkit.FreeAddr(t)
+	for name, tt := range map[string]struct {
+		endpoint string
+		ready    func(*watch.Store) bool
+	}{
+		"before the store ever answered": {nobody, func(*watch.Store) bool { return true }},
+		"while nobody reads":             {server.Endpoint, func(s *watch.Store) bool { return s.Status().Synced }},
+		"at once":                        {server.Endpoint, func(*watch.Store) bool { return true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, err := etcd.Dial(etcd.Config{Endpoints: []string{tt.endpoint}}, nil)
+			must(t, err)
+			defer client.Close()
+			store, err := watch.NewStore(watch.StoreOptions{Client: client})
+			must(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- store.Run(ctx, make(chan *catalog.Snapshot)) }()
+			testkit.Eventually(t, limit, func() error {
+				if !tt.ready(store) {
+					return errors.New("not there yet")
+				}
+				return nil
+			})
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("Run = %v, want nil", err)
+			}
+		})
+	}
+}
+
+func TestNewStoreRefusesUnusableOptions(t *testing.T) {
+	t.Parallel()
+	client, err := etcd.Dial(etcd.Config{Endpoints: []string{"127.0.0.1:1"}}, nil)
+	must(t, err)
+	defer client.Close()
+	for name, o := range map[string]watch.StoreOptions{
+		"no client":     {},
+		"waits crossed": {Client: client, WaitMin: 2, WaitMax: 1},
+		"negative wait": {Client: client, WaitMin: -1},
+		"negative time": {Client: client, Relist: -1},
+	} {
+		if _, err := watch.NewStore(o); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

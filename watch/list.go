@@ -1,0 +1,135 @@
+package watch
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"nuncio/catalog"
+	"nuncio/etcd"
+)
+
+const (
+	// pageKeys bounds one answer: a page of the longest records that make sense stays far below the 2 GiB that a
+	// gRPC message may have, and etcd counts the whole range for every page, so pages should not be small.
+	pageKeys = 5000
+	// requestTimeout bounds one request. A store that needs longer counts as away.
+	requestTimeout = 10 * time.Second
+	// maxListBytes is what one listing may hold: more than any Builder keeps.
+	maxListBytes = 128 << 20
+)
+
+// List reads the store once: the records under prefix and the pairs under keys, all at one revision.
+func List(ctx context.Context, client *clientv3.Client, prefix string, keys []string) (*catalog.Snapshot, error) {
+	l, err := list(ctx, client, ranges(prefix, keys), requestTimeout)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
+	b := catalog.NewBuilder(prefix)
+	b.Replace(l.pairs())
+	return b.Snapshot(l.revision), nil
+}
+
+// listing is the content of all ranges at one revision; of a store with more than anybody keeps, the oldest part.
+type listing struct {
+	kvs      []*mvccpb.KeyValue
+	bytes    int
+	revision int64
+	cluster  uint64
+}
+
+func (l listing) pairs() iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		for _, kv := range l.kvs {
+			if !yield(string(kv.Key), kv.Value) {
+				return
+			}
+		}
+	}
+}
+
+// ranges are the key prefixes to watch: normalised, sorted, and without those inside another.
+func ranges(prefix string, keys []string) []string {
+	all := []string{catalog.NormalizePrefix(prefix)}
+	for _, k := range keys {
+		all = append(all, catalog.NormalizePrefix(k))
+	}
+	slices.Sort(all)
+	var kept []string
+	for _, p := range all {
+		if len(kept) == 0 || !strings.HasPrefix(p, kept[len(kept)-1]) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// list reads all ranges, page by page, at the revision of the first page.
+func list(ctx context.Context, client *clientv3.Client, ranges []string, timeout time.Duration) (listing, error) {
+	var l listing
+	page := int64(pageKeys)
+	for _, prefix := range ranges {
+		key, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
+		for more := true; more; {
+			resp, err := get(ctx, client, timeout, key, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(l.revision))
+			if page > 1 && status.Code(err) == codes.ResourceExhausted {
+				// The answer is longer than etcd.MaxAnswerBytes: values are far larger than a record's.
+				page = max(1, page/8)
+				continue
+			}
+			if err != nil {
+				return listing{}, err
+			}
+			if l.revision == 0 {
+				l.revision, l.cluster = resp.Header.Revision, resp.Header.ClusterId
+			}
+			l.add(resp.Kvs)
+			if more = resp.More && len(resp.Kvs) > 0; more {
+				key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+			}
+		}
+	}
+	// Where there is more than anybody keeps, what was there first comes first.
+	slices.SortStableFunc(l.kvs, byAge)
+	return l, nil
+}
+
+// add takes one page, within bounds: those who may write to the store must not decide how much memory we need.
+func (l *listing) add(kvs []*mvccpb.KeyValue) {
+	for _, kv := range kvs {
+		l.kvs = append(l.kvs, kv)
+		l.bytes += len(kv.Key) + len(kv.Value)
+	}
+	if l.bytes <= maxListBytes {
+		return
+	}
+	slices.SortStableFunc(l.kvs, byAge)
+	for l.bytes > maxListBytes/2 {
+		last := l.kvs[len(l.kvs)-1]
+		l.kvs[len(l.kvs)-1] = nil
+		l.kvs = l.kvs[:len(l.kvs)-1]
+		l.bytes -= len(last.Key) + len(last.Value)
+	}
+}
+
+func byAge(x, y *mvccpb.KeyValue) int { return cmp.Compare(x.CreateRevision, y.CreateRevision) }
+
+// get is a linearizable read with an end.
+func get(ctx context.Context, client *clientv3.Client, timeout time.Duration, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	resp, err := client.Get(ctx, key, opts...)
+	if err != nil {
+		return nil, etcd.Explain(client, err)
+	}
+	return resp, nil
+}

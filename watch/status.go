@@ -1,0 +1,112 @@
+package watch
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// StoreStatus is what a Store knows about its connection.
+type StoreStatus struct {
+	// Synced is true once the store has been listed; it stays true while the store is away.
+	Synced bool
+	// Revision is the newest revision that the store has confirmed.
+	Revision int64
+	// ClusterID is the store's identity.
+	ClusterID uint64
+	// LastSync is when the store last confirmed that nothing is missing here: a listing, an event or an answer
+	// to a progress request.
+	LastSync time.Time
+	// Endpoints are the store's addresses.
+	Endpoints []string
+	// Err is why the store is away; empty while it answers.
+	Err string
+	// Failures counts the requests without an answer since it is away.
+	Failures int
+	// Hint names the setting to look at; it may be empty.
+	Hint string
+}
+
+// tracker is the status behind its lock.
+type tracker struct {
+	mu sync.Mutex
+	s  StoreStatus
+}
+
+func (t *tracker) get() StoreStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.s
+}
+
+func (t *tracker) confirmed(h *etcdserverpb.ResponseHeader) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.s.Revision, t.s.ClusterID, t.s.LastSync = h.Revision, h.ClusterId, time.Now()
+	t.s.Err, t.s.Hint, t.s.Failures = "", "", 0
+}
+
+func (t *tracker) synced() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.s.Synced = true
+}
+
+func (t *tracker) failed(err, hint string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.s.Err, t.s.Hint = err, hint
+	t.s.Failures++
+}
+
+// metrics are the numbers of a Store.
+type metrics struct {
+	relists                          *prometheus.CounterVec
+	reconnects, events               prometheus.Counter
+	services, instances, quarantined prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	m := &metrics{
+		relists: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nuncio_watch_relists_total",
+			Help: "Full listings of the store, by reason: start, periodic, compaction, store_went_back.",
+		}, []string{"reason"}),
+		reconnects:  counter("nuncio_watch_reconnects_total", "Watches of the store that were opened again after one ended or fell silent."),
+		events:      counter("nuncio_watch_events_total", "Changes of keys that the store reported."),
+		services:    gauge("nuncio_services", "Services with at least one valid record."),
+		instances:   gauge("nuncio_instances", "Instances of all services."),
+		quarantined: gauge("nuncio_quarantined_records", "Records that are left out because they break the contract."),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{
+		m.relists, m.reconnects, m.events, m.services, m.instances, m.quarantined,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nuncio_watch_revision", Help: "Newest revision that the store has confirmed.",
+		}, func() float64 { return float64(t.get().Revision) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nuncio_watch_last_sync_timestamp_seconds",
+			Help: "When the store last confirmed that nothing is missing here; 0 before the first time.",
+		}, func() float64 {
+			if last := t.get().LastSync; !last.IsZero() {
+				return float64(last.UnixMilli()) / 1000
+			}
+			return 0
+		}),
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

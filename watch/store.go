@@ -1,0 +1,232 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"nuncio/catalog"
+)
+
+// The defaults of StoreOptions.
+const (
+	DefaultWaitMin = 100 * time.Millisecond
+	DefaultWaitMax = time.Second
+	DefaultRelist  = 60 * time.Second
+)
+
+// StoreOptions say what to watch. Client is needed; a zero elsewhere means the default.
+type StoreOptions struct {
+	// Client is the connection to the store; it stays the caller's to close.
+	Client *clientv3.Client
+	// Prefix is where records live; empty means catalog.DefaultPrefix.
+	Prefix string
+	// Keys are more prefixes, watched for templates. Every prefix is listed at the same revision, but followed by a
+	// watch of its own: a transaction that writes below two of them may be seen as two snapshots.
+	Keys []string
+	// WaitMin is the quiet spell that ends a burst, and WaitMax the longest that a change waits for it.
+	WaitMin, WaitMax time.Duration
+	// Relist is the time between two full listings.
+	Relist time.Duration
+	// Limits bound what is kept of the store; a zero in them means the default of catalog.
+	Limits catalog.Limits
+	// Refuse may give a reason to quarantine a record that is valid by itself; nil refuses none.
+	Refuse func(*catalog.Instance) string
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Registerer gets the metrics; nil means none.
+	Registerer prometheus.Registerer
+}
+
+// Store follows the content of etcd.
+type Store struct {
+	o       StoreOptions
+	log     *slog.Logger
+	metrics *metrics
+	status  tracker
+}
+
+// CredentialsError is the end of Run when the store refuses the very first listing: wrong settings, at a time when
+// somebody looks. Refusals later on are kept in Status and tried again.
+type CredentialsError struct{ Err error }
+
+// Error says what the store said.
+func (e *CredentialsError) Error() string {
+	return fmt.Sprintf("the store refuses the credentials: %v", e.Err)
+}
+
+// Unwrap gives the store's error.
+func (e *CredentialsError) Unwrap() error { return e.Err }
+
+// NewStore checks the options; it starts nothing.
+func NewStore(o StoreOptions) (*Store, error) {
+	if o.Client == nil {
+		return nil, errors.New("watch: a client is needed")
+	}
+	o.Prefix = catalog.NormalizePrefix(orDefault(o.Prefix, catalog.DefaultPrefix))
+	o.WaitMin, o.WaitMax = orDefault(o.WaitMin, DefaultWaitMin), orDefault(o.WaitMax, DefaultWaitMax)
+	o.Relist = orDefault(o.Relist, DefaultRelist)
+	if o.WaitMin < 0 || o.WaitMax < o.WaitMin {
+		return nil, fmt.Errorf("watch: the waits are %v and %v; the first must not be negative nor longer than the second", o.WaitMin, o.WaitMax)
+	}
+	if o.Relist < 0 {
+		return nil, fmt.Errorf("watch: the time between listings is %v; it must not be negative", o.Relist)
+	}
+	s := &Store{o: o, log: o.Logger}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.status.s.Endpoints = o.Client.Endpoints()
+	m, err := newMetrics(o.Registerer, &s.status)
+	if err != nil {
+		return nil, fmt.Errorf("watch: register metrics: %w", err)
+	}
+	s.metrics = m
+	return s, nil
+}
+
+func orDefault[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}
+
+// Status tells how the store is doing. It may be called at any time.
+func (s *Store) Status() StoreStatus { return s.status.get() }
+
+// Run follows the store until ctx ends, and sends every settled snapshot that differs from the one before to out. A
+// reader that is busy gets the newest one when it comes back. Run is called once.
+func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	updates, ended := make(chan update), make(chan error, 1)
+	f := newFollower(s, updates)
+	go func() { ended <- f.run(ctx) }()
+	builder := catalog.NewBuilder(s.o.Prefix)
+	builder.SetLimits(s.o.Limits)
+	builder.SetRefuse(s.o.Refuse)
+	d := &deliverer{store: s, builder: builder, window: window{min: s.o.WaitMin, max: s.o.WaitMax}}
+	d.run(ctx, updates, ended, out)
+	cancel()
+	return <-ended
+}
+
+// update is one step of the store's content.
+type update struct {
+	full     bool // the listing is the whole content; else only the events count
+	listing  listing
+	events   []*clientv3.Event
+	revision int64
+}
+
+// deliverer owns the content and decides when others see it.
+type deliverer struct {
+	store    *Store
+	builder  *catalog.Builder
+	window   window
+	revision int64
+	last     *catalog.Snapshot // the last one delivered
+	known    *catalog.Snapshot // the last one made, whose quarantine is logged
+}
+
+func (d *deliverer) run(ctx context.Context, updates <-chan update, ended chan error, out chan<- *catalog.Snapshot) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var send chan<- *catalog.Snapshot
+		var next *catalog.Snapshot
+		if wait, ok := d.window.pending(time.Now()); ok && wait > 0 {
+			timer.Reset(wait)
+		} else if ok {
+			if next = d.snapshot(); next != nil {
+				send = out
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-ended:
+			ended <- err // for Run
+			return
+		case u := <-updates:
+			d.apply(u)
+		case <-timer.C:
+		case send <- next:
+			d.last = next
+			d.window.delivered()
+		}
+	}
+}
+
+func (d *deliverer) apply(u update) {
+	var before *catalog.Snapshot
+	if u.full {
+		before = d.builder.Snapshot(d.revision)
+		d.builder.Replace(u.listing.pairs())
+		d.revision = 0
+	}
+	for _, e := range u.events {
+		if e.Type == mvccpb.DELETE {
+			d.builder.Delete(string(e.Kv.Key))
+		} else {
+			d.builder.Put(string(e.Kv.Key), e.Kv.Value)
+		}
+	}
+	d.revision = max(d.revision, u.revision)
+	// A periodic listing that brings nothing new must not open a window: the next change is the first after a
+	// quiet spell, and what already waits must not wait longer.
+	if u.full && d.last != nil && d.builder.Snapshot(d.revision).Same(before) {
+		return
+	}
+	d.window.change(time.Now())
+}
+
+// snapshot is what to deliver now; nil when the content is as delivered last.
+func (d *deliverer) snapshot() *catalog.Snapshot {
+	next := d.builder.Snapshot(d.revision)
+	if next != d.known {
+		d.report(next)
+		d.known = next
+	}
+	if d.last != nil && next.Same(d.last) {
+		d.window.delivered()
+		return nil
+	}
+	return next
+}
+
+// report counts a new snapshot and logs what entered or left quarantine with it.
+func (d *deliverer) report(next *catalog.Snapshot) {
+	services, instances := next.Counts()
+	m := d.store.metrics
+	m.services.Set(float64(services))
+	m.instances.Set(float64(instances))
+	m.quarantined.Set(float64(len(next.Quarantined)))
+	var before []catalog.Quarantined
+	if d.known != nil {
+		before = d.known.Quarantined
+	}
+	old := make(map[string]catalog.Quarantined, len(before))
+	for _, q := range before {
+		old[q.Key] = q
+	}
+	for _, q := range next.Quarantined {
+		if old[q.Key] != q {
+			d.store.log.Warn("record quarantined", "key", q.Key, "reason", q.Reason, "value", q.Value)
+		}
+		delete(old, q.Key)
+	}
+	for _, q := range before {
+		if _, gone := old[q.Key]; gone {
+			d.store.log.Info("record left quarantine", "key", q.Key)
+		}
+	}
+}
