@@ -1,0 +1,196 @@
+package reload_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nuncio/haproxy"
+	"nuncio/reload"
+	"nuncio/testkit"
+)
+
+func TestWhatSomebodyTypesIntoTheSocketIsPutRight(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		addr := testkit.FreeAddr(t)
+		r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetDrift(20 * time.Millisecond) })
+		set := pool(addr, line("a", "127.0.0.1:1", 11, "weight 100 check inter 1h"), line("b", "[::1]:1", 12, "disabled"))
+		first := r.applied(set, 1)
+		want := r.show("show servers state web")
+		for i, c := range []struct {
+			command string
+			reloads int
+		}{
+			{"set server web/a weight 3", 0},
+			{"set server web/a addr 127.0.0.2 port 9", 0},
+			{"set server web/a state drain", 0},
+			{"set server web/a state maint", 0},
+			{"set server web/b state ready", 0},
+			{"disable health web/a", 0},
+			{"add server web/c 127.0.0.1:3", 1},
+		} {
+			before := r.Status()
+			r.show(c.command)
+			testkit.Eventually(t, 20*time.Second, func() error {
+				got := r.show("show servers state web")
+				if normal(got) != normal(want) {
+					return fmt.Errorf("after %s\ngot  %s\nwant %s", c.command, got, want)
+				}
+				return nil
+			})
+			testkit.Eventually(t, 20*time.Second, func() error {
+				if n := r.log.count("somebody had changed servers") + r.log.count("haproxy is not as it was left"); n != i+1 {
+					return fmt.Errorf("%d repairs in the log, want %d", n, i+1)
+				}
+				return nil
+			})
+			r.until("the right number of reloads after "+c.command, func(s reload.Status) bool {
+				return s.State == reload.Running && s.Ready && len(s.Applies)-len(before.Applies) == c.reloads
+			})
+		}
+		if first.MasterPid != r.Status().MasterPid {
+			t.Error("haproxy was started again")
+		}
+	})
+}
+
+// normal leaves out of "show servers state" what time changes.
+func normal(state string) string {
+	servers, err := haproxy.ParseServers(state)
+	if err != nil {
+		return err.Error()
+	}
+	for i := range servers {
+		servers[i].Admin &= haproxy.AdminMaint | haproxy.AdminDrain
+		servers[i].Check &= haproxy.CheckEnabled
+	}
+	return fmt.Sprint(servers)
+}
+
+func TestAReloadByAnotherHandIsNoticed(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		addr := testkit.FreeAddr(t)
+		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
+		r := start(t, h, reload.Options{})
+		first := r.applied(pool(addr, line("a", one.Addr, 11, "")), 1)
+		kill(t, first.MasterPid, syscall.SIGUSR2)
+		testkit.Eventually(t, 20*time.Second, func() error {
+			if info := r.show("show info"); strings.Contains(info, fmt.Sprintf("Pid: %d\n", first.WorkerPid)) {
+				return fmt.Errorf("the old worker still answers")
+			}
+			return nil
+		})
+		s := r.applied(pool(addr, line("b", two.Addr, 12, "")), 2)
+		if a := last(s); a.Mode != reload.ModeReload || !strings.Contains(a.Reason, "something else has reloaded haproxy") {
+			t.Errorf("%+v", a)
+		}
+		r.serves(addr, "two\n")
+		if a := last(r.applied(pool(addr, line("b", one.Addr, 12, "")), 3)); a.Mode != reload.ModeRuntime {
+			t.Errorf("the next change: %+v", a)
+		}
+	})
+}
+
+// fussy is a haproxy program whose "-c" also refuses files that hold a word.
+func fussy(t *testing.T, h testkit.HAProxy, word string) testkit.HAProxy {
+	t.Helper()
+	path := filepath.Join(stateDir(t), "haproxy")
+	script := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = -c ]; then\n  for f; do :; done\n  if grep -q %s \"$f\"; then echo '[ALERT] (1) : config : fussy' >&2; exit 1; fi\nfi\nexec %s \"$@\"\n",
+		word, h.Path)
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return testkit.HAProxy{Version: h.Version, Path: path}
+}
+
+func TestAChangeThatTheCheckRefusesAfterwardsIsTakenBack(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		addr := testkit.FreeAddr(t)
+		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
+		r := start(t, fussy(t, h, "poison"), reload.Options{})
+		r.applied(pool(addr, line("a", one.Addr, 11, "")), 1)
+		r.submit(pool(addr, line("poison", two.Addr, 12, "")), 2)
+		r.until("a refusal", func(s reload.Status) bool { return last(s).Result == reload.Rejected && s.State == reload.Degraded })
+		if s := r.Status(); !strings.Contains(s.LastError, "fussy") || !s.Ready {
+			t.Errorf("%+v", s)
+		}
+		r.serves(addr, "one\n")
+		if state := r.show("show servers state web"); strings.Contains(state, "poison") || !onDisk(r.dir, "server a ") {
+			t.Errorf("the refused server is still there:\n%s", state)
+		}
+		r.applied(pool(addr, line("b", two.Addr, 13, "")), 3)
+		r.serves(addr, "two\n")
+	})
+}
+
+func TestTroubleOutsideDoesNotTakeChangesBack(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		addr, page := testkit.FreeAddr(t), filepath.Join(stateDir(t), "e.http")
+		save := func() {
+			if err := os.WriteFile(page, []byte("HTTP/1.0 503 No\r\nContent-Length: 0\r\n\r\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		save()
+		set := func(servers ...string) haproxy.Files {
+			return cfg(strings.Replace(string(pool(addr, servers...).Config()), "default_backend", "errorfile 503 "+page+"\n    default_backend", 1))
+		}
+		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
+		r := start(t, h, reload.Options{})
+		first := r.applied(set(line("a", one.Addr, 11, "")), 1)
+		if err := os.Remove(page); err != nil {
+			t.Fatal(err)
+		}
+		r.submit(set(line("b", two.Addr, 12, "")), 2)
+		r.until("degraded", func(s reload.Status) bool {
+			return s.State == reload.Degraded && strings.Contains(s.LastError, "cannot be saved") && s.AppliedRevision == 2
+		})
+		r.submit(set(line("c", two.Addr, 13, "")), 3)
+		s := r.until("revision 3", func(s reload.Status) bool { return s.AppliedRevision == 3 })
+		if s.WorkerPid != first.WorkerPid || !s.Ready {
+			t.Errorf("%+v", s)
+		}
+		r.serves(addr, "two\n")
+		save()
+		s = r.until("running", func(s reload.Status) bool { return s.State == reload.Running && onDisk(r.dir, "server c ") })
+		if s.LastError != "" {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestHAProxyThatDiesBeforeItsFilesAreSavedComesBackWithThem(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		addr := testkit.FreeAddr(t)
+		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
+		r := start(t, h, reload.Options{})
+		first := r.applied(pool(addr, line("a", one.Addr, 11, "")), 1)
+		s := r.applied(pool(addr, line("b", two.Addr, 12, "")), 2)
+		if onDisk(r.dir, "server b ") {
+			t.Log("the files were saved before haproxy could be killed")
+		}
+		kill(t, s.WorkerPid, syscall.SIGKILL)
+		s = r.until("a restart", func(s reload.Status) bool { return s.Restarts == 1 && s.State == reload.Running })
+		if got, err := get(addr); err != nil || got != "two\n" || s.WorkerPid == first.WorkerPid || !onDisk(r.dir, "server b ") {
+			t.Errorf("got %q, %v, %+v", got, err, s)
+		}
+		if a := last(r.applied(pool(addr, line("b", one.Addr, 12, "")), 3)); a.Mode != reload.ModeRuntime {
+			t.Errorf("the next change: %+v", a)
+		}
+	})
+}
+
+func TestStopSavesTheLastChange(t *testing.T) {
+	h := testkit.HAProxies(t)[0]
+	addr := testkit.FreeAddr(t)
+	r := start(t, h, reload.Options{})
+	r.applied(pool(addr, line("a", "127.0.0.1:1", 11, "")), 1)
+	r.applied(pool(addr, line("b", "127.0.0.1:1", 12, "")), 2)
+	if err := r.end(); err != nil || !onDisk(r.dir, "server b ") {
+		t.Errorf("Run: %v; the last change is on disk: %v", err, onDisk(r.dir, "server b "))
+	}
+}

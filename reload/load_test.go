@@ -1,0 +1,99 @@
+package reload_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"nuncio/haproxy"
+	"nuncio/reload"
+	"nuncio/testkit"
+)
+
+// turns makes configurations for a run of changes of which a given number, evenly spread, cost a reload: a "frontend web"
+// on an address, a "listen tcp" on another one, each with servers that come, go, move, drain and rest.
+func turns(web, tcp string, https, lines []string, changes, reloads int) func(i int) haproxy.Files {
+	servers := func(targets []string, i int) string {
+		var b strings.Builder
+		for s := range 4 {
+			weight, state := 1+(i+s)%9, ""
+			switch { // one always stays
+			case s > 0 && (i+s)%4 == 0:
+				continue
+			case s > 0 && (i+s)%5 == 0:
+				weight = 0
+			case s > 0 && (i+s)%7 == 0:
+				state = " disabled"
+			}
+			fmt.Fprintf(&b, " server s%d %s id %d weight %d%s\n", s, targets[(i/3+s)%len(targets)], 100+s, weight, state)
+		}
+		return b.String()
+	}
+	return func(i int) haproxy.Files {
+		return cfg("global\n hard-stop-after 30m\n" + head + "option idle-close-on-response\nfrontend web\n bind " + web +
+			"\n http-response set-header x-turn " + fmt.Sprint(i*reloads/(changes+reloads)) +
+			"\n default_backend b\nbackend b\n balance roundrobin\n" + servers(https, i) +
+			"listen tcp\n mode tcp\n bind " + tcp + "\n balance roundrobin\n" + servers(lines, i+2))
+	}
+}
+
+// The promise that nothing is lost, with all that there is at once: every kind of client and of change. NUNCIO_LOAD_CHANGES and
+// NUNCIO_LOAD_RELOADS make it longer.
+func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
+	changes, reloads := envInt("NUNCIO_LOAD_CHANGES", 300), envInt("NUNCIO_LOAD_RELOADS", 30)
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		web, tcp := testkit.FreeAddr(t), testkit.FreeAddr(t)
+		conf := turns(web, tcp, []string{pong(t), pong(t), pong(t)}, []string{echo(t), echo(t), echo(t)}, changes, reloads)
+		r := start(t, h, reload.Options{Keep: 3})
+		r.applied(conf(0), 1)
+		r.serves(web, "pong")
+		c := newCrowd()
+		c.enter(web, tcp)
+		began, modes, reasons := time.Now(), map[reload.Mode]int{}, map[string]int{}
+		for i := range changes + reloads {
+			a := last(r.applied(conf(i+1), int64(i+2)))
+			modes[a.Mode]++
+			if a.Mode == reload.ModeReload {
+				reasons[a.Reason]++
+			}
+		}
+		took := time.Since(began)
+		if reloads > 0 {
+			// The sessions that there were before the first reload are still with the worker that took them.
+			r.until("an old worker", func(s reload.Status) bool { return s.OldWorkers > 0 })
+		}
+		lost, done, summary := c.leave()
+		t.Logf("%d exchanges during %v in %v\n%sreloads because of %v", done, modes, took.Round(time.Second), summary, reasons)
+		if lost != 0 || done < 1000 {
+			t.Errorf("%d of %d exchanges were lost", lost, done)
+		}
+		// A change that commands could not make in time became a reload: the machine may be that slow, if it seldom is.
+		if modes[reload.ModeRuntime] < changes*9/10 || modes[reload.ModeReload] < reloads || modes[reload.ModeRuntime]+modes[reload.ModeReload] != changes+reloads {
+			t.Errorf("%v; want %d changes without a reload and %d with one", modes, changes, reloads)
+		}
+		if s := r.Status(); s.Restarts != 0 {
+			t.Errorf("haproxy died %d times", s.Restarts)
+		}
+	})
+}
+
+// The negative control: without the option that the shipped templates carry, the same clients do lose requests.
+func TestReloadsWithoutIdleCloseOnResponseLoseRequests(t *testing.T) {
+	addr, backend := testkit.FreeAddr(t), pong(t)
+	conf := func(i int) haproxy.Files {
+		return cfg(head + "listen l\n bind " + addr + "\n http-response set-header x-turn " + fmt.Sprint(i) + "\n server s " + backend + "\n")
+	}
+	r := start(t, testkit.HAProxies(t)[0], reload.Options{})
+	r.applied(conf(0), 1)
+	c := newCrowd()
+	c.enter(addr, "")
+	for i := range 10 {
+		r.applied(conf(i+1), int64(i+2))
+	}
+	lost, done, summary := c.leave()
+	t.Logf("%d of %d requests lost in 10 reloads\n%s", lost, done, summary)
+	if lost == 0 {
+		t.Error("nothing was lost: the load test cannot see a loss")
+	}
+}

@@ -1,0 +1,90 @@
+package reload
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics holds what is counted. Gauges are read from the published status, so that a metric and a page
+// cannot disagree.
+type metrics struct {
+	applies  *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	restarts prometheus.Counter
+	commands prometheus.Counter
+	drifts   prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, b *board) (*metrics, error) {
+	m := &metrics{
+		applies: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nuncio_applies_total", Help: "Attempts to get a set of files into HAProxy, by result.",
+		}, []string{"result"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "nuncio_apply_duration_seconds", Help: "Time from taking a set of files to HAProxy's confirmation, or to the failure.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+		}, []string{"mode"}),
+		restarts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nuncio_haproxy_restarts_total", Help: "Starts of haproxy made necessary by its death.",
+		}),
+		commands: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nuncio_runtime_commands_total", Help: "Commands that changed HAProxy without a reload.",
+		}),
+		drifts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nuncio_drift_repairs_total", Help: "Times that HAProxy was found not as it was left, and put right.",
+		}),
+	}
+	for _, r := range []Result{Unchanged, Started, Reloaded, Runtime, Rejected, Failed} {
+		m.applies.WithLabelValues(string(r)) // a counter that is missing looks like a broken scrape
+	}
+	if reg == nil {
+		return m, nil
+	}
+	gauges := []prometheus.Collector{
+		gauge("nuncio_desired_revision", "Revision of the store that the submitted files were made from.", b,
+			func(s Status) float64 { return float64(s.DesiredRevision) }),
+		gauge("nuncio_applied_revision", "Revision of the store that HAProxy's confirmed files were made from.", b,
+			func(s Status) float64 { return float64(s.AppliedRevision) }),
+		gauge("nuncio_applied_generation", "Number of the generation that HAProxy has confirmed.", b,
+			func(s Status) float64 { return float64(s.AppliedGeneration) }),
+		gauge("nuncio_last_apply_success_timestamp_seconds", "When HAProxy last confirmed a generation, or was found to run the submitted files.", b,
+			func(s Status) float64 {
+				if s.AppliedTime.IsZero() {
+					return 0
+				}
+				return float64(s.AppliedTime.UnixMilli()) / 1000
+			}),
+		gauge("nuncio_last_apply_successful", "1 if the last apply succeeded, 0 if it failed or there was none.", b,
+			func(s Status) float64 {
+				if n := len(s.Applies); n > 0 && !s.Applies[n-1].bad() {
+					return 1
+				}
+				return 0
+			}),
+		gauge("nuncio_old_workers", "Workers that a reload has replaced and that still have sessions.", b,
+			func(s Status) float64 { return float64(s.OldWorkers) }),
+		gauge("nuncio_servers_leaving", "Servers that left without a reload and that something may still use.", b,
+			func(s Status) float64 { return float64(s.Leaving) }),
+	}
+	for _, state := range states() {
+		gauges = append(gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nuncio_state", Help: "1 for the state that nuncio's HAProxy side is in.",
+			ConstLabels: prometheus.Labels{"state": string(state)},
+		}, func() float64 {
+			if b.get().State == state {
+				return 1
+			}
+			return 0
+		}))
+	}
+	var errs []error
+	for _, c := range append(gauges, m.applies, m.duration, m.restarts, m.commands, m.drifts) {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+func gauge(name, help string, b *board, value func(Status) float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(b.get()) })
+}

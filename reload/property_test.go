@@ -1,0 +1,276 @@
+package reload_test
+
+import (
+	"encoding/csv"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nuncio/haproxy"
+	"nuncio/reload"
+	"nuncio/testkit"
+)
+
+// world is a configuration that changes at random.
+type world struct {
+	rnd      *rand.Rand
+	addr     string
+	backends []*pond
+}
+
+// pond is one of its backends; the server lines are data, by name.
+type pond struct {
+	name, lines string
+	ids         bool
+	servers     map[string]*fish
+	shuffled    bool
+}
+
+type fish struct {
+	addr                  string
+	id, weight, maxconn   int
+	check, disabled, rise bool
+}
+
+func newWorld(seed uint64, addr string) *world {
+	w := &world{rnd: rand.New(rand.NewPCG(seed, 7)), addr: addr}
+	for i, lines := range []string{
+		"balance roundrobin", "balance leastconn\n default-server inter 1h fall 9 check", "balance random\n option httpchk GET /ok",
+		"balance hdr(x)\n hash-type consistent", "balance first\n mode tcp", "default-server weight 9 inter 1h maxconn 20", "balance source",
+	} {
+		w.backends = append(w.backends, &pond{name: fmt.Sprintf("be%d", i), lines: lines, ids: i != 1, servers: map[string]*fish{}})
+	}
+	for range 30 {
+		w.step()
+	}
+	return w
+}
+
+func (w *world) address() string {
+	host := fmt.Sprintf("127.200.%d.%d", w.rnd.IntN(4), 1+w.rnd.IntN(9))
+	if w.rnd.IntN(4) == 0 {
+		host = fmt.Sprintf("[::ffff:%x]", 1+w.rnd.IntN(99))
+		if w.rnd.IntN(2) == 0 {
+			host = fmt.Sprintf("[2001:db8::%x]", 1+w.rnd.IntN(99))
+		}
+	}
+	return fmt.Sprintf("%s:%d", host, 1+w.rnd.IntN(65535))
+}
+
+// step changes one server, in one of the ways that happen.
+func (w *world) step() {
+	p := w.backends[w.rnd.IntN(len(w.backends)-1)]
+	if w.rnd.IntN(150) == 0 { // nearly every change of this one costs a reload, which takes its time
+		p = w.backends[len(w.backends)-1]
+	}
+	p.shuffled = w.rnd.IntN(50) == 0
+	number := w.rnd.IntN(8)
+	name := fmt.Sprintf("s-%d", number)
+	s := p.servers[name]
+	if s == nil {
+		// The words that no command changes follow from the name, most of the time.
+		p.servers[name] = &fish{
+			addr: w.address(), id: 1000 + number*7, weight: w.rnd.IntN(257), check: (number%2 == 0) != (w.rnd.IntN(50) == 0),
+			disabled: w.rnd.IntN(9) == 0,
+		}
+		return
+	}
+	switch w.rnd.IntN(400) / 10 {
+	case 0, 1, 2, 3, 4, 5, 6, 7, 8, 9:
+		delete(p.servers, name)
+	case 10:
+		if w.rnd.IntN(8) == 0 {
+			s.rise = !s.rise
+		}
+	case 11, 12, 13, 14, 15, 16, 17, 18, 19:
+		s.addr = w.address()
+	case 20, 21, 22, 23, 24:
+		s.weight = w.rnd.IntN(257)
+	case 25, 26, 27, 28:
+		s.weight = 100 * w.rnd.IntN(2)
+	case 29, 30:
+		s.maxconn = 10 + w.rnd.IntN(90)
+	default:
+		s.disabled = !s.disabled
+	}
+}
+
+func (w *world) text(addr string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nfrontend front\n bind %s\n default_backend be0\n", head, addr)
+	for _, p := range w.backends {
+		fmt.Fprintf(&b, "backend %s\n %s\n", p.name, p.lines)
+		names := slices.Sorted(maps.Keys(p.servers))
+		if p.shuffled {
+			slices.Reverse(names)
+		}
+		for _, name := range names {
+			s := p.servers[name]
+			fmt.Fprintf(&b, " server %s %s weight %d", name, s.addr, s.weight)
+			for _, word := range []struct {
+				on   bool
+				text string
+			}{
+				{p.ids, fmt.Sprintf("id %d", s.id)},
+				{s.check, "check inter 1h"},
+				{s.rise, "rise 7"},
+				{s.maxconn > 0, fmt.Sprintf("maxconn %d", s.maxconn)},
+				{s.disabled, "disabled"},
+			} {
+				if word.on {
+					b.WriteString(" " + word.text)
+				}
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// seen is what a HAProxy says about a server, as far as a configuration decides it.
+type seen struct {
+	Addr, Maxconn          string
+	Port, ID, Weight       int
+	Maint, Drain, Checking bool
+}
+
+// census asks a HAProxy about all its servers.
+func census(t *testing.T, socket haproxy.Socket, w *world) map[string]seen {
+	t.Helper()
+	s, err := socket.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	replies, err := s.Do(t.Context(), []haproxy.Command{{Line: "show servers state"}, {Line: "show stat -1 4 -1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, err := haproxy.ParseServers(replies[0].Text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := map[string]string{}
+	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(replies[1].Text, "# "))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slim := slices.Index(rows[0], "slim")
+	for _, row := range rows[1:] {
+		limits[row[0]+"/"+row[1]] = row[slim]
+	}
+	found := map[string]seen{}
+	for _, f := range states {
+		target := f.Backend + "/" + f.Name
+		n := seen{
+			Addr: f.Addr, Port: f.Port, ID: f.ID, Weight: f.Weight, Maxconn: limits[target], Maint: f.Admin&haproxy.AdminMaint != 0,
+			Drain: f.Admin&haproxy.AdminDrain != 0, Checking: f.Check&haproxy.CheckEnabled != 0,
+		}
+		for _, p := range w.backends {
+			if p.name == f.Backend && !p.ids {
+				n.ID = 0 // HAProxy's choice
+			}
+		}
+		found[target] = n
+	}
+	return found
+}
+
+func envInt(name string, def int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return def
+}
+
+// After any sequence of changes HAProxy must be as if it had been started with the current file.
+// NUNCIO_FUZZ_STEPS and NUNCIO_FUZZ_SEED make it longer and other.
+func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
+	steps, seed := envInt("NUNCIO_FUZZ_STEPS", 1200), uint64(envInt("NUNCIO_FUZZ_SEED", 1))
+	const compareEvery = 60
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		w := newWorld(seed, testkit.FreeAddr(t))
+		r := start(t, h, reload.Options{})
+		r.applied(cfg(w.text(w.addr)), 1)
+		live := haproxy.RuntimeSocket(filepath.Join(r.dir, "run", "runtime.sock"), 20*time.Second)
+		modes := map[reload.Mode]int{}
+		reasons := map[string]int{}
+		for i := range steps {
+			for range 1 + w.rnd.IntN(3) {
+				w.step()
+			}
+			a := last(r.applied(cfg(w.text(w.addr)), int64(i+2)))
+			modes[a.Mode]++
+			if a.Mode == reload.ModeReload {
+				reasons[a.Reason]++
+			}
+			if i%compareEvery == compareEvery-1 || i == steps-1 {
+				compareWithFresh(t, h, r, w, live)
+			}
+			if t.Failed() {
+				t.Fatalf("after step %d of seed %d, apply %+v of\n%s", i, seed, a, w.text(w.addr))
+			}
+		}
+		t.Logf("%d steps: %v", steps, modes)
+		for reason := range reasons {
+			if strings.Contains(reason, "change without a reload") {
+				t.Errorf("a plan did not work: %s", reason)
+			}
+		}
+		if modes[reload.ModeRuntime] < steps/2 {
+			t.Errorf("only %d of %d changes needed no reload", modes[reload.ModeRuntime], steps)
+		}
+	})
+}
+
+// compareWithFresh starts another HAProxy on the file that is on disk.
+func compareWithFresh(t *testing.T, h testkit.HAProxy, r *rig, w *world, live haproxy.Socket) {
+	t.Helper()
+	var text []byte
+	testkit.Eventually(t, 30*time.Second, func() (err error) {
+		text, err = os.ReadFile(filepath.Join(r.dir, "current", "haproxy.cfg"))
+		if err == nil && string(text) != w.text(w.addr) {
+			err = fmt.Errorf("the current file is not the newest one")
+		}
+		return err
+	})
+	dir, addr := stateDir(t), testkit.FreeAddr(t)
+	socket := haproxy.RuntimeSocket(filepath.Join(dir, "s"), 20*time.Second)
+	own := "global\n stats socket " + socket.Path() + " level admin\n"
+	if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(own+strings.Replace(string(text), w.addr, addr, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var want map[string]seen
+	ended := t.Run("fresh", func(t *testing.T) { // its end ends the process
+		h.Start(t, dir, addr)
+		testkit.Eventually(t, 20*time.Second, func() error { // it listens there a moment later
+			_, err := socket.Exec(t.Context(), "show info")
+			return err
+		})
+		want = census(t, socket, w)
+	})
+	if !ended {
+		return
+	}
+	known := r.Status().Leaving // before the look: they become fewer meanwhile
+	got := census(t, live, w)
+	leaving := 0
+	for target, s := range got {
+		if _, ok := want[target]; !ok && s.Maint {
+			leaving++
+			delete(got, target) // it is being deleted
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || leaving > known {
+		t.Errorf("%d servers leaving of %d; fresh (-) and live (+):\n%s", leaving, known, diff)
+	}
+}

@@ -1,0 +1,234 @@
+package reload
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nuncio/haproxy"
+)
+
+// server is one server line of a proxy, with the default-server words in force at that line put in front of its own.
+type server struct {
+	name    string
+	address string
+	addr    netip.AddrPort
+	literal bool // the address is an IP and a port
+	id      int  // 0: HAProxy chooses one
+
+	weight   int
+	maxconn  string
+	disabled bool
+	check    bool
+	agent    bool
+	backup   bool
+	minconn  bool
+	sticky   bool // connections to it are cut when it goes down
+
+	words [][]string // what "add server" is given behind the address: everything but id, weight, maxconn and disabled
+	kept  string     // words as one text, with the id: what no command can change on a living server
+	// fixed says why nuncio does not touch this server at run time; empty if it may.
+	fixed string
+	// notAdded says why the line cannot become a dynamic server; empty if it can.
+	notAdded string
+}
+
+// servers reads the server lines of a section of m.
+func (m *model) servers(i int, keywords haproxy.ServerKeywords) ([]*server, error) {
+	s := m.sections[i]
+	var inherited []haproxy.Word
+	for _, d := range slices.Backward(m.inForce(i)) {
+		for _, l := range d.defaults {
+			inherited = append(inherited, l.words...)
+		}
+	}
+	var found []*server
+	own, n := s.defaults, -1
+	for line := range strings.Lines(s.raw) {
+		n++
+		for len(own) > 0 && own[0].line < n {
+			inherited, own = append(inherited, own[0].words...), own[1:]
+		}
+		if !isPlainServer(line) && !strings.ContainsAny(line, "\\\"'") {
+			continue
+		}
+		words, err := haproxy.AppendWords(nil, strings.TrimSuffix(line, "\n"), nil)
+		if err != nil {
+			return nil, err
+		}
+		if len(words) == 0 || words[0].Text != "server" {
+			continue
+		}
+		v := readServer(words[1:], inherited, keywords)
+		if slices.ContainsFunc(words, func(w haproxy.Word) bool { return w.Expanded }) {
+			v.address, v.literal = line, false // its words have been read without the environment
+		}
+		found = append(found, v)
+	}
+	return found, nil
+}
+
+func readServer(own, inherited []haproxy.Word, keywords haproxy.ServerKeywords) *server {
+	v := &server{weight: 1}
+	if len(own) < 2 {
+		v.fixed = "a server line lacks its address"
+		return v
+	}
+	v.name, v.address = own[0].Text, own[1].Text
+	var err error
+	if v.addr, err = netip.ParseAddrPort(v.address); err == nil {
+		v.literal = haproxy.CheckAddress(v.address) == nil
+	}
+	if haproxy.CheckName(v.name) != nil {
+		v.fixed = "its name is not one"
+	}
+	options := append(slices.Clip(inherited), own[2:]...)
+	for _, w := range append(slices.Clip(options), own[:2]...) {
+		if w.Expanded {
+			v.fixed = "its line has an environment variable"
+		}
+	}
+	v.options(options, keywords)
+	var kept strings.Builder
+	for _, w := range v.flat() {
+		kept.WriteString(w)
+		kept.WriteByte(0)
+	}
+	v.kept = kept.String() + strconv.Itoa(v.id)
+	return v
+}
+
+// options reads the words behind the address.
+func (v *server) options(words []haproxy.Word, keywords haproxy.ServerKeywords) {
+	for i := 0; i < len(words); {
+		key := words[i].Text
+		known, ok := keywords[key]
+		if !ok || i+known.Args >= len(words) {
+			v.fixed = fmt.Sprintf("nuncio does not know the word %q of its line", key)
+			return
+		}
+		group := words[i : i+1+known.Args]
+		i += len(group)
+		argument := ""
+		if known.Args > 0 {
+			argument = group[1].Text
+		}
+		switch key {
+		case "source":
+			// Two more words may follow, as often as they like.
+			for i+1 < len(words) && (words[i].Text == "usesrc" || words[i].Text == "interface") {
+				group = words[i-len(group) : i+2]
+				i += 2
+			}
+		case "id":
+			v.number(key, argument, 1, 1<<31-1, &v.id)
+			continue
+		case "weight":
+			v.number(key, argument, 0, 256, &v.weight)
+			continue
+		case "maxconn":
+			v.maxconn = argument
+			continue
+		case "disabled", "enabled":
+			v.disabled = key == "disabled"
+			continue
+		case "no-check":
+			v.check = false
+			v.words = slices.DeleteFunc(v.words, func(group []string) bool { return group[0] == "check" })
+			continue
+		case "init-addr":
+			continue // of no meaning for an IP address, and servers with other addresses are not touched
+		case "check", "agent-check", "backup", "minconn", "on-marked-down":
+			v.flag(key)
+		case "resolvers", "track":
+			v.fixed = fmt.Sprintf("its line has %q", key)
+		}
+		if !known.Dynamic {
+			v.notAdded = fmt.Sprintf("this HAProxy does not take %q for a server that is added at run time", key)
+		}
+		texts := make([]string, len(group))
+		for j, w := range group {
+			texts[j] = w.Text
+		}
+		v.words = append(v.words, texts)
+	}
+}
+
+func (v *server) flat() []string { return slices.Concat(v.words...) }
+
+func (v *server) has(key string) bool {
+	return slices.ContainsFunc(v.words, func(group []string) bool { return group[0] == key })
+}
+
+func (v *server) flag(key string) {
+	switch key {
+	case "check":
+		v.check = true
+	case "agent-check":
+		v.agent = true
+	case "backup":
+		v.backup = true
+	case "minconn":
+		v.minconn = true
+	case "on-marked-down":
+		v.sticky = true
+	}
+}
+
+func (v *server) number(key, text string, low, high int, into *int) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < low || n > high || strconv.Itoa(n) != text {
+		v.fixed = fmt.Sprintf("its %s is %q", key, text)
+		return
+	}
+	*into = n
+}
+
+// addCommands are the commands that make the server exist, as it would after a start with its line.
+func (v *server) addCommands(target string, version haproxy.Version) ([]haproxy.Command, error) {
+	words := []string{"add", "server", target, v.addr.String()}
+	if v.id != 0 {
+		words = append(words, "id", strconv.Itoa(v.id))
+	}
+	words = append(words, "weight", strconv.Itoa(v.weight))
+	if v.maxconn != "" {
+		words = append(words, "maxconn", v.maxconn)
+	}
+	words = append(words, v.flat()...)
+	if !version.AtLeast(3, 0) {
+		// 2.6 opens a connection for every request to a dynamic server unless both are given.
+		if !v.has("pool-max-conn") {
+			words = append(words, "pool-max-conn", "-1")
+		}
+		if !v.has("pool-purge-delay") {
+			words = append(words, "pool-purge-delay", "5s")
+		}
+	}
+	if len(words) > haproxy.MaxWords-2 {
+		return nil, fmt.Errorf("its line has too many words for a command") // 2.6 and 3.0 cut the rest off in silence
+	}
+	for i, w := range words {
+		var err error
+		if words[i], err = haproxy.EscapeArgument(w); err != nil {
+			return nil, err
+		}
+	}
+	commands := []haproxy.Command{{Line: strings.Join(words, " ")}}
+	// A dynamic server begins in maintenance, without checks even if it has "check".
+	if v.check {
+		commands = append(commands, haproxy.Command{Line: "enable health " + target})
+	}
+	if v.agent {
+		commands = append(commands, haproxy.Command{Line: "enable agent " + target})
+	}
+	if !v.disabled {
+		commands = append(commands, haproxy.Command{Line: "enable server " + target})
+	}
+	return commands, nil
+}
+
+func (v *server) addrCommand(target string) haproxy.Command {
+	return haproxy.Command{Line: fmt.Sprintf("set server %s addr %s port %d", target, v.addr.Addr(), v.addr.Port())}
+}
