@@ -1,0 +1,75 @@
+package status
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+)
+
+const (
+	defaultLimit = 100
+	mostLimit    = 20000
+)
+
+func (s *Server) handleAPI(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.overview()) })
+	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusOK, s.find(r.Context(), r.FormValue("q"), number(r, "offset", 0, 1<<30), number(r, "limit", defaultLimit, mostLimit)))
+	})
+	mux.HandleFunc("GET /v1/generations", func(w http.ResponseWriter, _ *http.Request) {
+		all, err := s.generations()
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, struct {
+			Document    int          `json:"document"`
+			Generations []Generation `json:"generations"`
+		}{1, append([]Generation{}, all...)})
+	})
+	mux.HandleFunc("GET /v1/diff", func(w http.ResponseWriter, r *http.Request) {
+		d, err := s.compare(r)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, d)
+	})
+	mux.HandleFunc("GET /v1/events", s.events)
+}
+
+// number reads a parameter that has a default and a range from 0.
+func number(r *http.Request, name string, def, most int) int {
+	n, err := strconv.Atoi(r.FormValue(name))
+	if err != nil || n < 0 {
+		return def
+	}
+	return min(n, most)
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = w.Write(b.Bytes()) // the client has gone
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	writeJSON(w, codeOf(err), map[string]string{"error": err.Error()})
+}
+
+func codeOf(err error) int {
+	if errors.Is(err, errNotFound) {
+		return http.StatusNotFound
+	}
+	return http.StatusBadRequest
+}

@@ -1,0 +1,91 @@
+package status
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"nuncio/haproxy"
+)
+
+// health asks HAProxy how its servers are, only when somebody wants to know and at most once a second: the answer
+// for 10,000 servers has megabytes, and a worker writes it between requests.
+type health struct {
+	socket *haproxy.Socket
+
+	mu   sync.Mutex
+	next time.Time
+	last *servers
+}
+
+// servers is one answer of HAProxy, to be looked up.
+type servers struct {
+	err    error
+	byName map[[2]string][]haproxy.ServerStat // by backend and server
+	byAddr map[string][]haproxy.ServerStat
+}
+
+const (
+	leastPause  = time.Second
+	healthLimit = 5 * time.Second
+)
+
+// get returns the last answer, or a fresh one when that is due. Those who come together share one question.
+func (h *health) get(ctx context.Context) *servers {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.last != nil && time.Now().Before(h.next) {
+		return h.last
+	}
+	began := time.Now()
+	h.last = h.ask(ctx)
+	// Asking takes a twentieth of the time at most, however many servers there are.
+	h.next = time.Now().Add(max(leastPause, 20*time.Since(began)))
+	return h.last
+}
+
+func (h *health) ask(ctx context.Context) *servers {
+	s := &servers{byName: map[[2]string][]haproxy.ServerStat{}, byAddr: map[string][]haproxy.ServerStat{}}
+	if h.socket == nil {
+		s.err = errNoRuntime
+		return s
+	}
+	// The one who asks may go away; the answer is for everybody.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthLimit)
+	defer cancel()
+	reply, err := h.socket.Exec(ctx, haproxy.ShowStat)
+	if err != nil {
+		s.err = err
+		return s
+	}
+	all, err := haproxy.ParseStat(reply.Text)
+	if err != nil {
+		s.err = err
+		return s
+	}
+	for _, server := range all {
+		name := [2]string{server.Backend, server.Name}
+		s.byName[name] = append(s.byName[name], server)
+		s.byAddr[server.Addr] = append(s.byAddr[server.Addr], server)
+	}
+	return s
+}
+
+// of finds the servers of an instance. Templates name backends and servers as they like, so the address decides;
+// the name does where HAProxy has resolved a host name, or does not show addresses.
+func (s *servers) of(service, instance, addr string) []haproxy.ServerStat {
+	if found := s.byAddr[addr]; len(found) > 0 {
+		// Two services may share an address: then those with the right name are meant.
+		var named []haproxy.ServerStat
+		for _, server := range found {
+			if server.Name == instance && server.Backend == service {
+				named = append(named, server)
+			}
+		}
+		if len(named) > 0 {
+			return named
+		}
+		return found
+	}
+	return s.byName[[2]string{service, instance}]
+}

@@ -1,0 +1,264 @@
+package status
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"nuncio/catalog"
+	"nuncio/haproxy"
+)
+
+var errNoRuntime = errors.New("HAProxy's Runtime API is not known here")
+
+// ServiceView is one service with those of its instances that were asked for.
+type ServiceView struct {
+	Name      string            `json:"name"`
+	Meta      map[string]string `json:"meta"` // the settings of the service as a whole
+	Total     int               `json:"total"`
+	Instances []InstanceView    `json:"instances"`
+}
+
+// InstanceView is one instance: what its record says, and what HAProxy makes of it.
+type InstanceView struct {
+	Service string            `json:"service"`
+	Name    string            `json:"name"`
+	Key     string            `json:"key"`
+	Address string            `json:"address"`
+	Weight  int               `json:"weight"`
+	State   string            `json:"state"`
+	Tags    []string          `json:"tags"`
+	Meta    map[string]string `json:"meta"`
+	Node    string            `json:"node,omitempty"` // which registrar's host it came from, if its record says so
+	ID      int               `json:"id"`
+	Servers []ServerView      `json:"servers"`
+	// Health is the worst that its servers say: "up", "down", "unchecked", "drain", "maint", "absent" when no server
+	// line has its address, "unknown" when HAProxy does not answer.
+	Health string `json:"health"`
+	// Why says why it gets no new traffic; empty when it does.
+	Why string `json:"why,omitempty"`
+}
+
+// ServerView is one server line of the running HAProxy.
+type ServerView struct {
+	Backend  string `json:"backend"`
+	Name     string `json:"name"`
+	Status   string `json:"status"`
+	Weight   int    `json:"weight"`
+	Sessions int    `json:"sessions"`
+	Total    int64  `json:"sessions_total"`
+	Seconds  int64  `json:"seconds_in_status"`
+	Check    string `json:"check,omitempty"`
+}
+
+// Page is a part of the services: what a search found, from Offset on.
+type Page struct {
+	Document int           `json:"document"`
+	Revision int64         `json:"revision"`
+	Query    string        `json:"query"`
+	Found    int           `json:"found"` // instances that fit the query
+	All      int           `json:"all"`   // instances there are
+	Offset   int           `json:"offset"`
+	Limit    int           `json:"limit"`
+	Services []ServiceView `json:"services"`
+	// HealthError is why Health is "unknown" everywhere.
+	HealthError string `json:"health_error,omitempty"`
+}
+
+// index holds the text of each instance in lower case, for one snapshot.
+type index struct {
+	mu   sync.Mutex
+	snap *catalog.Snapshot
+	rows []row
+}
+
+type row struct {
+	service *catalog.Service
+	inst    *catalog.Instance
+	text    string
+}
+
+func (x *index) of(snap *catalog.Snapshot) []row {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.snap == snap {
+		return x.rows
+	}
+	x.snap, x.rows = snap, nil
+	for _, svc := range snap.Services {
+		for _, i := range svc.Instances {
+			words := []string{svc.Name, svc.Name + "/" + i.Name, i.Addr(), string(i.State)}
+			words = append(words, i.Tags...)
+			for key, value := range i.Meta {
+				if !secret(key) {
+					words = append(words, key+"="+value)
+				}
+			}
+			x.rows = append(x.rows, row{svc, i, strings.ToLower(strings.Join(words, "\n"))})
+		}
+	}
+	return x.rows
+}
+
+// find makes the page. Every word of the query must be in an instance's names, address, state, tags, meta or health.
+func (s *Server) find(ctx context.Context, query string, offset, limit int) Page {
+	snap := s.snapshot()
+	rows, alive := s.index.of(snap), s.health.get(ctx)
+	o := s.opts.Overview()
+	page := Page{Document: 1, Revision: snap.Revision, Query: query, All: len(rows), Offset: offset, Limit: limit, Services: []ServiceView{}}
+	if alive.err != nil {
+		page.HealthError = alive.err.Error()
+	}
+	words := strings.Fields(strings.ToLower(query))
+	for _, r := range rows {
+		if !matches(r, words, alive) {
+			continue
+		}
+		page.Found++
+		if page.Found <= offset || page.Found > offset+limit {
+			continue
+		}
+		if n := len(page.Services); n == 0 || page.Services[n-1].Name != r.service.Name {
+			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: wide(r.service.Meta), Total: len(r.service.Instances)})
+		}
+		last := &page.Services[len(page.Services)-1]
+		last.Instances = append(last.Instances, s.view(r, alive, &o))
+	}
+	return page
+}
+
+func matches(r row, words []string, alive *servers) bool {
+	for _, w := range words {
+		if strings.Contains(r.text, w) {
+			continue
+		}
+		if healthOf(r.inst, alive.of(r.service.Name, r.inst.Name, r.inst.Addr()), alive.err) != w {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Server) view(r row, alive *servers, o *Overview) InstanceView {
+	i := r.inst
+	v := InstanceView{
+		Service: r.service.Name, Name: i.Name, Key: o.Store.Prefix + r.service.Name + "/" + i.Name, Address: i.Addr(),
+		Weight: i.Weight, State: string(i.State), Tags: append([]string{}, i.Tags...), Meta: hideSecrets(i.Meta),
+		Node: i.Meta["node"], ID: i.ID, Servers: []ServerView{},
+	}
+	found := alive.of(r.service.Name, i.Name, v.Address)
+	for _, f := range found {
+		check := strings.TrimSpace(f.Check + " " + f.CheckInfo)
+		v.Servers = append(v.Servers, ServerView{f.Backend, f.Name, f.Status, f.Weight, f.Sessions, f.Total, f.Changed, check})
+	}
+	v.Health = healthOf(i, found, alive.err)
+	v.Why = why(i, v, o)
+	return v
+}
+
+// healthOf is the worst of what the servers of one instance say.
+func healthOf(_ *catalog.Instance, found []haproxy.ServerStat, err error) string {
+	if err != nil {
+		return "unknown"
+	}
+	if len(found) == 0 {
+		return "absent"
+	}
+	rank := []string{"up", "unchecked", "drain", "maint", "down"}
+	worst := slices.MaxFunc(found, func(x, y haproxy.ServerStat) int {
+		return cmp.Compare(slices.Index(rank, word(x.Status)), slices.Index(rank, word(y.Status)))
+	})
+	return word(worst.Status)
+}
+
+// word turns HAProxy's many ways to put it ("UP 1/3", "MAINT (via web/a)", "DRAIN (agent)", "NOLB") into one of five.
+func word(status string) string {
+	switch {
+	case strings.HasPrefix(status, "UP"):
+		return "up"
+	case strings.HasPrefix(status, "no check"):
+		return "unchecked"
+	case strings.HasPrefix(status, "DRAIN"), strings.HasPrefix(status, "NOLB"):
+		return "drain"
+	case strings.HasPrefix(status, "MAINT"):
+		return "maint"
+	default:
+		return "down"
+	}
+}
+
+// why says why an instance gets no new requests, the nearest cause first; empty when it gets them.
+func why(i *catalog.Instance, v InstanceView, o *Overview) string {
+	switch v.Health {
+	case "absent":
+		return "no server of the running configuration has this address: " + whyAbsent(i, o)
+	case "down":
+		for _, s := range v.Servers {
+			if word(s.Status) == "down" {
+				return fmt.Sprintf("HAProxy's health check fails for %s/%s, for %s now: %s", s.Backend, s.Name, time.Duration(s.Seconds)*time.Second, cmp.Or(s.Check, "no reason given"))
+			}
+		}
+	case "maint", "drain":
+		if i.State != catalog.StateReady {
+			return "its record says state " + string(i.State) + whoDrained(i)
+		}
+		return "HAProxy has it in " + v.Health + ", though its record says ready: somebody set that in HAProxy, or its name does not resolve"
+	}
+	if i.State != catalog.StateReady && v.Health != "unknown" {
+		return "its record says state " + string(i.State) + whoDrained(i)
+	}
+	if i.Weight == 0 {
+		return "its record says weight 0"
+	}
+	return ""
+}
+
+func whoDrained(i *catalog.Instance) string {
+	if i.Meta["operator"] != "" {
+		return " (set by nuncio-registrar drain)"
+	}
+	return ""
+}
+
+func whyAbsent(i *catalog.Instance, o *Overview) string {
+	for _, r := range o.Templates.Refused {
+		if strings.Contains(r.Value, i.Host) || strings.Contains(r.Value, i.Name) {
+			return fmt.Sprintf("%s left its line out: %s", r.Template, r.Reason)
+		}
+	}
+	switch {
+	case o.Pinned != nil:
+		return fmt.Sprintf("generation %d is pinned; nuncio resume ends that", o.Pinned.Generation)
+	case o.Error != "":
+		return "the newest configuration could not be applied: " + firstLine(o.Error)
+	case o.Templates.RenderError != "":
+		return "the templates cannot render the newest records: " + firstLine(o.Templates.RenderError)
+	case i.State != catalog.StateReady:
+		return "its record says state " + string(i.State)
+	case !o.InStep:
+		return "a newer configuration is on its way"
+	default:
+		return "the templates make no server line of it (with the shipped ones, a service needs http.host, http.path or tcp.port)"
+	}
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// wide keeps the settings of the service as a whole.
+func wide(meta map[string]string) map[string]string {
+	out := map[string]string{}
+	for key, value := range meta {
+		if catalog.ServiceWide(key) {
+			out[key] = value
+		}
+	}
+	return hideSecrets(out)
+}
