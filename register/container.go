@@ -1,0 +1,106 @@
+package register
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Container is what Docker says about one container: the facts that Rules.Decide works on.
+type Container struct {
+	ID    string // 64 hexadecimal digits
+	Name  string // without the leading slash
+	Image string // as the container was started with
+	// Status is Docker's word: "running", "paused", "restarting", "exited" and so on. Docker's own
+	// "Running" flag is true while a container restarts and while it is paused.
+	Status string
+	// Health is "starting", "healthy" or "unhealthy"; empty without a HEALTHCHECK.
+	Health     string
+	StartedAt  time.Time
+	StopSignal string // "SIGQUIT", "3", or empty for SIGTERM
+	Stopping   bool   // it was sent a signal that is meant to end it
+	Labels     map[string]string
+	Env        []string
+	// NetworkMode is "default", "bridge", "host", "none", "container:<id>" or a network's name.
+	NetworkMode string
+	Networks    map[string]Addresses
+	// Ports holds every published or exposed port; one that is exposed only has no bindings.
+	Ports map[Port][]Binding
+}
+
+// Addresses are a container's own addresses on one network; invalid where it has none.
+type Addresses struct {
+	IPv4, IPv6 netip.Addr
+}
+
+// Port is a container's port and its protocol, "tcp", "udp" or "sctp".
+type Port struct {
+	Number int
+	Proto  string
+}
+
+// String is the form that Docker prints, "80/tcp".
+func (p Port) String() string { return fmt.Sprintf("%d/%s", p.Number, p.Proto) }
+
+// Binding is one host side of a published port. Two bindings of one port may have different host ports.
+type Binding struct {
+	IP   netip.Addr // unspecified for all addresses of its family
+	Port int
+}
+
+// ShortID is the form of the id that docker ps shows.
+func (c *Container) ShortID() string { return c.ID[:min(len(c.ID), 12)] }
+
+func (c *Container) hostNetwork() bool { return c.NetworkMode == "host" }
+
+// publishedTCP lists the TCP ports that have bindings, sorted.
+func (c *Container) publishedTCP() []int {
+	var ports []int
+	for p, bindings := range c.Ports {
+		if p.Proto == "tcp" && len(bindings) > 0 {
+			ports = append(ports, p.Number)
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// exposedTCP lists all TCP ports, published or not, sorted.
+func (c *Container) exposedTCP() []int {
+	var ports []int
+	for p := range c.Ports {
+		if p.Proto == "tcp" {
+			ports = append(ports, p.Number)
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// borrowNetwork gives a container that lives in another one's network ("--network container:X") that one's
+// ports and addresses: Docker refuses ports on the guest and lists them on the host container only.
+func borrowNetwork(c *Container, byID map[string]*Container) (*Container, error) {
+	guest := c
+	for range 8 {
+		target, ok := strings.CutPrefix(c.NetworkMode, "container:")
+		if !ok {
+			borrowed := *guest
+			borrowed.NetworkMode, borrowed.Networks, borrowed.Ports = c.NetworkMode, c.Networks, c.Ports
+			return &borrowed, nil
+		}
+		next, ok := byID[target]
+		if !ok {
+			return nil, fmt.Errorf("it uses the network of container %.12s, which is not running", target)
+		}
+		c = next
+	}
+	return nil, fmt.Errorf("its network leads from container to container without an end")
+}
+
+// byAge sorts containers by their start, so that of two that claim one key the older keeps it.
+func byAge(a, b *Container) int {
+	return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+}

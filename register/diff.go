@@ -1,0 +1,117 @@
+package register
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+)
+
+// stored is one key as etcd holds it.
+type stored struct {
+	value []byte
+	mod   int64 // the revision of its last change
+	lease int64
+	owner owner
+}
+
+// identity says which stored records are this registrar's own.
+type identity struct {
+	node string
+	kind string
+	only string // the single key of a classic or hold registrar; empty for the daemon
+}
+
+func (id identity) owns(key string, o owner) bool {
+	return o.Registrar == id.kind && o.Node == id.node && (id.only == "" || id.only == key)
+}
+
+// Change is one write that makes the store agree with Docker.
+type Change struct {
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"` // empty for a removal
+	// Why is "new", "changed", "lease" (the value stays, its lease is another one) or "gone".
+	Why string `json:"why"`
+
+	mod   int64 // the key's revision that this change is based on, 0 where there is no key
+	moves bool  // the endpoint gets another address
+}
+
+// plan is everything that has to be written, and what must not be.
+type plan struct {
+	changes   []Change
+	conflicts []Skipped
+	records   []RecordStatus
+}
+
+// diff compares what should be with what is. Lease 0 stands for "any", for a dry run. It is pure.
+func diff(d Desired, keyOf func(Record) (string, error), actual map[string]stored, id identity, lease int64) plan {
+	var p plan
+	wanted := map[string]bool{}
+	for _, rec := range d.Records {
+		key, err := keyOf(rec)
+		if err != nil {
+			p.conflicts = append(p.conflicts, rec.skipped(err.Error()))
+			continue
+		}
+		have, exists := actual[key]
+		if exists && !id.owns(key, have.owner) {
+			p.conflicts = append(p.conflicts, rec.skipped(fmt.Sprintf("key %s belongs to %s; it is left alone", key, have.owner)))
+			continue
+		}
+		drained := exists && have.owner.Operator == operatorDrain &&
+			have.owner.ContainerID == rec.Origin.ContainerID && have.owner.StartedAt == rec.Origin.StartedAt
+		value, err := rec.value, error(nil)
+		if value == nil || drained {
+			value, err = rec.encode(id.node, id.kind, drained)
+		}
+		if err != nil {
+			p.conflicts = append(p.conflicts, rec.skipped(err.Error()))
+			continue
+		}
+		wanted[key] = true
+		ch := Change{Key: key, Value: string(value), mod: have.mod}
+		switch {
+		case !exists:
+			ch.Why = "new"
+		case !bytes.Equal(have.value, value):
+			ch.Why = "changed"
+			ch.moves = have.owner.address() != rec.Instance.Addr()
+		case lease != 0 && have.lease != lease:
+			ch.Why = "lease"
+		}
+		if ch.Why != "" {
+			p.changes = append(p.changes, ch)
+		}
+		p.records = append(p.records, rec.status(key, drained, ch.Why == ""))
+	}
+	for _, key := range slices.Sorted(maps.Keys(actual)) {
+		have := actual[key]
+		if !wanted[key] && id.owns(key, have.owner) && !d.Unknown[have.owner.ContainerID] {
+			p.changes = append(p.changes, Change{Key: key, Why: "gone", mod: have.mod})
+		}
+	}
+	// A port that one container gave up may be another one's already: removals come first, then endpoints
+	// that move away, so that no record is added while a stale one still claims its address.
+	slices.SortStableFunc(p.changes, func(a, b Change) int { return cmp.Compare(a.rank(), b.rank()) })
+	return p
+}
+
+func (c Change) rank() int {
+	switch {
+	case c.Value == "":
+		return 0
+	case c.moves:
+		return 1
+	}
+	return 2
+}
+
+func (o owner) address() string { return net.JoinHostPort(o.Host, o.Port.String()) }
+
+func (r Record) skipped(reason string) Skipped {
+	id := r.Origin.ContainerID
+	return Skipped{Container: cmp.Or(r.Origin.Container, r.Service+"/"+r.Instance.Name), ContainerID: id[:min(len(id), 12)], Reason: reason}
+}

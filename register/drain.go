@@ -1,0 +1,176 @@
+package register
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"nuncio/catalog"
+)
+
+// ErrNoRecord is returned by Drain when nothing of this node matches.
+var ErrNoRecord = errors.New("no record")
+
+// DrainOptions says what is to be drained.
+type DrainOptions struct {
+	Client *clientv3.Client
+	// Prefix of the records; empty means catalog.DefaultPrefix.
+	Prefix string
+	// Node limits it to the records of this host, because names of containers repeat from host to host.
+	Node string
+	// Target is the name of a container, the beginning of its id (12 digits or more), or service/instance.
+	Target string
+	// Undo takes the mark away again.
+	Undo bool
+	// Wait is how long Drain stays after etcd has confirmed the mark.
+	Wait time.Duration
+}
+
+// Drain marks the records of one container "drain", in etcd itself, so that it works while no registrar runs.
+// The registrar keeps the mark for as long as the container lives, and a restarted container is without it.
+//
+// It returns the keys once etcd holds the mark and Wait is over; or earlier, when all records are gone. What
+// the proxies do within that time it cannot know: they take the change from etcd, usually within milliseconds.
+// Its error says so when a mark was taken away within that time.
+func Drain(ctx context.Context, o DrainOptions) ([]string, error) {
+	o.Prefix = catalog.NormalizePrefix(cmp.Or(o.Prefix, catalog.DefaultPrefix))
+	const attempts = 10
+	for range attempts {
+		all, _, err := readAll(ctx, o.Client, o.Prefix)
+		if err != nil {
+			return nil, err
+		}
+		marked, rev, err := o.mark(ctx, all)
+		if errors.Is(err, errChanged) {
+			continue
+		}
+		if err != nil || o.Undo || o.Wait <= 0 {
+			return marked, err
+		}
+		return marked, o.stay(ctx, marked, rev)
+	}
+	return nil, fmt.Errorf("drain %s: its records changed at every one of %d attempts", o.Target, attempts)
+}
+
+var errChanged = errors.New("a record changed in between")
+
+func (o DrainOptions) matches(key string, own owner) bool {
+	if own.Registrar == "" || own.Node != o.Node || o.Target == "" {
+		return false
+	}
+	return own.Container == o.Target || strings.TrimPrefix(key, o.Prefix) == o.Target ||
+		len(o.Target) >= 12 && strings.HasPrefix(own.ContainerID, o.Target)
+}
+
+// mark writes all marks in one transaction.
+func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []string, rev int64, err error) {
+	var ifs []clientv3.Cmp
+	var then []clientv3.Op
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		have := all[key]
+		if !o.matches(key, have.owner) {
+			continue
+		}
+		rec, err := readRecord(o.Prefix, key, have.value)
+		if err != nil {
+			return nil, 0, err
+		}
+		value, err := rec.encode(have.owner.Node, have.owner.Registrar, !o.Undo)
+		if err != nil {
+			return nil, 0, err
+		}
+		keys = append(keys, key)
+		if string(value) != string(have.value) {
+			ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(key), "=", have.mod))
+			then = append(then, clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease()))
+		}
+	}
+	if len(keys) == 0 {
+		return nil, 0, fmt.Errorf("%w of node %q matches %q", ErrNoRecord, o.Node, o.Target)
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resp, err := o.Client.Txn(ctx).If(ifs...).Then(then...).Commit()
+	switch {
+	case err != nil:
+		return nil, 0, fmt.Errorf("mark %s: %w", o.Target, err)
+	case !resp.Succeeded:
+		return nil, 0, errChanged
+	}
+	return keys, resp.Header.Revision, nil
+}
+
+// stay waits beside the marked records.
+func (o DrainOptions) stay(ctx context.Context, keys []string, rev int64) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.Wait, errDone)
+	defer cancel()
+	left := map[string]bool{}
+	for _, key := range keys {
+		left[key] = true
+	}
+	events := o.Client.Watch(clientv3.WithRequireLeader(ctx), o.Prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1))
+	for {
+		select {
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), errDone) {
+				return nil
+			}
+			return context.Cause(ctx)
+		case resp, ok := <-events:
+			if !ok || resp.Err() != nil {
+				// etcd went away after it confirmed the mark: only the time is left to wait for.
+				events = nil
+				continue
+			}
+			n := changes(resp)
+			for key := range n.deleted {
+				delete(left, key)
+			}
+			for key, now := range n.changed {
+				if left[key] && now.owner.Operator != operatorDrain {
+					return fmt.Errorf("record %s lost its mark while it drained: its container was restarted, or somebody wrote it", key)
+				}
+			}
+			if len(left) == 0 {
+				return nil
+			}
+		}
+	}
+}
+
+// readRecord takes a stored value apart again, so that what encode makes of it differs only where it should.
+func readRecord(prefix, key string, value []byte) (Record, error) {
+	service, instance, err := catalog.ParseKey(prefix, key)
+	if err != nil {
+		return Record{}, err
+	}
+	inst, err := catalog.Decode(instance, value)
+	if err != nil {
+		return Record{}, fmt.Errorf("record %s: %w", key, err)
+	}
+	rec := Record{Service: service, Instance: *inst}
+	take := func(name string) string {
+		v := rec.Instance.Meta[name]
+		delete(rec.Instance.Meta, name)
+		return v
+	}
+	take("node")
+	take("registrar")
+	if take("operator") == operatorDrain && rec.Instance.State == catalog.StateDrain {
+		rec.Instance.State = catalog.StateReady
+	}
+	rec.Origin = Origin{
+		Container: take("container"), ContainerID: take("container_id"), StartedAt: take("started_at"),
+		Image: take("image"), Health: take("health"),
+	}
+	rec.Origin.Port, _ = strconv.Atoi(take("container_port")) // absent for one that is no container
+	return rec, nil
+}

@@ -1,0 +1,236 @@
+package register
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The keys of labels, behind the prefix and an optional port. keyMeta is followed by the name of an entry.
+const (
+	keyService  = "service"
+	keyPort     = "port"
+	keyInstance = "instance"
+	keyWeight   = "weight"
+	keyTags     = "tags"
+	keyState    = "state"
+	keyHealth   = "health"
+	keyHost     = "host"
+	keyNetwork  = "network"
+	keyEnable   = "enable"
+	keyMeta     = "meta."
+)
+
+// settings are the labels and variables of one container, read once. Every question about one of its ports is
+// answered in one order: own label of the port, own label, SERVICE_<port> label, SERVICE_ label,
+// SERVICE_<port> variable, SERVICE_ variable.
+type settings struct {
+	layers   []layer // strongest first
+	warnings []string
+}
+
+// layer is one source of settings: own labels, registrator's labels or registrator's variables.
+type layer struct {
+	general map[string]setting
+	ports   map[Port]map[string]setting
+}
+
+// setting keeps the name under which the operator wrote it, for messages.
+type setting struct{ name, value string }
+
+func newLayer() layer {
+	return layer{general: map[string]setting{}, ports: map[Port]map[string]setting{}}
+}
+
+func (l layer) put(p Port, key, name, value string) {
+	to := l.general
+	if p.Number != 0 {
+		if l.ports[p] == nil {
+			l.ports[p] = map[string]setting{}
+		}
+		to = l.ports[p]
+	}
+	to[key] = setting{name, value}
+}
+
+// readSettings parses labels below prefix ("nuncio.") and registrator's SERVICE_ names in labels and env.
+func readSettings(prefix string, labels map[string]string, env []string) settings {
+	own, regLabels, regEnv := newLayer(), newLayer(), newLayer()
+	s := settings{layers: []layer{own, regLabels, regEnv}}
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			s.ownLabel(own, name, rest, labels[name])
+		} else if rest, ok := strings.CutPrefix(name, "SERVICE_"); ok {
+			s.registrator(regLabels, "label "+name, rest, labels[name])
+		}
+	}
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		if rest, ok := strings.CutPrefix(name, "SERVICE_"); ok {
+			s.registrator(regEnv, "variable "+name, rest, value)
+		}
+	}
+	return s
+}
+
+// ownLabel reads "service", "80.service" or "80-udp.service".
+func (s *settings) ownLabel(to layer, name, rest, value string) {
+	var port Port
+	if head, tail, ok := strings.Cut(rest, "."); ok {
+		if p, ok := parsePort(head, "-"); ok {
+			port, rest = p, tail
+		}
+	}
+	switch rest {
+	case keyService, keyInstance, keyWeight, keyTags, keyState, keyHealth, keyHost, keyEnable:
+	case keyPort, keyNetwork:
+		if port.Number != 0 {
+			s.warnings = append(s.warnings, fmt.Sprintf("label %s: %s belongs to the whole container, not to a port; ignored", name, rest))
+			return
+		}
+	default:
+		if !strings.HasPrefix(rest, keyMeta) || rest == keyMeta {
+			s.warnings = append(s.warnings, fmt.Sprintf("label %s is not known; ignored", name))
+			return
+		}
+	}
+	to.put(port, rest, "label "+name, value)
+}
+
+// registrator reads "NAME", "80_NAME" or "80_udp_NAME". Names without a meaning of their own are attributes
+// there and become meta here, in lower case as registrator had them.
+func (s *settings) registrator(to layer, name, rest, value string) {
+	var port Port
+	if head, tail, ok := strings.Cut(rest, "_"); ok {
+		if p, ok := parsePort(head, "-"); ok {
+			port, rest = p, tail
+			if proto, tail, ok := strings.Cut(rest, "_"); ok && (strings.EqualFold(proto, "tcp") || strings.EqualFold(proto, "udp")) {
+				port.Proto, rest = strings.ToLower(proto), tail
+			}
+		}
+	}
+	switch {
+	case rest == "":
+	case rest == "NAME":
+		to.put(port, keyService, name, value)
+	case rest == "ID":
+		to.put(port, keyInstance, name, value)
+	case rest == "TAGS":
+		to.put(port, keyTags, name, value)
+	case rest == "IP":
+		to.put(port, keyHost, name, value)
+	case rest == "IGNORE":
+		// registrator ignores a container for any value; "false" surely was not meant that way.
+		off, err := strconv.ParseBool(value)
+		if err != nil {
+			off = value != ""
+			s.warnings = append(s.warnings, fmt.Sprintf("%s=%s is not true or false; taken as %t", name, value, off))
+		}
+		to.put(port, keyEnable, name, strconv.FormatBool(!off))
+	case strings.HasPrefix(rest, "CHECK_"):
+		s.warnings = append(s.warnings, fmt.Sprintf("%s is a Consul check; ignored", name))
+	default:
+		to.put(port, keyMeta+strings.ToLower(rest), name, value)
+	}
+}
+
+// parsePort reads "80", "80-tcp" or "80-udp".
+func parsePort(s, sep string) (Port, bool) {
+	number, proto, found := strings.Cut(s, sep)
+	if !found {
+		proto = "tcp"
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 || proto != "tcp" && proto != "udp" {
+		return Port{}, false
+	}
+	return Port{int(n), proto}, true
+}
+
+// get answers for one TCP port; port 0 asks about the container as a whole.
+func (s settings) get(port int, key string) (value, name string, ok bool) {
+	for _, l := range s.layers {
+		if v, ok := l.ports[Port{port, "tcp"}][key]; ok && port != 0 {
+			return v.value, v.name, true
+		}
+		if v, ok := l.general[key]; ok {
+			return v.value, v.name, true
+		}
+	}
+	return "", "", false
+}
+
+// named lists the ports that some label or variable names a service for, sorted.
+func (s settings) named() []Port {
+	ports := map[Port]bool{}
+	for _, l := range s.layers {
+		for p, keys := range l.ports {
+			if _, ok := keys[keyService]; ok {
+				ports[p] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(ports), func(a, b Port) int {
+		return a.Number*2 - b.Number*2 + strings.Compare(a.Proto, b.Proto)
+	})
+}
+
+// enabled says whether a port (0: the container) is switched off, or on without a name.
+func (s settings) enabled(port int) (on, said bool, reason string, err error) {
+	value, name, ok := s.get(port, keyEnable)
+	if !ok {
+		return true, false, "", nil
+	}
+	on, err = strconv.ParseBool(value)
+	if err != nil {
+		return false, true, "", fmt.Errorf("%s=%s is neither true nor false", name, value)
+	}
+	return on, true, fmt.Sprintf("%s switches it off", name), nil
+}
+
+// meta unites the entries for one port, the strongest source of each entry winning.
+func (s settings) meta(port int) map[string]string {
+	meta := map[string]string{}
+	add := func(from map[string]setting) {
+		for key, v := range from {
+			name, ok := strings.CutPrefix(key, keyMeta)
+			if _, there := meta[name]; ok && !there {
+				meta[name] = v.value
+			}
+		}
+	}
+	for _, l := range s.layers {
+		add(l.ports[Port{port, "tcp"}])
+		add(l.general)
+	}
+	return meta
+}
+
+// splitTags splits at commas; a comma behind a backslash belongs to the tag, as in registrator. The result is
+// sorted and free of doubles, so that the order of a label does not change the record.
+func splitTags(s string) []string {
+	var tags []string
+	var b strings.Builder
+	flush := func() {
+		if t := strings.TrimSpace(b.String()); t != "" {
+			tags = append(tags, t)
+		}
+		b.Reset()
+	}
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '\\' && i+1 < len(s) && s[i+1] == ',':
+			b.WriteByte(',')
+			i++
+		case s[i] == ',':
+			flush()
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	flush()
+	slices.Sort(tags)
+	return slices.Compact(tags)
+}

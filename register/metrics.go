@@ -1,0 +1,60 @@
+package register
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are the registrar's own figures.
+type Metrics struct {
+	dockerUp, etcdUp, containers, skipped prometheus.Gauge
+	records                               *prometheus.GaugeVec
+	conflicts                             prometheus.Gauge
+	events                                *prometheus.CounterVec
+	writes                                *prometheus.CounterVec
+	txns                                  *prometheus.CounterVec
+	sweeps, drift, leases, inspectErrors  prometheus.Counter
+	keptAlive                             prometheus.Gauge
+}
+
+// NewMetrics registers the figures; a nil registerer keeps them to themselves.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "nuncio", Subsystem: "registrar", Name: name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "nuncio", Subsystem: "registrar", Name: name, Help: help})
+	}
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "nuncio", Subsystem: "registrar", Name: name, Help: help}, []string{label})
+	}
+	m := &Metrics{
+		dockerUp:   gauge("docker_up", "1 while Docker answers."),
+		etcdUp:     gauge("etcd_up", "1 while etcd answers."),
+		containers: gauge("containers", "Containers that run, are paused or restart."),
+		skipped:    gauge("skipped", "Containers or ports of containers that became no record."),
+		conflicts:  gauge("conflicts", "Records that are not written because their key belongs to somebody else."),
+		records: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "nuncio", Subsystem: "registrar", Name: "records", Help: "Records of this registrar by state.",
+		}, []string{"state"}),
+		events:        counters("docker_events_total", "Events received from Docker by action.", "action"),
+		writes:        counters("writes_total", "Keys written to etcd by cause: new, changed, lease, gone.", "cause"),
+		txns:          counters("transactions_total", "Transactions by result: committed, refused (somebody changed a key in between), failed.", "result"),
+		sweeps:        counter("sweeps_total", "Complete lists read from Docker."),
+		drift:         counter("drift_total", "Comparisons in which etcd disagreed with what its watch had told."),
+		leases:        counter("leases_granted_total", "Leases granted by etcd to this process."),
+		inspectErrors: counter("inspect_errors_total", "Inspections that Docker did not answer."),
+		keptAlive:     gauge("lease_kept_alive_timestamp_seconds", "When etcd last confirmed the lease, in Unix time."),
+	}
+	if reg != nil {
+		reg.MustRegister(m.dockerUp, m.etcdUp, m.containers, m.skipped, m.conflicts, m.records, m.events, m.writes, m.txns,
+			m.sweeps, m.drift, m.leases, m.inspectErrors, m.keptAlive)
+	}
+	return m
+}
+
+func (m *Metrics) countRecords(records []RecordStatus) {
+	m.records.Reset()
+	for _, r := range records {
+		m.records.WithLabelValues(string(r.State)).Inc()
+	}
+}

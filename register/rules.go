@@ -1,0 +1,374 @@
+package register
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nuncio/catalog"
+)
+
+// DefaultLabelPrefix is the prefix of the registrar's own labels.
+const DefaultLabelPrefix = "nuncio."
+
+// What becomes of a container that publishes several ports and names one service without saying which port.
+const (
+	MultiPortRefuse = "refuse" // left out, with a reason
+	MultiPortSuffix = "suffix" // registrator's way: one service per port, "name-port"
+)
+
+// Rules say which containers become records and what the records hold.
+type Rules struct {
+	// Node is the stable name of this host; it begins the names of instances.
+	Node string
+	// LabelPrefix ends in a dot; empty means DefaultLabelPrefix.
+	LabelPrefix string
+	// All registers containers without a service label too: those that publish a TCP port.
+	All bool
+	// MultiPort is MultiPortRefuse (also when empty) or MultiPortSuffix.
+	MultiPort string
+	// ContainerAddresses registers the containers' own addresses and ports instead of the host's.
+	ContainerAddresses bool
+	// CopyLabels are prefixes of foreign labels that are copied into the records' meta.
+	CopyLabels []string
+	// Only limits everything to one container: the classic form.
+	Only *Only
+}
+
+// Only is the classic form: one container, its port, the service that it is, and nothing else. The instance
+// has the name of the container.
+type Only struct {
+	Container string
+	Port      int
+	Service   string
+}
+
+// Record is one endpoint that should stand in the store.
+type Record struct {
+	Service  string
+	Instance catalog.Instance
+	// Origin tells where it comes from; empty for an endpoint that is no container.
+	Origin Origin
+	// Note says why the state is not ready; empty when it is.
+	Note string
+
+	value []byte // made by Decide already, for a registrar of its own node and kind; nil elsewhere
+}
+
+// Origin is the container behind a record.
+type Origin struct {
+	Container   string
+	ContainerID string
+	StartedAt   string // with the id, one incarnation of the container
+	Image       string
+	Port        int    // the container's port
+	Health      string // of a container that is registered whatever its health
+}
+
+// Skipped is a container, or one port of it, that became no record.
+type Skipped struct {
+	Container   string `json:"container"`
+	ContainerID string `json:"container_id"`
+	Reason      string `json:"reason"`
+}
+
+// Desired is what the store should hold of this registrar. It is immutable.
+type Desired struct {
+	Records  []Record  // sorted by service and instance
+	Skipped  []Skipped // sorted by container
+	Warnings []Skipped // settings that were ignored
+	// Unknown holds the ids of containers whose facts are not in yet: their records are left as they are.
+	Unknown map[string]bool
+}
+
+// Decide computes the records of the given containers, which Docker lists as running, paused or restarting.
+// It is pure: equal arguments give equal results.
+func (r Rules) Decide(containers []*Container, adv Advertise) Desired {
+	return r.decideAll(containers, adv, nil)
+}
+
+func (r Rules) decideAll(containers []*Container, adv Advertise, m *memo) Desired {
+	r.LabelPrefix = cmp.Or(r.LabelPrefix, DefaultLabelPrefix)
+	containers = slices.SortedFunc(slices.Values(containers), byAge)
+	byID := map[string]*Container{}
+	for _, c := range containers {
+		byID[c.ID] = c
+	}
+	m.forget(byID)
+	adv = adv.outside(containers)
+	d := Desired{Unknown: map[string]bool{}}
+	taken := map[string]string{}
+	for _, c := range containers {
+		if r.Only != nil && c.Name != r.Only.Container {
+			continue
+		}
+		made := m.recall(c, adv, func() (d decision) {
+			d.records, d.reasons, d.warnings = r.decide(c, byID, adv)
+			return d
+		})
+		reasons := slices.Clip(made.reasons) // remembered: appending must not change it
+		for _, rec := range made.records {
+			key := rec.Service + "/" + rec.Instance.Name
+			if by, ok := taken[key]; ok {
+				reasons = append(reasons, fmt.Sprintf("%s is taken by container %s, which is older", key, by))
+				continue
+			}
+			taken[key] = c.Name
+			d.Records = append(d.Records, rec)
+		}
+		for _, reason := range reasons {
+			d.Skipped = append(d.Skipped, Skipped{c.Name, c.ShortID(), reason})
+		}
+		for _, w := range made.warnings {
+			d.Warnings = append(d.Warnings, Skipped{c.Name, c.ShortID(), w})
+		}
+	}
+	slices.SortFunc(d.Records, func(a, b Record) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Instance.Name, b.Instance.Name))
+	})
+	slices.SortStableFunc(d.Skipped, func(a, b Skipped) int { return cmp.Compare(a.Container, b.Container) })
+	slices.SortStableFunc(d.Warnings, func(a, b Skipped) int { return cmp.Compare(a.Container, b.Container) })
+	return d
+}
+
+// outside drops a guessed address that belongs to a container: then the registrar itself runs inside a
+// container's network, and what it sees as its own address is no other host's way in.
+func (a Advertise) outside(containers []*Container) Advertise {
+	if !a.Guessed {
+		return a
+	}
+	for _, c := range containers {
+		for _, n := range c.Networks {
+			if n.IPv4 == a.IP || n.IPv6 == a.IP {
+				return Advertise{Reason: fmt.Sprintf("%s, the source of the route to etcd, is the address of container %s; "+
+					"run the registrar with --network host, or give --advertise-ip", a.IP, c.Name)}
+			}
+		}
+	}
+	return a
+}
+
+func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) (records []Record, reasons, warnings []string) {
+	s := readSettings(r.LabelPrefix, c.Labels, c.Env)
+	wants, reasons := r.wants(c, s, byID)
+	if wants == nil {
+		return nil, reasons, s.warnings
+	}
+	if c.Status != "running" && c.Status != "paused" {
+		return nil, []string{"its status is " + c.Status}, s.warnings
+	}
+	borrowed, err := borrowNetwork(c, byID)
+	if err != nil {
+		return nil, []string{err.Error()}, s.warnings
+	}
+	perService := map[string]int{}
+	for _, w := range wants {
+		perService[w.service]++
+	}
+	for _, w := range wants {
+		rec, err := r.record(borrowed, s, w, perService[w.service] > 1, adv)
+		if err != nil {
+			reasons = append(reasons, err.Error())
+			continue
+		}
+		records = append(records, rec)
+	}
+	return records, reasons, s.warnings
+}
+
+// want is one port of a container that should be registered.
+type want struct {
+	service string
+	port    int
+}
+
+// wants finds the ports and their services. No wants and no reasons means that the container is none of ours.
+func (r Rules) wants(c *Container, s settings, byID map[string]*Container) (wants []want, reasons []string) {
+	if r.Only != nil {
+		return []want{{r.Only.Service, r.Only.Port}}, nil
+	}
+	on, said, why, err := s.enabled(0)
+	if err != nil {
+		return nil, []string{err.Error()}
+	}
+	if said && !on {
+		return nil, []string{why}
+	}
+	taken := map[int]bool{}
+	for _, p := range s.named() {
+		if p.Proto == "udp" {
+			reasons = append(reasons, fmt.Sprintf("port %s: only TCP ports can be registered", p))
+			continue
+		}
+		taken[p.Number] = true
+		if on, said, why, _ := s.enabled(p.Number); said && !on {
+			reasons = append(reasons, fmt.Sprintf("port %s: %s", p, why))
+			continue
+		}
+		service, _, _ := s.get(p.Number, keyService)
+		wants = append(wants, want{service, p.Number})
+	}
+	name, label, ok := s.get(0, keyService)
+	switch {
+	case ok && name == "":
+		return nil, []string{label + " is empty"}
+	case !ok && !r.All && !said:
+		if len(wants) == 0 && len(reasons) == 0 {
+			reasons = []string{"no label " + r.LabelPrefix + "service names a service"}
+		}
+		return wants, reasons
+	case !ok:
+		name = defaultService(c)
+	}
+	more, err := r.ports(c, s, name, taken, byID)
+	if err != nil {
+		return wants, append(reasons, err.Error())
+	}
+	return append(wants, more...), reasons
+}
+
+// ports finds the ports of the service that the container as a whole is.
+func (r Rules) ports(c *Container, s settings, service string, taken map[int]bool, byID map[string]*Container) ([]want, error) {
+	if list, label, ok := s.get(0, keyPort); ok {
+		return listedPorts(list, label, service)
+	}
+	if borrowed, err := borrowNetwork(c, byID); err == nil {
+		c = borrowed
+	}
+	_, _, network := s.get(0, keyNetwork)
+	var candidates []int
+	switch {
+	case c.hostNetwork():
+		if len(taken) > 0 {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("it uses host networking; label %sport has to say its port", r.LabelPrefix)
+	case network || r.ContainerAddresses:
+		candidates = c.exposedTCP()
+	default:
+		candidates = c.publishedTCP()
+	}
+	candidates = slices.DeleteFunc(candidates, func(p int) bool {
+		on, said, _, _ := s.enabled(p)
+		return taken[p] || said && !on
+	})
+	switch {
+	case len(candidates) == 1:
+		return []want{{service, candidates[0]}}, nil
+	case len(candidates) == 0 && len(taken) > 0:
+		return nil, nil
+	case len(candidates) == 0:
+		return nil, errors.New("it publishes no TCP port; publish one with docker run -p")
+	case r.MultiPort == MultiPortSuffix:
+		var wants []want
+		for _, p := range candidates {
+			wants = append(wants, want{service + "-" + strconv.Itoa(p), p})
+		}
+		return wants, nil
+	}
+	return nil, fmt.Errorf("it has the TCP ports %s; label %sport, or labels such as %s%d.service, say which are meant",
+		join(candidates), r.LabelPrefix, r.LabelPrefix, candidates[0])
+}
+
+func listedPorts(list, label, service string) (wants []want, err error) {
+	for p := range strings.SplitSeq(list, ",") {
+		port, ok := parsePort(strings.TrimSpace(p), "/")
+		if !ok || port.Proto != "tcp" {
+			return nil, fmt.Errorf("%s=%s: %q is not a TCP port from 1 to 65535", label, list, p)
+		}
+		if w := (want{service, port.Number}); !slices.Contains(wants, w) {
+			wants = append(wants, w)
+		}
+	}
+	return wants, nil
+}
+
+func (r Rules) record(c *Container, s settings, w want, several bool, adv Advertise) (Record, error) {
+	state, note, health, err := stateOf(c, s, w.port)
+	if err != nil {
+		return Record{}, err
+	}
+	at, err := r.locate(c, s, w.port, adv)
+	if err != nil {
+		return Record{}, err
+	}
+	weight := catalog.DefaultWeight
+	if v, name, ok := s.get(w.port, keyWeight); ok {
+		if weight, err = strconv.Atoi(v); err != nil || weight < 0 || weight > 256 {
+			return Record{}, fmt.Errorf("%s=%s is not a whole number from 0 to 256", name, v)
+		}
+	}
+	tags, _, _ := s.get(w.port, keyTags)
+	rec := Record{
+		Service: w.service,
+		Instance: catalog.Instance{
+			Name: r.instance(c, s, w.port, several), Host: at.host, Port: at.port,
+			Weight: weight, State: state, Tags: splitTags(tags), Meta: r.meta(c, s, w.port),
+		},
+		Origin: Origin{
+			Container: c.Name, ContainerID: c.ID, StartedAt: startText(c.StartedAt), Image: c.Image, Port: w.port, Health: health,
+		},
+		Note: note,
+	}
+	if _, err := catalog.Key(catalog.DefaultPrefix, rec.Service, rec.Instance.Name); err != nil {
+		return Record{}, err
+	}
+	// What the codec refuses is refused here already, so that the container is listed with the reason.
+	kind := KindRun
+	if r.Only != nil {
+		kind = KindClassic
+	}
+	if rec.value, err = rec.encode(r.Node, kind, false); err != nil {
+		return Record{}, err
+	}
+	return rec, nil
+}
+
+func (r Rules) instance(c *Container, s settings, port int, several bool) string {
+	if r.Only != nil {
+		return c.Name
+	}
+	name, _, ok := s.get(port, keyInstance)
+	if !ok {
+		name = r.Node + ":" + c.Name
+	}
+	if several {
+		name += ":" + strconv.Itoa(port)
+	}
+	return name
+}
+
+func (r Rules) meta(c *Container, s settings, port int) map[string]string {
+	meta := s.meta(port)
+	for _, prefix := range r.CopyLabels {
+		for label, value := range c.Labels {
+			if strings.HasPrefix(label, prefix) && prefix != "" {
+				meta[label] = value
+			}
+		}
+	}
+	return meta
+}
+
+// defaultService is registrator's choice for a container that names none: what Compose calls it, else the
+// last part of the image's name.
+func defaultService(c *Container) string {
+	if name := c.Labels["com.docker.compose.service"]; name != "" {
+		return name
+	}
+	image, _, _ := strings.Cut(c.Image, "@")
+	image = image[strings.LastIndexByte(image, '/')+1:]
+	name, _, _ := strings.Cut(image, ":")
+	return name
+}
+
+func join(ports []int) string {
+	words := make([]string, len(ports))
+	for i, p := range ports {
+		words[i] = strconv.Itoa(p)
+	}
+	return strings.Join(words, ", ")
+}

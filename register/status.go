@@ -1,0 +1,134 @@
+package register
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"nuncio/catalog"
+)
+
+// Status is what a registrar knows and does at one moment. It is immutable.
+type Status struct {
+	Node string `json:"node"`
+	Kind string `json:"kind"`
+	// State is "starting", "waiting" (for Docker or etcd), "running" (etcd agrees with Docker) or "writing".
+	State string `json:"state"`
+	// Ready says that etcd has agreed with Docker once, and that both answer.
+	Ready bool `json:"ready"`
+	// Docker and Etcd are empty while they answer, else what is wrong with them.
+	Docker string `json:"docker_error,omitempty"`
+	Etcd   string `json:"etcd_error,omitempty"`
+	Lease  string `json:"lease,omitempty"` // hexadecimal, as etcdctl prints it
+	// Advertise is the address for published ports, or why there is none.
+	Advertise string         `json:"advertise,omitempty"`
+	Records   []RecordStatus `json:"records"`
+	Skipped   []Skipped      `json:"skipped"`
+	Warnings  []Skipped      `json:"warnings,omitempty"`
+	// Changes is what a dry run would write.
+	Changes []Change `json:"changes,omitempty"`
+}
+
+// RecordStatus is one record of this registrar.
+type RecordStatus struct {
+	Key         string        `json:"key"`
+	Address     string        `json:"address"`
+	State       catalog.State `json:"state"`
+	Note        string        `json:"note,omitempty"`
+	Container   string        `json:"container,omitempty"`
+	ContainerID string        `json:"container_id,omitempty"`
+	// Written is false until etcd holds the record as it should be.
+	Written bool `json:"written"`
+}
+
+func (r Record) status(key string, drained, written bool) RecordStatus {
+	s := RecordStatus{
+		Key: key, Address: r.Instance.Addr(), State: r.Instance.State, Note: r.Note,
+		Container: r.Origin.Container, Written: written,
+	}
+	s.ContainerID = r.Origin.ContainerID[:min(len(r.Origin.ContainerID), 12)]
+	if drained && s.State == catalog.StateReady {
+		s.State, s.Note = catalog.StateDrain, "an operator drains it"
+	}
+	return s
+}
+
+// board collects what the two halves of a registrar publish about themselves.
+type board struct {
+	mu        sync.Mutex
+	status    Status
+	conflicts []Skipped
+	desired   []Skipped
+	sourced   bool // the source has published
+	synced    bool // etcd agreed with the newest desired set
+	ever      bool // it did so at least once
+}
+
+func (b *board) source(err error, d *Desired, advertise string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status.Docker = ""
+	if err != nil {
+		b.status.Docker = err.Error()
+	}
+	if d != nil {
+		b.sourced = true
+		b.desired, b.status.Warnings = d.Skipped, d.Warnings
+		b.status.Advertise = advertise
+	}
+}
+
+func (b *board) store(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status.Etcd = ""
+	if err != nil {
+		b.status.Etcd = err.Error()
+		b.synced = false
+	}
+}
+
+func (b *board) lease(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status.Lease = id
+}
+
+func (b *board) plan(p plan, synced, dry bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status.Records, b.conflicts, b.synced = p.records, p.conflicts, synced
+	b.ever = b.ever || synced
+	if dry {
+		b.status.Changes = p.changes
+	}
+}
+
+func (b *board) read() Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.status
+	s.Records = slices.Clone(s.Records)
+	s.Skipped = slices.Concat(b.desired, b.conflicts)
+	slices.SortStableFunc(s.Skipped, func(x, y Skipped) int { return strings.Compare(x.Container, y.Container) })
+	s.Ready = b.ever && s.Docker == "" && s.Etcd == ""
+	switch {
+	case s.Docker != "" || s.Etcd != "":
+		s.State = "waiting"
+	case !b.sourced:
+		s.State = "starting"
+	case !b.synced:
+		s.State = "writing"
+	default:
+		s.State = "running"
+	}
+	return s
+}
+
+// retryDelay is the pause after the n-th failure in a row: short at first, so that a restart of Docker or etcd
+// costs little, and capped, so that neither is found late.
+func retryDelay(n int, most time.Duration) time.Duration {
+	d := 50 * time.Millisecond << min(n, 10)
+	return min(d, most)
+}
