@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"nuncio/flags"
+)
+
+const (
+	envPrefix   = "NUNCIO_REGISTRAR"
+	description = `Registers this host's Docker containers as service records in etcd, and takes the records away in time.
+
+"nuncio-registrar CONTAINER PORT SERVICE" serves one container as docker-register did: the record is
+/services/SERVICE/CONTAINER. A container that has the name of a command needs "classic" in front.
+
+Every flag may be given as an environment variable: --node is NUNCIO_REGISTRAR_NODE. A flag wins over its variable.
+The etcd flags and --prefix also read nuncio's own variables, NUNCIO_ETCD_ENDPOINTS and so on. Exit codes: 0 as asked,
+1 no such record (drain), 2 usage, 3 cannot start, 4 no answer in time or failed while running, 5 another registrar
+serves this node; hold passes the code of its command on.`
+)
+
+type cli struct {
+	Run     runCmd     `cmd:"" help:"Register the labelled containers of this host: the daemon."`
+	Classic classicCmd `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
+	Hold    holdCmd    `cmd:"" help:"Register an endpoint that is no container, for as long as this process or its command lives."`
+	Drain   drainCmd   `cmd:"" help:"Take the traffic off a container before docker stop."`
+	List    listCmd    `cmd:"" help:"Show what the running daemon has registered, and what it left out and why."`
+	Version versionCmd `cmd:"" help:"Show the version."`
+}
+
+// streams are the program's own, so that tests can run it within their process.
+type streams struct {
+	out, err io.Writer
+	environ  []string
+}
+
+// lookup finds a variable in the environment that Main was given.
+func (s *streams) lookup(name string) string {
+	for _, pair := range s.environ {
+		if value, ok := strings.CutPrefix(pair, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// Main runs the program and returns its exit code.
+func Main(args, environ []string, stdout, stderr io.Writer) int {
+	parser := flags.New(&cli{}, "nuncio-registrar", description, envPrefix, stdout, stderr, &streams{stdout, stderr, environ})
+	command, shown, err := flags.Parse(parser, args)
+	if shown {
+		return exitOK
+	}
+	if err == nil {
+		err = flags.UnknownVariables(parser, environ, func(name string) bool { return strings.HasPrefix(name, envPrefix+"_") })
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "nuncio-registrar: %v\nTry \"nuncio-registrar --help\".\n", err)
+		return exitUsage
+	}
+	if err := command.Run(); err != nil {
+		if err.Error() != "" {
+			fmt.Fprintf(stderr, "nuncio-registrar: %v\n", err)
+		}
+		return exitCode(err)
+	}
+	return exitOK
+}
+
+// untilSignal is the context of a command that runs until it is told to end.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+}
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run(s *streams) error {
+	fmt.Fprintln(s.out, "nuncio-registrar", version)
+	return nil
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"nuncio/etcd"
+	"nuncio/flags"
+	"nuncio/register"
+)
+
+// drainCmd marks the records of one container in etcd.
+type drainCmd struct {
+	etcdFlags
+	nodeFlags
+	flags.Log
+	Container string        `arg:"" help:"Name or id of the container, or SERVICE/INSTANCE."`
+	Wait      time.Duration `default:"0s" help:"How long to wait after etcd has confirmed; give running requests that long."`
+	Undo      bool          `help:"Give the traffic back."`
+	Timeout   time.Duration `default:"10s" help:"How long etcd may take to confirm."`
+}
+
+// Run drains and waits.
+func (c *drainCmd) Run(ctx context.Context, s *streams) error {
+	node, err := c.node()
+	if err != nil {
+		return err
+	}
+	client, config, err := c.dial(s, c.Logger(s.err))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout+c.Wait)
+	defer cancel()
+	keys, err := register.Drain(ctx, register.DrainOptions{
+		Client: client, Prefix: c.Prefix, Node: node, Target: c.Container, Undo: c.Undo, Wait: c.Wait,
+	})
+	if err != nil && !errors.Is(err, register.ErrNoRecord) {
+		return fmt.Errorf("ask etcd at %v: %w", config.Endpoints, etcd.Explain(client, err))
+	}
+	for _, key := range keys {
+		fmt.Fprintln(s.out, key)
+	}
+	return err
+}

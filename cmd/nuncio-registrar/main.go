@@ -1,0 +1,19 @@
+// Command nuncio-registrar registers this host's Docker containers, or anything else, as service records in
+// etcd. "nuncio-registrar run" is the daemon; "nuncio-registrar CONTAINER PORT SERVICE" serves one container;
+// "hold" serves an endpoint that is no container; "drain" and "list" are for scripts and people.
+//
+// It promises one documented exit code per kind of failure (see exit.go), that every flag may be given as an
+// environment variable NUNCIO_REGISTRAR_<FLAG>, and that a misspelt one of those is an error. It refuses to
+// decide: it reads flags, connects the rooms, and passes signals on.
+//
+//	nuncio-registrar run --node=core-1 --etcd-endpoints=http://192.0.2.1:2379
+package main
+
+import "os"
+
+// version is set by the linker ("make build").
+var version = "unknown"
+
+func main() {
+	os.Exit(Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}

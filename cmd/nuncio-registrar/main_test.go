@@ -1,0 +1,214 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+
+	"nuncio/testkit"
+	"nuncio/testkit/containers"
+)
+
+const within = 20 * time.Second
+
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(mainFunc(func() int {
+		code := containers.Main(m.Run)
+		_ = os.RemoveAll(built.dir)
+		return code
+	}))
+}
+
+type mainFunc func() int
+
+func (f mainFunc) Run() int { return f() }
+
+// program builds both programs once and returns the path of one.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "nuncio"); built.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-o", built.dir+"/", "./cmd/...")
+		cmd.Dir = testkit.Root()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return filepath.Join(built.dir, name)
+}
+
+// process is a running program of ours.
+type process struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	out  lockedBuffer
+	done chan struct{}
+
+	quiet bool // its output is not shown when the test fails
+}
+
+// start runs a program with an environment of its own; it is killed when the test ends.
+func start(t testing.TB, env []string, name string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(program(t, name), args...), done: make(chan struct{})}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // code reads it
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() && !p.quiet {
+			t.Logf("%s %s:\n%s", name, strings.Join(args, " "), p.out.String())
+		}
+	})
+	return p
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.done
+}
+
+func (p *process) signal(sig syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// code waits for the end and returns the exit code.
+func (p *process) code() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(within):
+		p.t.Fatalf("it does not end:\n%s", p.out.String())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) logged(part string) {
+	p.t.Helper()
+	testkit.Eventually(p.t, within, func() error {
+		if out := p.out.String(); !strings.Contains(out, part) {
+			return fmt.Errorf("no %q in:\n%s", part, out)
+		}
+		return nil
+	})
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// site is an etcd and the flags that every registrar of a test needs.
+type site struct {
+	t     testing.TB
+	etcd  *testkit.Etcd
+	store *clientv3.Client
+	word  string
+}
+
+func newSite(t testing.TB) *site {
+	e := testkit.StartEtcd(t)
+	return &site{t, e, e.Client(), containers.Name()}
+}
+
+// run are the flags of a daemon that sees only this test's containers.
+func (s *site) run(args ...string) []string {
+	return append([]string{
+		"run", "--node=n1", "--etcd-endpoints=" + s.etcd.Endpoint, "--label-prefix=" + s.word, "--ttl=5s",
+		"--advertise-ip=" + testkit.Host(), "--admin-listen=",
+	}, args...)
+}
+
+func (s *site) label(service string) map[string]string {
+	return map[string]string{s.word + ".service": service}
+}
+
+type kv struct {
+	value              string
+	mod, create, lease int64
+}
+
+func (s *site) records() map[string]kv {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	resp, err := s.store.Get(ctx, "/services/", clientv3.WithPrefix())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m := map[string]kv{}
+	for _, k := range resp.Kvs {
+		m[strings.TrimPrefix(string(k.Key), "/services/")] = kv{string(k.Value), k.ModRevision, k.CreateRevision, k.Lease}
+	}
+	return m
+}
+
+// expect waits until the store holds exactly these records; each value has to begin as given.
+func (s *site) expect(what string, want map[string]string) map[string]kv {
+	s.t.Helper()
+	var got map[string]kv
+	testkit.Eventually(s.t, within, func() error {
+		got = s.records()
+		if len(got) != len(want) {
+			return fmt.Errorf("%s: records %v, want %v", what, got, want)
+		}
+		for key, begin := range want {
+			if !strings.HasPrefix(got[key].value, begin) {
+				return fmt.Errorf("%s: record %s is %q, want it to begin with %s", what, key, got[key].value, begin)
+			}
+		}
+		return nil
+	})
+	return got
+}
+
+// begins is how the record of an address begins.
+func begins(addr string) string {
+	host, port, _ := net.SplitHostPort(addr)
+	return fmt.Sprintf(`{"host":%q,"port":%s,`, host, port)
+}

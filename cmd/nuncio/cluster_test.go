@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"nuncio/testkit"
+)
+
+// TestMembersOfEtcdFail takes the members of a real cluster away: one after the other, whichever leads, dead or hung, then
+// two at once, which leaves no quorum. Traffic never stops, and changes flow whenever there is a quorum.
+func TestMembersOfEtcdFail(t *testing.T) {
+	all := testkit.HAProxies(t)
+	w := newWorld(t, all[len(all)-1])
+	members := testkit.StartEtcdCluster(t, 3)
+	var endpoints []string
+	for _, m := range members {
+		endpoints = append(endpoints, m.Endpoint)
+	}
+	w.client = members[0].Client(members[1:]...)
+	w.args[1] = "--etcd-endpoints=" + strings.Join(endpoints, ",")
+	w.put("web/a", w.webs[0].Addr)
+	w.start()
+	changes := 0
+	follows := func(when string) {
+		t.Helper()
+		changes++
+		key, value := "web/a", w.webs[changes%2].Addr
+		// The test's own client meets the dead member too.
+		testkit.Eventually(t, 60*time.Second, func() error { return w.tryPut(key, value, 3*time.Second) })
+		testkit.Eventually(t, 60*time.Second, func() error {
+			got, err := w.get()
+			if want := fmt.Sprintf("web%d", changes%2); err == nil && got != want {
+				err = fmt.Errorf("%s: %q answers, want %q", when, got, want)
+			}
+			return err
+		})
+	}
+	follows("all members")
+	load := longLoad{url: "http://" + w.http + "/"}
+	load.start()
+	defer load.stop()
+	for i, m := range members {
+		m.Kill()
+		follows(fmt.Sprintf("without member %d", i))
+		m.Start()
+		follows(fmt.Sprintf("with member %d again", i))
+		load.renew()
+		m.Pause()
+		follows(fmt.Sprintf("with member %d hung", i))
+		m.Resume()
+		follows(fmt.Sprintf("with member %d awake", i))
+		load.renew()
+	}
+
+	members[0].Kill()
+	members[1].Kill()
+	testkit.Eventually(t, 60*time.Second, func() error { return w.ready("etcd: last heard") })
+	if _, err := w.get(); err != nil {
+		t.Errorf("without a quorum: %v", err)
+	}
+	load.renew()
+	members[0].Start()
+	follows("with a quorum again")
+	testkit.Eventually(t, 60*time.Second, func() error { return w.ready("running") })
+	load.renew()
+	members[1].Start()
+	follows("with all members again")
+	load.stop()
+	t.Logf("%d requests, %d failed", load.total.Done, load.total.Failed)
+	if load.total.Done == 0 || load.total.Failed > 0 {
+		t.Errorf("%d of %d requests failed, the first with: %v", load.total.Failed, load.total.Done+load.total.Failed, load.total.First)
+	}
+}
+
+// ready wants a text in the answer of /readyz.
+func (w *world) ready(want string) error {
+	resp, err := http.Get("http://" + w.admin + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && !strings.Contains(string(body), want) {
+		err = errors.New(string(body))
+	}
+	return err
+}

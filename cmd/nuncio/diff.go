@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+
+	"nuncio/haproxy"
+	"nuncio/reload"
+	"nuncio/status"
+)
+
+type diffCmd struct {
+	runningFlags
+	From string `arg:"" optional:"" help:"Generation to compare from: a number, running or wanted (what would be applied now); running if not given."`
+	To   string `arg:"" optional:"" help:"Generation to compare with; if not given, wanted after running, and the running one after any other."`
+	At   string `placeholder:"TIME" help:"Show what was changed at this time (03:12, or 2026-11-22T03:12:00Z): the generation of that moment against the one before."`
+}
+
+// Run compares two sets of files. Those on disk need no running nuncio.
+func (c *diffCmd) Run(ctx context.Context, s *streams) error {
+	ctx, cancel := context.WithTimeout(ctx, oneShot)
+	defer cancel()
+	from, to := c.From, c.To
+	if c.At != "" {
+		if from != "" {
+			return &exitError{exitUsage, errors.New("--at names the generations: give it alone")}
+		}
+		var err error
+		if from, to, err = c.moment(s); err != nil {
+			return err
+		}
+	}
+	if from == "" {
+		from = status.Running
+	}
+	if to == "" {
+		to = status.Running
+		if from == status.Running {
+			to = status.Wanted
+		}
+	}
+	before, fromName, err := c.files(ctx, from)
+	if err != nil {
+		return err
+	}
+	after, toName, err := c.files(ctx, to)
+	if err != nil {
+		return err
+	}
+	d := status.Compare(fromName, toName, before, after)
+	if len(d.Files) == 0 {
+		fmt.Fprintf(s.out, "No difference between %s and %s.\n", fromName, toName)
+		return nil
+	}
+	printDiff(s.out, s.paint(), d)
+	return refused(errDiffers)
+}
+
+// files finds one side, and its name for people.
+func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, string, error) {
+	switch name {
+	case status.Running:
+		files, err := reload.Current(c.StateDir)
+		if err != nil {
+			return files, "", cannotStart("%w", err)
+		}
+		return files, "what runs", nil
+	case status.Wanted:
+		var texts map[string][]byte
+		if err := c.client().Do(ctx, "wanted", nil, &texts); err != nil {
+			return haproxy.Files{}, "", notRunning(err)
+		}
+		files, err := haproxy.NewFiles(texts)
+		return files, "what would be applied now", err
+	}
+	number, err := strconv.ParseInt(name, 10, 64)
+	if err != nil || number <= 0 {
+		return haproxy.Files{}, "", &exitError{exitUsage, fmt.Errorf("%q is no generation: want a number, running or wanted", name)}
+	}
+	_, files, err := reload.ReadGeneration(c.StateDir, number)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no generation %d in %s: nuncio history lists those there are", number, c.StateDir)
+	}
+	if err != nil {
+		return files, "", cannotStart("%w", err)
+	}
+	return files, "generation " + name, nil
+}
+
+// moment finds what ran at the end of a minute or second, and what ran before it; where nothing changed within it, the
+// last change before.
+func (c *diffCmd) moment(s *streams) (from, to string, err error) {
+	begin, end, err := parseMoment(c.At, time.Now())
+	if err != nil {
+		return "", "", &exitError{exitUsage, fmt.Errorf("--at: %w", err)}
+	}
+	all, err := reload.Generations(c.StateDir)
+	if err != nil {
+		return "", "", cannotStart("%w", err)
+	}
+	before, found := -1, -1
+	for i, g := range all {
+		if g.Created.Before(begin) {
+			before = i
+		}
+		if g.Created.Before(end) {
+			found = i
+		}
+	}
+	if before == found {
+		before--
+	}
+	if before < 0 {
+		return "", "", refused(fmt.Errorf("no two generations on disk are from before %s (--keep-generations says how many are kept)", end.Local().Format("2006-01-02 15:04:05")))
+	}
+	g := all[found]
+	fmt.Fprintf(s.out, "Generation %d, from revision %d, was written %s:\n\n", g.Number, g.Revision, g.Created.Local().Format("2006-01-02 15:04:05"))
+	return strconv.FormatInt(all[before].Number, 10), strconv.FormatInt(g.Number, 10), nil
+}
+
+// parseMoment returns begin and end of the minute or second that text names; a time of day is the last one that has been.
+func parseMoment(text string, now time.Time) (begin, end time.Time, err error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, t.Add(time.Second), nil
+	}
+	for layout, exact := range map[string]time.Duration{"15:04": time.Minute, "15:04:05": time.Second} {
+		t, err := time.ParseInLocation(layout, text, now.Location())
+		if err != nil {
+			continue
+		}
+		at := time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location())
+		if at.After(now) {
+			at = at.AddDate(0, 0, -1)
+		}
+		return at, at.Add(exact), nil
+	}
+	return time.Time{}, time.Time{}, fmt.Errorf("%q is no time: want 03:12, 03:12:07 or 2026-11-22T03:12:07Z", text)
+}
+
+func printDiff(w io.Writer, p paint, d status.Diff) {
+	for i, f := range d.Files {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s\n%s\n", p.bold("--- "+f.File+" ("+d.From+")"), p.bold("+++ "+f.File+" ("+d.To+")"))
+		for _, line := range f.Lines {
+			line = visible(line)
+			switch {
+			case strings.HasPrefix(line, "+"):
+				line = p.good(line)
+			case strings.HasPrefix(line, "-"):
+				line = p.bad(line)
+			case strings.HasPrefix(line, "@"):
+				line = p.faint(line)
+			}
+			fmt.Fprintln(w, line)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
+
+	"nuncio/testkit"
+)
+
+var update = flag.Bool("update", false, "write the generated reference again")
+
+// TestGoldenReference keeps docs/reference.md equal to what the program says of itself.
+func TestGoldenReference(t *testing.T) {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("nuncio"), kong.DefaultEnvars("NUNCIO"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	b.WriteString("# Commands and flags of nuncio\n\nMade from the program by `make golden`; a test compares the two. Every flag may be given as the variable beside it.\n")
+	for _, command := range parser.Model.Children {
+		fmt.Fprintf(&b, "\n## nuncio %s\n\n%s\n", strings.TrimSpace(command.Name+" "+arguments(command)), command.Help)
+		rows := 0
+		for _, f := range command.Flags {
+			if f.Name == "help" {
+				continue
+			}
+			if rows == 0 {
+				b.WriteString("\n| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n")
+			}
+			rows++
+			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", flagName(f), strings.Join(f.Envs, ", "), code(f.Default), f.Help)
+		}
+	}
+	path := filepath.Join(testkit.Root(), "docs/reference.md")
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(b.String(), string(have)); diff != "" {
+		t.Errorf("docs/reference.md is not what the program says (make golden writes it again; -want +got):\n%s", diff)
+	}
+}
+
+// TestExitCodesAreDocumented keeps the README's table equal to exit.go.
+func TestExitCodesAreDocumented(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(testkit.Root(), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for code := exitOK; code <= exitRun; code++ {
+		if !strings.Contains(string(readme), fmt.Sprintf("\n| %d | ", code)) {
+			t.Errorf("README.md has no row for exit code %d", code)
+		}
+	}
+}
+
+func arguments(n *kong.Node) string {
+	var names []string
+	for _, p := range n.Positional {
+		names = append(names, strings.ToUpper(p.Name))
+	}
+	return strings.Join(names, " ")
+}
+
+func flagName(f *kong.Flag) string {
+	if f.IsBool() {
+		return "--" + f.Name
+	}
+	return "--" + f.Name + "=" + strings.ReplaceAll(f.FormatPlaceHolder(), "|", "\\|")
+}
+
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + s + "`"
+}

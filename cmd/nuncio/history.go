@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"nuncio/control"
+	"nuncio/status"
+)
+
+type historyCmd struct {
+	runningFlags
+	JSON  bool `name:"json" help:"Print JSON."`
+	Limit int  `default:"20" help:"How many lines at most, the newest; 0 for all."`
+}
+
+// historyDoc is what --json prints.
+type historyDoc struct {
+	Applies     []status.Apply      `json:"applies"`
+	Generations []status.Generation `json:"generations"`
+}
+
+// Run asks the running nuncio for its attempts and the disk for the generations before them; it works without a
+// running nuncio too.
+func (c *historyCmd) Run(ctx context.Context, s *streams) error {
+	ctx, cancel := context.WithTimeout(ctx, oneShot)
+	defer cancel()
+	var doc historyDoc
+	var o status.Overview
+	err := c.client().Get(ctx, "/v1/status", &o)
+	if err != nil && !errors.Is(err, control.ErrUnreachable) {
+		return notRunning(err)
+	}
+	doc.Applies = append([]status.Apply{}, o.Applies...)
+	doc.Generations, err = generations(c.StateDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return cannotStart("%w", err)
+	}
+	if c.JSON {
+		doc.Generations = append([]status.Generation{}, doc.Generations...)
+		return encode(s.out, doc)
+	}
+	c.print(s, doc)
+	return nil
+}
+
+func (c *historyCmd) print(s *streams, doc historyDoc) {
+	type line struct {
+		at   time.Time
+		text string
+	}
+	var lines []line
+	p, known := s.paint(), map[int64]bool{}
+	row := func(at time.Time, word string, generation string, revision int64, took, reason string) {
+		lines = append(lines, line{at, fmt.Sprintf("%s  %s  %10s  %8d  %8s  %s", at.Local().Format("2006-01-02 15:04:05"), word, generation, revision, took, fit(reason, 20))})
+	}
+	for _, a := range doc.Applies {
+		word := fmt.Sprintf("%-9s", a.Result)
+		generation := "-"
+		if a.Generation > 0 {
+			known[a.Generation] = true
+			generation = strconv.FormatInt(a.Generation, 10)
+		}
+		if a.Bad() {
+			word = p.bad(word)
+		}
+		row(a.Time, word, generation, a.Revision, brief(a.Seconds), a.Reason)
+	}
+	for _, g := range doc.Generations {
+		if !known[g.Number] {
+			row(g.Created, "written  ", strconv.FormatInt(g.Number, 10), g.Revision, "", "")
+		}
+	}
+	if len(lines) == 0 {
+		fmt.Fprintf(s.out, "Nothing has been applied from %s yet.\n", c.StateDir)
+		return
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { return b.at.Compare(a.at) })
+	fmt.Fprintln(s.out, p.faint(fmt.Sprintf("%-19s  %-9s  %10s  %8s  %8s  %s", "TIME", "RESULT", "GENERATION", "REVISION", "TOOK", "WHY")))
+	for i, l := range lines {
+		if c.Limit > 0 && i == c.Limit {
+			fmt.Fprintf(s.out, "and %d more (--limit=0)\n", len(lines)-i)
+			break
+		}
+		fmt.Fprintln(s.out, l.text)
+	}
+}
+
+type rollbackCmd struct {
+	runningFlags
+	Generation int64 `arg:"" optional:"" help:"Number of the generation; the one before what runs if none is given."`
+}
+
+// Run pins a generation and waits until HAProxy runs it.
+func (c *rollbackCmd) Run(ctx context.Context, s *streams) error {
+	args := url.Values{}
+	if c.Generation != 0 {
+		args.Set("generation", strconv.FormatInt(c.Generation, 10))
+	}
+	over := patience(s, "waiting for HAProxy to confirm")
+	var generation int64
+	err := c.client().Do(ctx, "rollback", args, &generation)
+	over()
+	if err != nil {
+		return notRunning(err)
+	}
+	fmt.Fprintf(s.out, "HAProxy runs generation %d and is pinned to it. Changes are not applied until: nuncio resume\n", generation)
+	return nil
+}
+
+type resumeCmd struct{ runningFlags }
+
+// Run ends a pin.
+func (c *resumeCmd) Run(ctx context.Context, s *streams) error {
+	over := patience(s, "waiting for nuncio")
+	var generation int64
+	err := c.client().Do(ctx, "resume", nil, &generation)
+	over()
+	if err != nil {
+		return notRunning(err)
+	}
+	fmt.Fprintf(s.out, "Generation %d is no longer pinned; what is wanted now is being applied (nuncio status).\n", generation)
+	return nil
+}
+
+type acceptCmd struct{ runningFlags }
+
+// Run accepts what the shrink guard holds back.
+func (c *acceptCmd) Run(ctx context.Context, s *streams) error {
+	ctx, cancel := context.WithTimeout(ctx, oneShot)
+	defer cancel()
+	var held bool
+	if err := c.client().Do(ctx, "accept", nil, &held); err != nil {
+		return notRunning(err)
+	}
+	if held {
+		fmt.Fprintln(s.out, "Accepted: what vanished from etcd is being taken out of HAProxy.")
+	} else {
+		fmt.Fprintln(s.out, "Nothing is held back.")
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nuncio/haproxy"
+	"nuncio/testkit"
+)
+
+// TestHostileStore is a client of etcd that may write whatever it likes below /services/. It must not be able to add a
+// directive, to reach what is for nuncio only, to stop the updates of others, or to exhaust memory.
+func TestHostileStore(t *testing.T) {
+	all := testkit.HAProxies(t)
+	w := newWorld(t, all[len(all)-1], "--max-records=2000", "--hold=0")
+	stats := testkit.FreeAddr(t)
+	w.args = slices.DeleteFunc(w.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
+	w.args = append(w.args, "--set=http.bind="+w.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address=127.0.0.1")
+	w.put("web/a", w.webs[0].Addr)
+	w.put("other/o", `{"host":"127.0.0.1","port":9,"meta":{"tcp.port":"`+port(testkit.FreeAddr(t))+`"}}`)
+	w.start()
+	follows := 0
+	stillFollows := func(after string) {
+		t.Helper()
+		follows++
+		w.put("web/a", w.webs[follows%2].Addr)
+		testkit.Eventually(t, 60*time.Second, func() error {
+			got, err := w.get()
+			if want := fmt.Sprintf("web%d", follows%2); err == nil && got != want {
+				err = fmt.Errorf("after %s: web is answered by %q, want %q", after, got, want)
+			}
+			return err
+		})
+	}
+	stillFollows("nothing")
+	words := keywords(t, w)
+
+	for _, value := range attacks(w.state, w.admin) {
+		w.put("evil/x", value)
+		w.put("evil2/x", fmt.Sprintf(`{"host":"127.0.0.1","port":9,"meta":{"http.host":%[1]q,"http.path":%[1]q,"balance":%[1]q,"check.path":%[1]q,"tcp.port":%[1]q},"tags":[%[1]q]}`, value))
+	}
+	stillFollows("values with directives")
+	for _, name := range []string{"global", "defaults", "nuncio-http", "nuncio-metrics", "tcp-other", "runtime", "MASTER", "a:b", "-f", "..x", strings.Repeat("n", 255)} {
+		w.put(name+"/x", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"`+name+`.example.com"}}`)
+		w.put("evil/"+name, "127.0.0.1:9")
+	}
+	for _, key := range []string{"", "/", "/x", "web", "web/", "web/a/b", "../x", "web/..", "web/\x00", "web/\n", "\xff\xfe/x", "web/a b", strings.Repeat("k/", 3000)} {
+		w.put(key, "127.0.0.1:9")
+	}
+	stillFollows("names and keys")
+	for _, p := range []string{port(w.admin), port(w.http), port(stats), "0", "65536", "-1", "1e3", "08"} {
+		w.put("ports/p"+p, `{"host":"127.0.0.1","port":9,"meta":{"tcp.port":"`+p+`"}}`)
+		stillFollows("tcp.port " + p)
+		w.del("ports/p" + p)
+	}
+	if got := keywords(t, w); !slices.Equal(got, words) {
+		t.Errorf("the configuration has the words %q, and without the attacks %q", got, words)
+	}
+
+	// Through HAProxy to what is nuncio's.
+	for _, host := range []string{"127.0.0.1", "localhost", "0.0.0.0", "::ffff:" + host(w.admin), host(w.admin)} {
+		w.put("peek/x", fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"peek.example.com"}}`, host, port(w.admin)))
+		stillFollows("a record that leads to the admin listener")
+		if code, body := ask(t, w.http, "peek.example.com", "/readyz"); strings.Contains(body, "running") {
+			t.Errorf("host %s shows the admin listener to HAProxy's clients: %d %s", host, code, body)
+		}
+	}
+
+	// Floods.
+	before, err := w.usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	huge := strings.Repeat("x", 1<<20)
+	for i := range 40 {
+		w.put(fmt.Sprintf("aflood/h%d", i), huge)
+		w.put(fmt.Sprintf("aflood/%s%d", huge[:1<<18], i), "127.0.0.1:9")
+		w.put(fmt.Sprintf("aflood/d%d", i), `{"host":"127.0.0.1","port":9,"x":`+strings.Repeat("[", 30000)+strings.Repeat("]", 30000)+"}")
+	}
+	stillFollows("huge records")
+	for i := range 4000 {
+		w.put(fmt.Sprintf("aflood%d/i%d", i%50, i), "127.0.0.1:9")
+	}
+	stillFollows("a flood of records")
+	after, err := w.usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("before the floods %+v, after them %+v", before, after)
+	if after.rss > before.rss+250 {
+		t.Errorf("nuncio grew from %d to %d MiB", before.rss, after.rss)
+	}
+	// The listing of a nuncio that starts now has it all at once.
+	w.stop()
+	w.start()
+	stillFollows("a start")
+	if text, err := os.ReadFile(w.log.Name()); err != nil || strings.Contains(string(text), "panic") || len(text) > 20<<20 {
+		t.Errorf("the log has %d bytes, %v, or a panic", len(text), err)
+	}
+}
+
+func attacks(state, admin string) []string {
+	return []string{
+		"127.0.0.1:9\n  http-response set-header x-pwn 1\n  server evil 127.0.0.1:81", "127.0.0.1:9 backup weight 256 send-proxy", "127.0.0.1:9 #", "127.0.0.1:9\\", `127.0.0.1:9 "`,
+		"unix@" + state + "/run/master.sock", "unix@" + state + "/run/runtime.sock:1", "/" + state + "/run/nuncio.sock", "abns@x:1", "fd@3:1", "sockpair@3:1", "$HOME:1", "${PATH}:1", `"${PATH}"`,
+		"%[env(PATH)]", "a),upper(", ".if 0", "}", "-f /etc/passwd", "\x00", "\u2028", "{{ env \"PATH\" }}", `{"host":"unix@` + state + `/run/master.sock","port":1}`,
+		`{"host":"` + host(admin) + `","port":` + port(admin) + `}`, `{"host":"127.0.0.1","port":9,"weight":-1}`, `{"host":"127.0.0.1","port":"9\n"}`, `{"host":"127.0.0.1","host":"127.0.0.2","port":9}`, "{", "[]", "null", "",
+	}
+}
+
+// keywords are the distinct words that begin a line or name a section, without the names that services give.
+func keywords(t *testing.T, w *world) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(w.state, "current", "haproxy.cfg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := haproxy.Lex(text, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for _, s := range haproxy.Sections(lines) {
+		for _, l := range s.Lines {
+			word := s.Kind + ": " + l.Keyword()
+			if l.Keyword() == "server" {
+				for _, argument := range l.Words[3:] {
+					if text := argument.Text; strings.Trim(text, "0123456789") != "" {
+						word += " " + text
+					}
+				}
+			}
+			words = append(words, word)
+		}
+	}
+	slices.Sort(words)
+	return slices.Compact(words)
+}
+
+func ask(t *testing.T, addr, host, path string) (int, string) {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // a TCP connection has deadlines
+	fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n", path, host)
+	buf := make([]byte, 4096)
+	n, _ := conn.Read(buf) // what has come is looked at
+	return 0, string(buf[:n])
+}
+
+func port(addr string) string { _, p, _ := net.SplitHostPort(addr); return p }
+func host(addr string) string { h, _, _ := net.SplitHostPort(addr); return h }

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"nuncio/testkit"
+)
+
+// TestKilledAtRandom kills nuncio at any moment of a start or an apply. Without etcd, what it left on disk then serves: the
+// old files or the new ones. Crashes between each two steps are in reload. NUNCIO_TEST_KILLS is how often.
+func TestKilledAtRandom(t *testing.T) {
+	kills := 6
+	if text := os.Getenv("NUNCIO_TEST_KILLS"); text != "" {
+		var err error
+		if kills, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		w := newWorld(t, h, "--boot-wait=1ms")
+		w.put("web/a", w.webs[0].Addr)
+		w.start()
+		testkit.Eventually(t, 60*time.Second, func() error { _, err := w.get(); return err })
+		counts := map[string]int{}
+		for i := range kills {
+			// A new template each time, so that it is an apply by files, check and reload.
+			w.template(aTemplate + fmt.Sprintf("# edit %d\n", i))
+			w.put("web/a", w.webs[(i+1)%2].Addr)
+			time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+			w.kill()
+			testkit.Eventually(t, 20*time.Second, func() error {
+				if body, err := w.get(); err == nil {
+					return fmt.Errorf("an orphaned haproxy still answers %q", body)
+				}
+				return nil
+			})
+			w.wire.Cut()
+			w.start()
+			var body string
+			testkit.Eventually(t, 30*time.Second, func() (err error) { body, err = w.get(); return err })
+			switch body {
+			case fmt.Sprintf("web%d", i%2):
+				counts["old"]++
+			case fmt.Sprintf("web%d", (i+1)%2):
+				counts["new"]++
+			default:
+				t.Fatalf("kill %d: %q serves, neither old nor new", i, body)
+			}
+			w.stop()
+			w.wire.Join()
+			// With etcd again, whatever was left, the new one serves.
+			w.start()
+			testkit.Eventually(t, 60*time.Second, func() error {
+				got, err := w.get()
+				if want := fmt.Sprintf("web%d", (i+1)%2); err == nil && got != want {
+					err = fmt.Errorf("%q serves, want %q", got, want)
+				}
+				return err
+			})
+		}
+		t.Logf("%d kills: %v", kills, counts)
+	})
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"nuncio/testkit"
+)
+
+// startCrowded runs nuncio as it is shipped, without the race detector, and HAProxy for 10,000 instances in a control group, as
+// a container has it.
+func startCrowded(t *testing.T, h testkit.HAProxy, group string) *world {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "nuncio")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	w := newWorld(t, h)
+	w.args = slices.DeleteFunc(w.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
+	w.args = append(w.args, "--set=http.bind="+w.http+";metrics.bind=off;default.service=web;log=off;maxconn=500")
+	var ops []clientv3.Op
+	for i := range 10000 {
+		ops = append(ops, clientv3.OpPut(fmt.Sprintf("/services/s%03d/i%04d", i/100, i), fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"state":"maint","meta":{"http.host":"s%d.example.com"}}`, 1000+i, i/100)))
+		if len(ops) == 100 {
+			if _, err := w.client.Txn(t.Context()).Then(ops...).Commit(); err != nil {
+				t.Fatal(err)
+			}
+			ops = nil
+		}
+	}
+	w.put("web/a", w.webs[0].Addr)
+	// A shell that joins the group before it becomes nuncio.
+	w.process = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(group, "cgroup.procs"), program}, w.args...)...)
+	w.process.Stdout, w.process.Stderr = w.log, w.log
+	if err := w.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// answers waits until a web server answers through HAProxy.
+func (w *world) answers(want string) {
+	w.t.Helper()
+	testkit.Eventually(w.t, 60*time.Second, func() error {
+		got, err := w.get()
+		if err == nil && got != want {
+			err = fmt.Errorf("%q answers, want %q", got, want)
+		}
+		return err
+	})
+}
+
+// haproxyLived fails the test if nuncio had to start HAProxy again.
+func (w *world) haproxyLived() {
+	w.t.Helper()
+	if text, err := os.ReadFile(w.log.Name()); err != nil || strings.Contains(string(text), "haproxy died") {
+		w.t.Errorf("haproxy died on the way, or the log is gone: %v", err)
+	}
+}
+
+// TestTenThousandInstancesFitInto192MiB goes through a start, changes and reloads. 128 MiB are not enough: HAProxy 3.0 needs
+// about 55 for each of "haproxy -c" and the worker, and nuncio 50 to 80.
+func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
+	group, _ := memoryGroup(t, 192<<20)
+	all := testkit.HAProxies(t)
+	w := startCrowded(t, all[len(all)-1], group)
+	for i := range 12 {
+		w.put("web/a", w.webs[i%2].Addr)
+		w.put(fmt.Sprintf("new%d/a", i), `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // a reload
+		w.answers(fmt.Sprintf("web%d", i%2))
+	}
+	most, err := os.ReadFile(filepath.Join(group, "memory.max_usage_in_bytes"))
+	if err != nil {
+		most, err = os.ReadFile(filepath.Join(group, "memory.peak"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	peak, _ := strconv.Atoi(strings.TrimSpace(string(most))) // the kernel writes a number
+	u, err := w.usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("at most %d MiB of memory and page cache, of which nuncio %d MiB at the end", peak>>20, u.rss)
+	w.haproxyLived()
+}
+
+// TestWhereMemoryRunsOutHAProxyServesOn narrows the limit until "haproxy -c" finds no room. The kernel then kills that, and
+// not HAProxy or nuncio.
+func TestWhereMemoryRunsOutHAProxyServesOn(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		group, limit := memoryGroup(t, 512<<20)
+		w := startCrowded(t, h, group)
+		w.answers("web0")
+		testkit.Eventually(t, 60*time.Second, func() error { return w.ready("running") })
+		narrow := resident(t, group) + 20<<20 // a check needs about twice that
+		if err := os.WriteFile(limit, []byte(strconv.Itoa(narrow)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		load := testkit.StartLoad("http://" + w.http + "/")
+		w.put("new/a", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // wants a reload
+		testkit.Eventually(t, 60*time.Second, func() error { return w.ready("raise the memory limit") })
+		w.put("web/a", w.webs[1].Addr)
+		if err := os.WriteFile(limit, []byte(strconv.Itoa(512<<20)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		w.answers("web1")
+		testkit.Eventually(t, 60*time.Second, func() error { return w.ready("running") })
+		if r := load.Stop(); r.Done == 0 || r.Failed > 0 {
+			t.Errorf("%d of %d requests failed, the first with: %v", r.Failed, r.Done+r.Failed, r.First)
+		}
+		w.haproxyLived()
+	})
+}
+
+// resident is what the kernel cannot take back from a group, and the mapped files.
+func resident(t *testing.T, group string) (bytes int) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(group, "memory.stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(line), " "); name {
+		case "rss", "mapped_file", "anon", "file_mapped": // version 1, version 2
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes += n
+		}
+	}
+	return bytes
+}
+
+// memoryGroup makes a control group with a limit in bytes, of whichever version this machine has, and names the file of the
+// limit.
+func memoryGroup(t *testing.T, bytes int) (group, limit string) {
+	t.Helper()
+	for _, kind := range []struct{ root, file string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
+		dir := filepath.Join(kind.root, fmt.Sprintf("nuncio-test-%d", os.Getpid()))
+		if os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		limit := filepath.Join(dir, kind.file)
+		// The kernel makes the file. Where it does not, this is an ordinary directory.
+		if _, err := os.Stat(limit); err == nil && os.WriteFile(limit, []byte(strconv.Itoa(bytes)), 0) == nil {
+			t.Cleanup(func() { testkit.Eventually(t, 10*time.Second, func() error { return os.Remove(dir) }) })
+			return dir, limit
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Getenv("NUNCIO_TEST_STRICT") == "1" {
+		t.Fatal("no control group with a memory limit can be made, and NUNCIO_TEST_STRICT=1: run this as root")
+	}
+	t.Skip("this test needs to make a control group with a memory limit")
+	return "", ""
+}

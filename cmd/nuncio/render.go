@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/rogpeppe/go-internal/diff"
+
+	"nuncio/catalog"
+	"nuncio/haproxy"
+	"nuncio/reload"
+	"nuncio/templates"
+	"nuncio/watch"
+)
+
+// errDiffers is how --diff says that there is a difference; the difference itself has been printed.
+var errDiffers = errors.New("the rendered files differ")
+
+// renderFlags are shared by render and check: where records and templates come from.
+type renderFlags struct {
+	templateFlags
+	etcdFlags
+	Records string `placeholder:"FILE" help:"Take the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
+}
+
+// files renders once and reports on standard error what was left out.
+func (f *renderFlags) files(ctx context.Context, s *streams) (haproxy.Files, error) {
+	files, _, err := f.filesFrom(ctx, s)
+	return files, err
+}
+
+// filesFrom returns the snapshot too.
+func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files, *catalog.Snapshot, error) {
+	parsed, err := f.readTemplates()
+	if err != nil {
+		return haproxy.Files{}, nil, err
+	}
+	var snap *catalog.Snapshot
+	if f.Records != "" {
+		snap, err = readRecords(f.Records, f.Prefix, s)
+	} else {
+		over := patience(s, "waiting for etcd")
+		snap, err = f.snapshot(ctx, s)
+		over()
+	}
+	if err != nil {
+		return haproxy.Files{}, nil, err
+	}
+	result, err := parsed.Render(snap)
+	if err != nil {
+		return haproxy.Files{}, nil, refused(err)
+	}
+	for _, r := range result.Refused {
+		fmt.Fprintf(s.err, "nuncio: %s\n", r)
+	}
+	return result.Files, snap, nil
+}
+
+type renderCmd struct {
+	renderFlags
+	Out      string `default:"-" help:"Directory to write the files to; - writes haproxy.cfg to standard output."`
+	Diff     bool   `help:"Show the difference from what runs (--state-dir), or from the files in --against, instead of writing anything. Exit code 1 if there is one."`
+	Origin   bool   `help:"Show haproxy.cfg with the template line that made each line, instead of writing anything."`
+	Against  string `placeholder:"DIR" help:"With --diff: compare with the files in this directory."`
+	StateDir string `default:"/var/lib/nuncio" help:"With --diff: state directory of the nuncio that runs here."`
+}
+
+// Run renders and writes, or compares.
+func (c *renderCmd) Run(ctx context.Context, s *streams) error {
+	files, snap, err := c.filesFrom(ctx, s)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Origin:
+		tree, err := c.tree()
+		if err != nil {
+			return err
+		}
+		return c.origin(tree, snap, files, s.out)
+	case c.Diff:
+		return c.compare(files, s.out)
+	case c.Out == "-":
+		_, err := s.out.Write(files.Config())
+		return err
+	default:
+		return writeFiles(c.Out, files, s.out)
+	}
+}
+
+func (c *renderCmd) compare(files haproxy.Files, w io.Writer) error {
+	name, old, err := "running", haproxy.Files{}, error(nil)
+	if c.Against != "" {
+		name = c.Against
+		old, err = readFiles(c.Against)
+	} else {
+		old, err = reload.Current(c.StateDir)
+	}
+	if err != nil {
+		return cannotStart("%w", err)
+	}
+	if files.Equal(old) {
+		return nil
+	}
+	names := append(old.Names(), files.Names()...)
+	slices.Sort(names)
+	for _, file := range slices.Compact(names) {
+		before, _ := old.Get(file)
+		after, _ := files.Get(file)
+		if _, err := w.Write(diff.Diff(filepath.Join(name, file), before, filepath.Join("rendered", file), after)); err != nil {
+			return err
+		}
+	}
+	return refused(errDiffers)
+}
+
+func readFiles(dir string) (haproxy.Files, error) {
+	tree, err := watch.ReadDir(dir)
+	if err != nil {
+		return haproxy.Files{}, err
+	}
+	content := make(map[string][]byte, len(tree))
+	for name, text := range tree {
+		content[name] = []byte(text)
+	}
+	return haproxy.NewFiles(content)
+}
+
+func writeFiles(dir string, files haproxy.Files, w io.Writer) error {
+	for _, name := range files.Names() {
+		content, _ := files.Get(name)
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return cannotStart("write rendered files: %w", err)
+		}
+		if err := renameio.WriteFile(path, content, 0o644); err != nil {
+			return cannotStart("write rendered files: %w", err)
+		}
+		fmt.Fprintln(w, path)
+	}
+	return nil
+}
+
+type checkCmd struct {
+	renderFlags
+	HAProxy string        `name:"haproxy" default:"haproxy" help:"The HAProxy that checks the result."`
+	Timeout time.Duration `default:"30s" help:"How long the check may take."`
+	Watch   bool          `help:"Check again whenever a template or the file of records is saved, and show what has changed or what is wrong, until Ctrl-C."`
+}
+
+// Run renders and lets HAProxy judge.
+func (c *checkCmd) Run(ctx context.Context, s *streams) error {
+	if c.Watch {
+		return c.watch(ctx, s)
+	}
+	files, err := c.check(ctx, s)
+	if err != nil {
+		return err
+	}
+	c.accepted(s, files)
+	return nil
+}
+
+func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error) {
+	files, err := c.files(ctx, s)
+	if err != nil {
+		return haproxy.Files{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	over := patience(s, "waiting for HAProxy")
+	defer over()
+	err = reload.Check(ctx, c.HAProxy, files)
+	if verdict := (*reload.CheckError)(nil); errors.As(err, &verdict) {
+		return haproxy.Files{}, refused(err)
+	}
+	if err != nil {
+		return haproxy.Files{}, cannotStart("%w", err)
+	}
+	return files, nil
+}
+
+func (c *checkCmd) accepted(s *streams, files haproxy.Files) {
+	fmt.Fprintf(s.out, "HAProxy accepts the configuration: %d files, %d bytes of %s.\n", len(files.Names()), len(files.Config()), haproxy.ConfigFile)
+}
+
+type templatesCmd struct {
+	Dir string `arg:"" placeholder:"DIR" help:"Directory to write to; it is made if need be. Files that exist already are not touched."`
+}
+
+// Run writes the shipped templates and never overwrites an operator's work.
+func (c *templatesCmd) Run(s *streams) error {
+	shipped := templates.Shipped()
+	content := make(map[string][]byte, len(shipped))
+	for name, text := range shipped {
+		path := filepath.Join(c.Dir, filepath.FromSlash(name))
+		if _, err := os.Lstat(path); err == nil {
+			return refused(fmt.Errorf("%s exists: nothing is written, so that no edit is lost; choose another directory", path))
+		}
+		content[name] = []byte(text)
+	}
+	files, err := haproxy.NewFiles(content)
+	if err != nil {
+		return err
+	}
+	return writeFiles(c.Dir, files, s.out)
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+
+	"nuncio/catalog"
+	"nuncio/etcd"
+	"nuncio/etcd/embedded"
+	"nuncio/flags"
+	"nuncio/follow"
+	"nuncio/proc"
+	"nuncio/reload"
+	"nuncio/render"
+	"nuncio/templates"
+	"nuncio/watch"
+)
+
+type runCmd struct {
+	etcdFlags
+	templateFlags
+	flags.Log
+	EmbeddedEtcd       string        `placeholder:"DIR" help:"Run an etcd server in this process with its data in DIR: a store for one machine, in place of --etcd-endpoints."`
+	EmbeddedEtcdListen string        `default:"127.0.0.1:2379" help:"Address of the embedded etcd for its clients, such as a registrar."`
+	StateDir           string        `default:"/var/lib/nuncio" help:"Generations of the configuration, the link to the current one, and HAProxy's sockets."`
+	HAProxy            string        `name:"haproxy" default:"haproxy" help:"The HAProxy to run."`
+	AdminListen        string        `default:"127.0.0.1:8404" help:"Address of the status page, /healthz, /readyz and /metrics; read-only."`
+	AdminHost          []string      `placeholder:"NAME" help:"Names by which --admin-listen is reached, beside localhost and IP addresses: browsers and scrapers that ask for another name are refused. Without any, all names will do where it is not on a loopback address."`
+	WaitMin            time.Duration `default:"100ms" help:"After the first change of a burst, which is applied at once, wait until nothing has changed for this long."`
+	WaitMax            time.Duration `default:"1s" help:"Longest wait for a burst of changes to end."`
+	Hold               time.Duration `default:"60s" help:"How long to keep instances in HAProxy when more than half of ten or more, or all of them, vanish from etcd at once; 0 keeps none (see docs/reliability.md)."`
+	MaxRecords         int           `default:"20000" help:"Keys that are read from etcd; beyond that the youngest are left out, so that nobody who writes there can exhaust memory."`
+	BootWait           time.Duration `default:"3s" help:"How long to wait for etcd at the start before the last good configuration is started without it."`
+	DrainTimeout       time.Duration `default:"25s" help:"How long requests may take to end after TERM; keep it below the container's grace time."`
+	KeepGenerations    int           `default:"10" help:"Generations kept on disk."`
+
+	relist time.Duration // between full listings of etcd; 0 means watch.DefaultRelist, and only a test wants another
+}
+
+// daemon is everything that runs at the same time.
+type daemon struct {
+	log      *slog.Logger
+	registry *prometheus.Registry
+	store    *watch.Store
+	dir      *watch.Dir // nil with the shipped templates
+	follower *follow.Follower
+	manager  *reload.Manager
+	gate     *follow.Gate // before manager: keeps it at a pinned generation
+	reaper   *proc.Reaper
+	admin    net.Listener
+}
+
+// Run is the entrypoint of the HAProxy container: it returns when a signal has asked it to, or when going on is
+// impossible.
+func (c *runCmd) Run(ctx context.Context, s *streams) error {
+	log := c.Logger(s.err)
+	if c.EmbeddedEtcd != "" && len(c.EtcdEndpoints) > 0 {
+		return &exitError{exitUsage, fmt.Errorf("--embedded-etcd and --etcd-endpoints name two stores: give one of them")}
+	}
+	if c.EmbeddedEtcd != "" {
+		server, err := embedded.Start(ctx, embedded.Options{Dir: c.EmbeddedEtcd, ClientURL: "http://" + c.EmbeddedEtcdListen, Logger: log})
+		if err != nil {
+			return cannotStart("%w", err)
+		}
+		defer server.Close()
+		c.EtcdEndpoints = []string{server.Endpoint()}
+	}
+	config := c.config()
+	if err := config.Validate(); err != nil {
+		return cannotStart("%w", err)
+	}
+	client, err := etcd.Dial(config, log)
+	if err != nil {
+		return cannotStart("%w", err)
+	}
+	defer client.Close()
+	d, err := c.build(log, client, s)
+	if err != nil {
+		return err
+	}
+	log.Info("nuncio starts", "version", version, "etcd", strings.Join(config.Endpoints, ","), "prefix", c.Prefix, "admin", d.admin.Addr().String())
+	return d.run(c)
+}
+
+// build makes every part and tries what can be tried before anything runs, so that an unusable setting is one clear
+// error at the start.
+func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*daemon, error) {
+	d := &daemon{log: log, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	var err error
+	if c.Templates != "" {
+		if _, err := watch.ReadDir(c.Templates); err != nil {
+			return nil, cannotStart("--templates: %w", err)
+		}
+		d.dir = watch.NewDir(watch.DirOptions{Dir: c.Templates, Logger: log})
+	}
+	own := []string{c.AdminListen}
+	if c.EmbeddedEtcd != "" {
+		own = append(own, c.EmbeddedEtcdListen)
+	}
+	d.store, err = watch.NewStore(watch.StoreOptions{
+		Client: client, Prefix: c.Prefix, Keys: c.Keys, WaitMin: c.WaitMin, WaitMax: c.WaitMax, Relist: c.relist, Logger: log, Registerer: d.registry,
+		Limits: catalog.Limits{Keys: c.MaxRecords}, Refuse: notOurselves(own...),
+	})
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	d.manager, err = reload.New(reload.Options{
+		HAProxy: c.HAProxy, StateDir: c.StateDir, Keep: c.KeepGenerations, BootWait: c.BootWait, DrainTimeout: c.DrainTimeout,
+		Procs: d.reaper, Logger: log, HAProxyLogger: c.Logger(s.out).With("program", "haproxy"), Registerer: d.registry,
+	})
+	if err != nil {
+		return nil, cannotStart("%w", err)
+	}
+	d.gate = follow.NewGate(d.manager, c.StateDir, log, d.registry)
+	d.follower = follow.New(follow.Options{
+		Applier: d.gate, Render: render.Options{Getenv: getenv, Settings: c.Set}, Hold: c.Hold, StateDir: c.StateDir, Prefix: c.Prefix,
+		Logger: log, Registerer: d.registry,
+	})
+	if d.admin, err = listen(c.AdminListen); err != nil {
+		return nil, cannotStart("--admin-listen: %w", err)
+	}
+	return d, nil
+}
+
+// run owns every goroutine of the daemon. The store, the templates and the admin listener end with the signal; HAProxy
+// drains for as long as it is allowed to.
+func (d *daemon) run(c *runCmd) error {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	group, ctx := errgroup.WithContext(ctx)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+
+	snapshots := make(chan *catalog.Snapshot)
+	trees := make(chan map[string]string)
+	reaping, stopReaping := context.WithCancel(context.Background())
+	adminCtx, stopAdmin := context.WithCancel(context.Background())
+	group.Go(func() error { return d.reaper.Run(reaping) })
+	group.Go(func() error { return d.store.Run(ctx, snapshots) })
+	group.Go(func() error { return d.readTemplates(ctx, trees) })
+	group.Go(func() error {
+		if err := d.gate.Restore(ctx); err != nil && ctx.Err() == nil {
+			d.log.Error("pin dropped", "err", err)
+		}
+		return d.follower.Run(ctx, snapshots, trees)
+	})
+	shown := d.statusServer(c)
+	group.Go(func() error { return shown.Run(adminCtx, d.admin) })
+	group.Go(func() error { return d.takeOrders(adminCtx, c, shown.Handler()) })
+	group.Go(func() error {
+		// Readiness must be seen to go while HAProxy drains, and orphans come until it is gone.
+		defer stopReaping()
+		defer stopAdmin()
+		defer stop()
+		return d.manager.Run(ctx)
+	})
+	group.Go(func() error { return d.obey(reaping, signals, stop) })
+	group.Go(func() error { return notifySystemd(ctx, reaping, d.report, d.log) })
+	return group.Wait()
+}
+
+// readTemplates delivers the shipped templates once, or the operator's whenever they change.
+func (d *daemon) readTemplates(ctx context.Context, trees chan<- map[string]string) error {
+	if d.dir != nil {
+		return d.dir.Run(ctx, trees)
+	}
+	select {
+	case trees <- templates.Shipped():
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// obey turns signals into calls until HAProxy is gone: the first TERM or INT drains, the second hurries, HUP reads the
+// templates again, USR2 accepts what the shrink guard holds.
+func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func()) error {
+	asked := false
+	for {
+		select {
+		case <-over.Done():
+			return nil
+		case s := <-signals:
+			d.log.Info("signal", "signal", s.String())
+			switch {
+			case s == syscall.SIGHUP:
+				if d.dir != nil {
+					d.dir.Refresh()
+				}
+				d.follower.Retry()
+			case s == syscall.SIGUSR2:
+				if !d.follower.Accept() {
+					d.log.Info("nothing is held")
+				}
+			case asked:
+				d.manager.Hurry()
+			default:
+				asked = true
+				stop()
+			}
+		}
+	}
+}
+
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "nuncio_build_info", Help: "Always 1; the label tells the version."}, []string{"version"})
+	g.WithLabelValues(version).Set(1)
+	return g
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"nuncio/catalog"
+)
+
+type servicesCmd struct {
+	etcdFlags
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// Run asks etcd and prints.
+func (c *servicesCmd) Run(ctx context.Context, s *streams) error {
+	// The quarantined records are part of the answer here, so they are not repeated on standard error.
+	snap, err := c.snapshot(ctx, &streams{out: s.out, err: io.Discard})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return servicesJSON(s.out, snap)
+	}
+	return servicesTable(s.out, snap, c.Prefix)
+}
+
+func servicesTable(w io.Writer, snap *catalog.Snapshot, prefix string) error {
+	if len(snap.Services) == 0 {
+		fmt.Fprintf(w, "No services below %s at revision %d.\n", prefix, snap.Revision)
+	} else {
+		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "SERVICE\tINSTANCE\tADDRESS\tSTATE\tWEIGHT\tTAGS")
+		for _, service := range snap.Services {
+			for _, i := range service.Instances {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", service.Name, i.Name, i.Addr(), i.State, i.Weight, strings.Join(i.Tags, ","))
+			}
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	for _, service := range snap.Services {
+		for _, c := range service.Conflicts {
+			fmt.Fprintf(w, "\n%s: its instances disagree on %s: %s says %q and is followed, %s says %q.\n", service.Name, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
+		}
+	}
+	if len(snap.Quarantined) > 0 {
+		fmt.Fprintf(w, "\nLeft out, until the record is put right:\n")
+		for _, q := range snap.Quarantined {
+			fmt.Fprintf(w, "  %s: %s\n", q.Key, q.Reason)
+		}
+	}
+	return nil
+}
+
+// The JSON form is an interface that scripts rely on: its names are spelled here, not derived from Go's.
+type (
+	servicesDoc struct {
+		Revision    int64            `json:"revision"`
+		Services    []serviceDoc     `json:"services"`
+		Quarantined []quarantinedDoc `json:"quarantined"`
+	}
+	serviceDoc struct {
+		Name      string            `json:"name"`
+		Meta      map[string]string `json:"meta"`
+		Instances []instanceDoc     `json:"instances"`
+	}
+	instanceDoc struct {
+		Name   string            `json:"name"`
+		Host   string            `json:"host"`
+		Port   int               `json:"port"`
+		Weight int               `json:"weight"`
+		State  catalog.State     `json:"state"`
+		Tags   []string          `json:"tags"`
+		Meta   map[string]string `json:"meta"`
+		ID     int               `json:"id"`
+	}
+	quarantinedDoc struct {
+		Key    string `json:"key"`
+		Reason string `json:"reason"`
+		Value  string `json:"value"`
+	}
+)
+
+func servicesJSON(w io.Writer, snap *catalog.Snapshot) error {
+	doc := servicesDoc{Revision: snap.Revision, Services: []serviceDoc{}, Quarantined: []quarantinedDoc{}}
+	for _, service := range snap.Services {
+		d := serviceDoc{Name: service.Name, Meta: service.Meta}
+		for _, i := range service.Instances {
+			d.Instances = append(d.Instances, instanceDoc{i.Name, i.Host, i.Port, i.Weight, i.State, append([]string{}, i.Tags...), i.Meta, i.ID})
+		}
+		doc.Services = append(doc.Services, d)
+	}
+	for _, q := range snap.Quarantined {
+		doc.Quarantined = append(doc.Quarantined, quarantinedDoc(q))
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(doc)
+}

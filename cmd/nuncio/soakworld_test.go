@@ -1,0 +1,342 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"nuncio/catalog"
+	"nuncio/haproxy"
+	"nuncio/testkit"
+	"nuncio/watch"
+)
+
+// aTemplate has a backend for every service, and serves the service web.
+const aTemplate = `defaults
+	mode http
+	timeout connect 2s
+	timeout client 30s
+	timeout server 30s
+	timeout http-keep-alive 2s
+	option idle-close-on-response
+	option redispatch
+frontend in
+	bind {{setting "http" ":80"}}
+	default_backend web
+{{range .Services}}
+backend {{.Name}}
+{{- range .Instances}}
+	server {{.Name}} {{.Addr}} id {{.ID}} weight {{.Weight}}{{if eq .State "maint"}} disabled{{end}}
+{{- end}}
+{{end}}
+`
+
+// world is a nuncio with everything around it that can be broken.
+type world struct {
+	t       *testing.T
+	dir     string
+	state   string
+	http    string
+	admin   string
+	etcd    *testkit.Etcd
+	wire    *testkit.Wire
+	client  *clientv3.Client
+	webs    []*testkit.Web
+	program string
+	args    []string
+	process *exec.Cmd
+	log     *os.File
+}
+
+func newWorld(t *testing.T, h testkit.HAProxy, more ...string) *world {
+	t.Helper()
+	// Unix sockets must have short paths.
+	dir, err := os.MkdirTemp("", "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, dir: dir, state: filepath.Join(dir, "s"), program: "nuncio", http: testkit.FreeAddr(t), admin: testkit.FreeAddr(t), etcd: testkit.StartEtcd(t)}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w.client = w.etcd.Client()
+	w.wire = testkit.StartWire(t, strings.TrimPrefix(w.etcd.Endpoint, "http://"))
+	for i := range 4 {
+		w.webs = append(w.webs, testkit.StartWeb(t, fmt.Sprintf("web%d", i), ""))
+	}
+	w.template(aTemplate)
+	if w.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
+		t.Fatal(err)
+	}
+	w.args = append([]string{
+		"run", "--etcd-endpoints=http://" + w.wire.Addr, "--haproxy=" + h.Path, "--state-dir=" + w.state,
+		"--admin-listen=" + w.admin, "--templates=" + filepath.Join(dir, "t"), "--set=http=" + w.http,
+	}, more...)
+	t.Cleanup(func() {
+		w.stop()
+		if t.Failed() {
+			text, _ := os.ReadFile(w.log.Name())
+			lines := bytes.Split(text, []byte("\n"))
+			t.Logf("the end of nuncio's log:\n%s", bytes.Join(lines[max(0, len(lines)-80):], []byte("\n")))
+		}
+		w.log.Close()
+	})
+	return w
+}
+
+func (w *world) template(text string) {
+	w.t.Helper()
+	dir := filepath.Join(w.dir, "t")
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "haproxy.cfg.tmpl"), []byte(text), 0o644)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// start runs nuncio in a process of its own.
+func (w *world) start() {
+	w.t.Helper()
+	w.process = exec.Command(w.program, w.args...)
+	w.process.Stdout, w.process.Stderr = w.log, w.log
+	w.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := w.process.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) kill() {
+	if w.process != nil {
+		_ = w.process.Process.Kill() // it may have ended already
+		_ = w.process.Wait()         // it was killed: its status means nothing
+		w.process = nil
+	}
+}
+
+// stop asks nuncio to end, and does not ask a third time.
+func (w *world) stop() {
+	if w.process == nil {
+		return
+	}
+	process := w.process
+	_ = process.Process.Signal(syscall.SIGTERM) // it may have ended already
+	hurry := time.AfterFunc(3*time.Second, func() { _ = process.Process.Signal(syscall.SIGTERM) })
+	last := time.AfterFunc(15*time.Second, func() { _ = process.Process.Kill() })
+	_ = process.Wait() // what it did until now is what is tested
+	hurry.Stop()
+	last.Stop()
+	w.process = nil
+}
+
+func (w *world) put(key, value string) {
+	w.t.Helper()
+	if err := w.tryPut(key, value, 30*time.Second); err != nil {
+		w.t.Fatalf("put %s: %v", key, err)
+	}
+}
+
+func (w *world) tryPut(key, value string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	_, err := w.client.Put(ctx, "/services/"+key, value)
+	return err
+}
+
+func (w *world) del(key string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if _, err := w.client.Delete(ctx, "/services/"+key); err != nil {
+		w.t.Fatalf("delete %s: %v", key, err)
+	}
+}
+
+func (w *world) get() (string, error) {
+	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get("http://" + w.http + "/")
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return strings.TrimSpace(string(body)), err
+}
+
+// divergence compares the servers that HAProxy has, by its own account, with the records in etcd. Servers that have left
+// may stay for a while in maintenance (HAProxy 2.6 keeps them for as long as a connect may take), if nuncio knows of them.
+func (w *world) divergence() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	snap, err := watch.List(ctx, w.client, "/services/", nil)
+	if err != nil {
+		return err
+	}
+	want := map[string]string{}
+	for _, svc := range snap.Services {
+		for _, inst := range svc.Instances {
+			want[svc.Name+"/"+inst.Name] = fmt.Sprintf("%s weight %d maint %v", inst.Addr(), inst.Weight, inst.State == catalog.StateMaint)
+		}
+	}
+	reply, err := haproxy.RuntimeSocket(filepath.Join(w.state, "run", "runtime.sock"), 5*time.Second).Exec(ctx, "show servers state")
+	if err != nil {
+		return err
+	}
+	states, err := haproxy.ParseServers(reply.Text)
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, s := range states {
+		name, maint := s.Backend+"/"+s.Name, s.Admin&haproxy.AdminMaint != 0
+		got := fmt.Sprintf("%s:%d weight %d maint %v", s.Addr, s.Port, s.Weight, maint)
+		switch expected, wanted := want[name]; {
+		case !wanted && maint:
+			left++
+		case got != expected:
+			return fmt.Errorf("HAProxy has %s at %s, etcd at %q", name, got, expected)
+		}
+		delete(want, name)
+	}
+	if len(want) > 0 {
+		return fmt.Errorf("etcd has %v, and HAProxy not", want)
+	}
+	u, err := w.usage()
+	if err == nil && left > u.leaving {
+		err = fmt.Errorf("HAProxy has %d servers in maintenance that etcd has not, and nuncio knows of %d", left, u.leaving)
+	}
+	return err
+}
+
+// usage is what must not grow.
+type usage struct{ rss, files, goroutines, workers, leaving int }
+
+func (w *world) usage() (u usage, err error) {
+	resp, err := http.Get("http://" + w.admin + "/metrics")
+	if err != nil {
+		return u, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return u, err
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		n, _ := strconv.ParseFloat(value, 64) // comments are no numbers, and not asked for
+		switch name {
+		case "go_goroutines":
+			u.goroutines = int(n)
+		case "process_open_fds":
+			u.files = int(n)
+		case "process_resident_memory_bytes":
+			u.rss = int(n) >> 20
+		case "nuncio_old_workers":
+			u.workers = int(n)
+		case "nuncio_servers_leaving":
+			u.leaving = int(n)
+		}
+	}
+	return u, nil
+}
+
+// longLoad is load for longer than one of testkit's runs.
+type longLoad struct {
+	url    string
+	load   *testkit.Load
+	began  time.Time
+	total  testkit.LoadResult
+	locked sync.Mutex
+}
+
+func (l *longLoad) start() { l.load, l.began = testkit.StartLoad(l.url), time.Now() }
+
+func (l *longLoad) stop() {
+	l.locked.Lock()
+	defer l.locked.Unlock()
+	if l.load == nil {
+		return
+	}
+	r := l.load.Stop()
+	l.load = nil
+	l.total.Done += r.Done
+	l.total.Failed += r.Failed
+	if l.total.First == nil {
+		l.total.First = r.First
+	}
+}
+
+// renew is to be called more often than every two minutes.
+func (l *longLoad) renew() {
+	if time.Since(l.began) > 30*time.Second {
+		l.stop()
+		l.start()
+	}
+}
+
+func (w *world) compact() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	resp, err := w.client.Get(ctx, "/")
+	if err == nil {
+		_, err = w.client.Compact(ctx, resp.Header.Revision)
+	}
+	// An empty history cannot be compacted twice.
+	if err != nil && !strings.Contains(err.Error(), "compacted") {
+		w.t.Fatalf("compact: %v", err)
+	}
+}
+
+func (w *world) send(sig syscall.Signal) {
+	w.t.Helper()
+	if err := w.process.Process.Signal(sig); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// files limits how many files nuncio may have open.
+func (w *world) files(limit string) {
+	w.t.Helper()
+	if out, err := exec.Command("prlimit", "--pid", strconv.Itoa(w.process.Process.Pid), "--nofile="+limit).CombinedOutput(); err != nil {
+		w.t.Fatalf("limit the open files: %v: %s", err, out)
+	}
+}
+
+// killHAProxy kills the master that nuncio started.
+func (w *world) killHAProxy() {
+	w.t.Helper()
+	testkit.Eventually(w.t, 20*time.Second, func() error {
+		paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", w.process.Process.Pid))
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			text, _ := os.ReadFile(path) // the thread may have ended
+			for field := range strings.FieldsSeq(string(text)) {
+				pid, err := strconv.Atoi(field)
+				command, _ := os.ReadFile("/proc/" + field + "/cmdline") // it may have ended
+				if err == nil && bytes.Contains(command, []byte("master.sock")) {
+					return syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+		}
+		return errors.New("nuncio has no haproxy")
+	})
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"nuncio/catalog"
+	"nuncio/etcd"
+	"nuncio/render"
+	"nuncio/templates"
+	"nuncio/watch"
+)
+
+// readTemplates parses the operator's templates, or the shipped ones.
+func (f *templateFlags) readTemplates() (*render.Templates, error) {
+	tree, err := f.tree()
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := render.New(tree, f.options())
+	if err != nil {
+		return nil, refused(err)
+	}
+	return parsed, nil
+}
+
+// tree is the text of the templates by path.
+func (f *templateFlags) tree() (map[string]string, error) {
+	if f.Templates == "" {
+		return templates.Shipped(), nil
+	}
+	tree, err := watch.ReadDir(f.Templates)
+	if err != nil {
+		return nil, cannotStart("read templates: %w", err)
+	}
+	return tree, nil
+}
+
+func (f *templateFlags) options() render.Options {
+	return render.Options{Getenv: getenv, Settings: f.Set}
+}
+
+// snapshot asks etcd once for everything below the prefixes.
+func (f *etcdFlags) snapshot(ctx context.Context, s *streams) (*catalog.Snapshot, error) {
+	config := f.config()
+	if err := config.Validate(); err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	client, err := etcd.Dial(config, nil)
+	if err != nil {
+		return nil, cannotStart("%w", err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, oneShot)
+	defer cancel()
+	snap, err := watch.List(ctx, client, f.Prefix, f.Keys)
+	if err != nil {
+		return nil, cannotStart("ask etcd at %s: %w", strings.Join(config.Endpoints, ", "), err)
+	}
+	reportQuarantined(s.err, snap)
+	return snap, nil
+}
+
+// readRecords makes a snapshot from a JSON or YAML file: a map from key to record, as etcd would hold them. A key
+// that does not begin with "/" is taken to be below the prefix.
+func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
+	var text []byte
+	var err error
+	if file == "-" {
+		file = "standard input"
+		text, err = io.ReadAll(os.Stdin)
+	} else {
+		text, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, cannotStart("read records: %w", err)
+	}
+	asJSON, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return nil, refused(fmt.Errorf("records %s: %w", file, err))
+	}
+	var records map[string]json.RawMessage
+	if err := json.Unmarshal(asJSON, &records); err != nil {
+		return nil, refused(fmt.Errorf("records %s: want a map from key to record, such as {\"web/a\": {\"host\": \"192.0.2.7\", \"port\": 80}}: %w", file, err))
+	}
+	prefix = catalog.NormalizePrefix(prefix)
+	builder := catalog.NewBuilder(prefix)
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		value := []byte(records[key])
+		// A record in etcd may be a bare host:port; in JSON and YAML that is a string.
+		var bare string
+		if json.Unmarshal(value, &bare) == nil {
+			value = []byte(bare)
+		}
+		if !strings.HasPrefix(key, "/") {
+			key = prefix + key
+		}
+		builder.Put(key, value)
+	}
+	snap := builder.Snapshot(0)
+	reportQuarantined(s.err, snap)
+	return snap, nil
+}
+
+// reportQuarantined says on standard error which records were left out: the output itself stays clean.
+func reportQuarantined(w io.Writer, snap *catalog.Snapshot) {
+	for _, q := range snap.Quarantined {
+		fmt.Fprintf(w, "nuncio: record %s is left out: %s\n", q.Key, q.Reason)
+	}
+}

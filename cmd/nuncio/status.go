@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"nuncio/control"
+	"nuncio/status"
+)
+
+// runningFlags say which nuncio is asked.
+type runningFlags struct {
+	StateDir string `default:"/var/lib/nuncio" placeholder:"DIR" help:"State directory of the nuncio that runs here."`
+}
+
+func (f *runningFlags) client() *control.Client { return control.NewClient(socketPath(f.StateDir)) }
+
+// notRunning turns an error of the control socket into one with an exit code and a hint.
+func notRunning(err error) error {
+	if _, no := errors.AsType[*control.RefusedError](err); no {
+		return refused(err)
+	}
+	if errors.Is(err, control.ErrUnreachable) {
+		return cannotStart("%w; is nuncio running, and is that its --state-dir (or NUNCIO_STATE_DIR)?", err)
+	}
+	return cannotStart("%w", err)
+}
+
+type statusCmd struct {
+	runningFlags
+	Instance string        `arg:"" optional:"" help:"Show only the instances whose name, address, tag, meta, state or health has this, and why they get no traffic."`
+	JSON     bool          `name:"json" help:"Print JSON, as /v1/status has it."`
+	Watch    bool          `help:"Show it again whenever it has changed, until Ctrl-C."`
+	Interval time.Duration `default:"1s" help:"With --watch: how often to look."`
+}
+
+// errNotRunning is how status says by its exit code that something needs attention; the reason has been printed.
+var errNotRunning = errors.New("not running as wanted")
+
+// Run asks the running nuncio and prints one screen.
+func (c *statusCmd) Run(ctx context.Context, s *streams) error {
+	for shown := ""; ; {
+		text, state, err := c.look(ctx, s)
+		if err != nil && !c.Watch {
+			return err
+		}
+		if err != nil {
+			text = "nuncio: " + err.Error() + "\n"
+		}
+		if !c.Watch {
+			_, err := io.WriteString(s.out, text)
+			if err == nil && state != "running" && state != "applying" {
+				err = refused(errNotRunning)
+			}
+			return err
+		}
+		if text != shown {
+			shown = text
+			c.again(s, text)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(c.Interval):
+		}
+	}
+}
+
+// again replaces the screen of a terminal, and adds to anything else.
+func (c *statusCmd) again(s *streams, text string) {
+	if terminal(s.out) {
+		fmt.Fprint(s.out, "\x1b[H\x1b[2J")
+	} else if !c.JSON {
+		fmt.Fprintln(s.out, time.Now().Format(time.RFC3339))
+	}
+	fmt.Fprint(s.out, text)
+}
+
+func (c *statusCmd) look(ctx context.Context, s *streams) (text, state string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, oneShot)
+	defer cancel()
+	var o status.Overview
+	if err := c.client().Get(ctx, "/v1/status", &o); err != nil {
+		return "", "", notRunning(err)
+	}
+	limit := 10000
+	if c.Instance == "" {
+		limit = 0
+	}
+	var page status.Page
+	query := url.Values{"q": {c.Instance}, "limit": {fmt.Sprint(limit)}}
+	if err := c.client().Get(ctx, "/v1/services?"+query.Encode(), &page); err != nil {
+		return "", "", notRunning(err)
+	}
+	var b strings.Builder
+	switch {
+	case c.JSON && c.Instance != "":
+		err = encode(&b, page)
+	case c.JSON:
+		err = encode(&b, o)
+	case c.Instance != "":
+		printInstances(&b, s.paint(), &o, &page)
+	default:
+		printStatus(&b, s.paint(), &o)
+	}
+	return b.String(), o.State, err
+}
+
+func encode(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// printStatus is one screen of 80 columns.
+func printStatus(w io.Writer, p paint, o *status.Overview) {
+	row := func(label, format string, args ...any) {
+		fmt.Fprintf(w, "%s %s\n", p.faint(fmt.Sprintf("%-10s", label)), visible(fmt.Sprintf(format, args...)))
+	}
+	word := p.bad
+	switch o.State {
+	case "running":
+		word = p.good
+	case "applying", "waiting", "starting", "pinned", "holding":
+		word = p.warn
+	}
+	ready := "ready"
+	if !o.Ready {
+		ready = "not ready"
+	}
+	step := "HAProxy runs what etcd says"
+	if !o.InStep {
+		step = "HAProxy does not run what etcd says"
+	}
+	fmt.Fprintf(w, "%s %s, %s: %s\n", p.faint(fmt.Sprintf("%-10s", "state")), p.bold(word(o.State)), ready, step)
+	if o.Applied.Generation > 0 {
+		row("applied", "generation %d from revision %d, confirmed %s", o.Applied.Generation, o.Applied.Revision, status.Ago(o.Applied.Time))
+	} else {
+		row("applied", "nothing yet")
+	}
+	if o.Desired.Digest != "" && o.Desired.Digest != o.Applied.Digest {
+		row("wanted", "files from revision %d", o.Desired.Revision)
+	}
+	sync := "no answer yet"
+	if o.Store.Synced {
+		sync = fmt.Sprintf("revision %d, in sync %s", o.Store.Revision, status.Ago(o.Store.LastSync))
+	}
+	row("etcd", "%s (%s)", sync, strings.Join(o.Store.Endpoints, ", "))
+	row("templates", "%s", o.Templates.Source)
+	haproxy := "not running"
+	if o.HAProxy.MasterPid > 0 {
+		haproxy = fmt.Sprintf("%s, worker %d, %s", o.HAProxy.Version, o.HAProxy.WorkerPid, plural(o.HAProxy.OldWorkers, "old worker", "old workers"))
+	}
+	if o.HAProxy.Restarts > 0 {
+		haproxy += ", " + plural(o.HAProxy.Restarts, "restart", "restarts")
+	}
+	row("haproxy", "%s", haproxy)
+	row("services", "%s, %s", plural(o.Services, "service", "services"), plural(o.Instances, "instance", "instances"))
+	printTrouble(w, p, o)
+	if n := len(o.Applies); n > 0 {
+		fmt.Fprintf(w, "\n%s\n", p.bold("Last applies"))
+		for i := n - 1; i >= max(0, n-5); i-- {
+			printApply(w, p, o.Applies[i])
+		}
+	}
+}
+
+// printTrouble lists what needs attention; nothing when all is well.
+func printTrouble(w io.Writer, p paint, o *status.Overview) {
+	if len(o.Reasons) > 0 {
+		fmt.Fprintf(w, "\n%s\n", p.bold("Needs attention"))
+		for _, r := range o.Reasons {
+			fmt.Fprintln(w, indent(p.warn(visible(r)), "  "))
+		}
+	}
+	const most = 8 // of one kind: this is one screen; --json has them all
+	if n := len(o.Quarantined); n > 0 {
+		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "record is left out", "records are left out")+" until put right"))
+		for _, q := range o.Quarantined[:min(n, most)] {
+			fmt.Fprintf(w, "  %s\n    %s\n", visible(q.Key), p.warn(visible(q.Reason)))
+		}
+		more(w, n, most)
+	}
+	if n := len(o.Templates.Refused); n > 0 {
+		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "line is left out", "lines are left out")+" of the configuration"))
+		for _, r := range o.Templates.Refused[:min(n, most)] {
+			fmt.Fprintf(w, "  %s %s\n    %s\n", r.Template, visible(r.Value), p.warn(visible(r.Reason)))
+		}
+		more(w, n, most)
+	}
+	for i, c := range o.Conflicts[:min(len(o.Conflicts), most)] {
+		if i == 0 {
+			fmt.Fprintf(w, "\n%s\n", p.bold("Instances disagree"))
+		}
+		fmt.Fprintf(w, "  %s %s: %s says %q and is followed, %s says %q\n", c.Service, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
+	}
+}
+
+func more(w io.Writer, n, most int) {
+	if n > most {
+		fmt.Fprintf(w, "  and %d more (--json)\n", n-most)
+	}
+}
+
+func printApply(w io.Writer, p paint, a status.Apply) {
+	result := p.good(fmt.Sprintf("%-9s", a.Result))
+	if a.Bad() {
+		result = p.bad(fmt.Sprintf("%-9s", a.Result))
+	} else if a.Result == "unchanged" {
+		result = p.faint(fmt.Sprintf("%-9s", a.Result))
+	}
+	generation := "-"
+	if a.Generation > 0 {
+		generation = fmt.Sprint(a.Generation)
+	}
+	fmt.Fprintf(w, "  %s  %s gen %-5s rev %-7d %7s  %s\n", a.Time.Local().Format("15:04:05"), result, generation, a.Revision, brief(a.Seconds), p.faint(fit(a.Reason, 31)))
+}
+
+// printInstances answers why an instance gets traffic or does not.
+func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page) {
+	quarantined := 0
+	for _, q := range o.Quarantined {
+		if strings.Contains(q.Key, page.Query) {
+			quarantined++
+			fmt.Fprintf(w, "%s %s\n  no traffic: its record is left out: %s\n", p.bad("left out"), visible(q.Key), visible(q.Reason))
+		}
+	}
+	for _, svc := range page.Services {
+		for _, i := range svc.Instances {
+			word := p.good
+			if i.Why != "" {
+				word = p.bad
+			}
+			fmt.Fprintf(w, "%s %s/%s %s weight %d %s\n", word(fmt.Sprintf("%-9s", i.Health)), svc.Name, i.Name, i.Address, i.Weight, i.State)
+			if i.Why != "" {
+				fmt.Fprintf(w, "  no traffic: %s\n", visible(i.Why))
+			}
+			for _, s := range i.Servers {
+				fmt.Fprintf(w, "  server %s/%s: %s for %d s, %s now, %d so far\n", s.Backend, s.Name, s.Status, s.Seconds, plural(s.Sessions, "session", "sessions"), s.Total)
+			}
+			fmt.Fprintf(w, "  from %s%s\n", i.Key, from(i.Node))
+		}
+	}
+	if page.Found+quarantined == 0 {
+		fmt.Fprintf(w, "No instance below %s has %q.\n", o.Store.Prefix, page.Query)
+	}
+	if page.HealthError != "" {
+		fmt.Fprintf(w, "Health is not known: %s\n", visible(page.HealthError))
+	}
+}
+
+func from(node string) string {
+	if node == "" {
+		return ""
+	}
+	return ", written by node " + visible(node)
+}

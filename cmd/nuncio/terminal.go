@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal reports whether w is one.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// paint colours words, on a terminal only and not where NO_COLOR is set (https://no-color.org).
+type paint bool
+
+func (s *streams) paint() paint {
+	for _, pair := range s.environ {
+		name, value, _ := strings.Cut(pair, "=")
+		if name == "NO_COLOR" && value != "" || name == "TERM" && value == "dumb" {
+			return false
+		}
+	}
+	return paint(terminal(s.out))
+}
+
+func (p paint) in(code, text string) string {
+	if !p || text == "" {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func (p paint) good(text string) string  { return p.in("32", text) }
+func (p paint) warn(text string) string  { return p.in("33", text) }
+func (p paint) bad(text string) string   { return p.in("31", text) }
+func (p paint) faint(text string) string { return p.in("2", text) }
+func (p paint) bold(text string) string  { return p.in("1", text) }
+
+// visible makes text from elsewhere safe for a terminal: what would move the cursor or colour things is spelt out.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
+			return '\ufffd'
+		}
+		return r
+	}, text)
+}
+
+// patience tells the operator, after a second and on a terminal only, what is being waited for. The function that it
+// returns ends that, and waits until the line is gone.
+func patience(s *streams, what string) (over func()) {
+	if !terminal(s.err) {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		began, tick := time.Now(), time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				if time.Since(began) > time.Second {
+					fmt.Fprint(s.err, "\r\x1b[K")
+				}
+				return
+			case <-tick.C:
+				fmt.Fprintf(s.err, "\r\x1b[K%s… %d s", what, int(time.Since(began).Seconds()))
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// indent puts every line of a text below a label.
+func indent(text, with string) string {
+	return with + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+with)
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// brief is a duration for people.
+func brief(seconds float64) string {
+	switch {
+	case seconds < 0.001:
+		return "<1 ms"
+	case seconds < 1:
+		return fmt.Sprintf("%.0f ms", seconds*1000)
+	default:
+		return fmt.Sprintf("%.1f s", seconds)
+	}
+}
+
+// fit cuts a line that is too wide for a terminal of 80 columns.
+func fit(text string, width int) string {
+	line, rest, more := strings.Cut(visible(text), "\n")
+	runes := []rune(line)
+	if len(runes) > width {
+		return string(runes[:width-1]) + "…"
+	}
+	if more && strings.TrimSpace(rest) != "" && len(runes) < width {
+		return line + "…"
+	}
+	return line
+}

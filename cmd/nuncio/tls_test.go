@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nuncio/etcd"
+	"nuncio/testkit"
+)
+
+// TestCertificatesAreRenewedWithoutARestart has an etcd that wants client certificates. nuncio's expires, which is said with
+// its reason, and is renewed on disk, which is all that has to be done.
+func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
+	pki := testkit.NewPKI(t)
+	server := testkit.StartSecureEtcd(t, pki)
+	ownCert, ownKey := pki.Issue("writer")
+	writer, err := etcd.Dial(etcd.Config{Endpoints: []string{server.Endpoint}, CAFile: pki.CA, CertFile: ownCert, KeyFile: ownKey}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { writer.Close() })
+	all := testkit.HAProxies(t)
+	w := newWorld(t, all[len(all)-1])
+	w.client = writer
+	cert, key := pki.Issue("nuncio")
+	w.args = slices.DeleteFunc(w.args, func(a string) bool { return strings.HasPrefix(a, "--etcd-endpoints=") })
+	w.args = append(w.args, "--etcd-endpoints="+server.Endpoint, "--etcd-ca="+pki.CA, "--etcd-cert="+cert, "--etcd-key="+key)
+	serves := func(n int) {
+		t.Helper()
+		testkit.Eventually(t, 60*time.Second, func() error {
+			got, err := w.get()
+			if want := fmt.Sprintf("web%d", n); err == nil && got != want {
+				err = fmt.Errorf("%q answers, want %q", got, want)
+			}
+			return err
+		})
+	}
+	w.put("web/a", w.webs[0].Addr)
+	w.start()
+	serves(0)
+
+	pki.Expired("nuncio")
+	server.Stop()
+	server.Start()
+	testkit.Eventually(t, 60*time.Second, func() error {
+		body, err := readyz(w)
+		if err == nil && (!strings.Contains(body, "expired") || !strings.Contains(body, "--etcd-cert")) {
+			err = fmt.Errorf("/readyz says %q, want the reason and the setting", body)
+		}
+		return err
+	})
+	w.put("web/a", w.webs[1].Addr)
+	serves(0)
+	pki.Issue("nuncio")
+	serves(1)
+}
+
+func readyz(w *world) (string, error) {
+	resp, err := http.Get("http://" + w.admin + "/readyz")
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	buf := make([]byte, 8<<10)
+	n, _ := resp.Body.Read(buf) // a short answer comes at once
+	return string(buf[:n]), nil
+}
