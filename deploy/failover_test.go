@@ -1,0 +1,265 @@
+package deploy_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nuncio/testkit"
+)
+
+// site is the walk-through: an etcd cluster, two machines and an HAProxy.
+type site struct {
+	*lab
+	etcd      []*box
+	registrar map[string]*box // by machine
+	apache    map[string]*box
+	haproxy   *box
+	url       string
+	images    map[string]string
+	certs     string
+	hosts     []string // flags that tell a container outside of etcd's network where its members are
+}
+
+// patience is for a machine that has other things to do.
+const patience = 60 * time.Second
+
+// TestFailover is the walk-through of docs/deploy.md with its failures, on real containers. A "machine" is a
+// network with a registrar of its own, which knows its containers by the labels' prefix; ports are published
+// on the machine's address only, and chosen by Docker.
+func TestFailover(t *testing.T) {
+	s := &site{lab: newLab(t), registrar: map[string]*box{}, apache: map[string]*box{}}
+	s.images = images(t)
+	s.startEtcd()
+	s.startMachines()
+	s.startHAProxy()
+
+	s.apache["one"] = s.startApache("one", "core-1")
+	s.pageBy("one")
+	out, err := exec.Command(tool(t, "curl", "curl"), "-s", s.url).Output()
+	if err != nil || !strings.Contains(string(out), "Running from Docker on CoreOS") {
+		t.Fatalf("curl %s: %v\n%s", s.url, err, out)
+	}
+
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T, *site)
+	}{
+		{"the machine is cut off and Apache comes back elsewhere", cutOff},
+		{"a drained instance stops and no request fails", drainedStop},
+		{"an instance stops without a drain", plainStop},
+		{"an instance is killed", hardKill},
+		{"etcd loses one member, then its quorum, then has it again", loseEtcd},
+		{"docker stop of HAProxy cuts no request", stopHAProxy},
+		{"HAProxy is killed and comes back with etcd down", killHAProxy},
+	} {
+		s.t = t
+		if !t.Run(step.name, func(t *testing.T) { s.t = t; step.run(t, s) }) {
+			break // each step begins where the one before it ended
+		}
+	}
+}
+
+// startEtcd starts three members with TLS and the shipped roles, on a network without a way out.
+func (s *site) startEtcd() {
+	s.t.Helper()
+	tool(s.t, "openssl", "openssl")
+	// The members keep their addresses when they are restarted, which takes a subnet that somebody chose.
+	s.network("etcd", "--internal", "--subnet", s.freeSubnet())
+	subnet := s.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", s.id+"-etcd")
+	s.certs = s.whole.TempDir()
+	certs(s.t, s.certs, "authority")
+	names := []string{"e1", "e2", "e3"}
+	var cluster []string
+	for _, name := range names {
+		certs(s.t, s.certs, "member", name, name)
+		cluster = append(cluster, name+"=https://"+name+":2380")
+	}
+	for _, name := range []string{"root", "nuncio", "registrar"} {
+		certs(s.t, s.certs, "client", name)
+	}
+	// The containers' user is not the one of this test.
+	keys, err := filepath.Glob(s.certs + "/*.key")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, key := range keys {
+		if err := os.Chmod(key, 0o644); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for i, name := range names {
+		address := netip.MustParsePrefix(subnet).Addr().Next()
+		for range 10 + i {
+			address = address.Next()
+		}
+		s.hosts = append(s.hosts, "--add-host", name+":"+address.String())
+		member := s.create(name, s.images["etcd"], []string{"etcd"}, []string{"--ip", address.String(), "-v", s.certs + ":/certs:ro"}, []string{
+			"--name=" + name, "--initial-cluster=" + strings.Join(cluster, ","), "--log-level=warn",
+			"--listen-peer-urls=https://0.0.0.0:2380", "--initial-advertise-peer-urls=https://" + name + ":2380",
+			"--listen-client-urls=https://0.0.0.0:2379", "--advertise-client-urls=https://" + name + ":2379",
+			"--trusted-ca-file=/certs/ca.pem", "--cert-file=/certs/" + name + ".pem", "--key-file=/certs/" + name + ".key", "--client-cert-auth",
+			"--peer-trusted-ca-file=/certs/ca.pem", "--peer-cert-file=/certs/" + name + ".pem", "--peer-key-file=/certs/" + name + ".key", "--peer-client-cert-auth",
+		})
+		s.etcd = append(s.etcd, member)
+	}
+	for _, member := range s.etcd {
+		member.start()
+	}
+	s.eventually(func() error { return s.etcdctl("endpoint", "health") })
+	s.grantRoles()
+}
+
+var asRoot = []string{
+	"ETCDCTL_ENDPOINTS=https://e1:2379,https://e2:2379,https://e3:2379",
+	"ETCDCTL_CACERT=/certs/ca.pem", "ETCDCTL_CERT=/certs/root.pem", "ETCDCTL_KEY=/certs/root.key",
+}
+
+// etcdctl runs in the first member that runs.
+func (s *site) etcdctl(args ...string) error {
+	for _, member := range s.etcd {
+		if member.inspect("{{.State.Running}}") != "true" {
+			continue
+		}
+		command := []string{"exec"}
+		for _, variable := range asRoot {
+			command = append(command, "-e", variable)
+		}
+		_, err := s.try(append(append(command, member.name, "etcdctl"), args...)...)
+		return err
+	}
+	return errors.New("no member of etcd runs")
+}
+
+// grantRoles runs the shipped script; its etcdctl is the one in the first member.
+func (s *site) grantRoles() {
+	s.t.Helper()
+	bin := s.t.TempDir()
+	var flags strings.Builder
+	for _, variable := range asRoot {
+		fmt.Fprintf(&flags, "-e %s ", variable)
+	}
+	script := fmt.Sprintf("#!/bin/sh\nexec docker exec %s %s etcdctl \"$@\"\n", flags.String(), s.etcd[0].name)
+	if err := os.WriteFile(bin+"/etcdctl", []byte(script), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := exec.Command("etcd/roles")
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("roles: %v\n%s", err, out)
+	}
+}
+
+// asUser are the settings of a program that uses etcd by the certificate of name.
+func (s *site) asUser(name string) []string {
+	return []string{
+		"-v", s.certs + ":/certs:ro", "-e", "NUNCIO_ETCD_ENDPOINTS=https://e1:2379,https://e2:2379,https://e3:2379",
+		"-e", "NUNCIO_ETCD_CA=/certs/ca.pem", "-e", "NUNCIO_ETCD_CERT=/certs/" + name + ".pem", "-e", "NUNCIO_ETCD_KEY=/certs/" + name + ".key",
+	}
+}
+
+func (s *site) startMachines() {
+	s.t.Helper()
+	for _, machine := range []string{"core-1", "core-2"} {
+		address := s.network(machine)
+		s.registrar[machine] = s.create("register-"+machine, s.images["registrar"], []string{machine, "etcd"}, append(s.asUser("registrar"),
+			"--user", "65532:65532", "--group-add", socketGroup(s.t), "-v", "/var/run/docker.sock:/var/run/docker.sock",
+			"-e", "NUNCIO_REGISTRAR_NODE="+machine, "-e", "NUNCIO_REGISTRAR_ADVERTISE_IP="+address,
+			"-e", "NUNCIO_REGISTRAR_TTL=5s", "-e", "NUNCIO_REGISTRAR_LABEL_PREFIX="+s.id+"."+machine), nil)
+		s.registrar[machine].start()
+	}
+}
+
+// startHAProxy gives it the host's network: the kernel then leads its connections to a published port straight to
+// the container, as it does those that come from another machine. From a container's network they would go through
+// docker-proxy, which accepts them although nothing listens behind it.
+func (s *site) startHAProxy() {
+	s.t.Helper()
+	address := s.network("front")
+	s.url = "http://" + address + ":" + freePort(s.t) + "/"
+	flags := append(s.asUser("nuncio"), "--user", "65532:65532", "--network", "host", "-e", "NUNCIO_ADMIN_LISTEN="+address+":"+freePort(s.t))
+	s.haproxy = s.create("haproxy", s.images["haproxy"], nil, append(flags, s.hosts...),
+		[]string{"--set=http.bind=" + strings.Trim(s.url, "htp:/"), "--set=metrics.bind=off"})
+	s.haproxy.start()
+}
+
+// startApache starts one on a machine, on a port that Docker chooses, and leaves the rest to the registrar.
+func (s *site) startApache(name, machine string) *box {
+	s.t.Helper()
+	address := s.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", s.id+"-"+machine)
+	b := s.create(name, s.images["apache"], []string{machine}, []string{
+		"--hostname", name, "--user", "65532:65532", "-p", address + "::80", "--label", s.id + "." + machine + ".service=apache-A",
+	}, nil)
+	b.start()
+	return b
+}
+
+func (s *site) eventually(check func() error) time.Duration {
+	s.t.Helper()
+	start := time.Now()
+	testkit.Eventually(s.t, patience, check)
+	return time.Since(start)
+}
+
+// once asks for the page and returns who served it.
+func (s *site) once() (by string, err error) {
+	transport := &http.Transport{DisableKeepAlives: true}
+	return ask(&http.Client{Transport: transport, Timeout: 5 * time.Second}, s.url, false)
+}
+
+// pageBy waits until the page comes from name.
+func (s *site) pageBy(name string) time.Duration {
+	s.t.Helper()
+	return s.eventually(func() error {
+		by, err := s.once()
+		if err == nil && by != name {
+			err = fmt.Errorf("served by %s, want %s", by, name)
+		}
+		return err
+	})
+}
+
+// serving waits until exactly these instances stand in HAProxy's configuration.
+func (s *site) serving(names ...string) time.Duration {
+	s.t.Helper()
+	return s.eventually(func() error {
+		have, err := s.servers()
+		if err == nil && !slices.Equal(have, names) {
+			err = fmt.Errorf("HAProxy has the servers %v, want %v", have, names)
+		}
+		return err
+	})
+}
+
+// servers reads the current generation out of the container, which has no shell to read it with.
+func (s *site) servers() (names []string, err error) {
+	dir, err := os.MkdirTemp("", "generation")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	current, err := s.try("cp", s.haproxy.name+":/var/lib/nuncio/.", dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w %s", err, current)
+	}
+	text, err := os.ReadFile(dir + "/current/haproxy.cfg")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if words := strings.Fields(line); len(words) > 2 && words[0] == "server" {
+			_, name, _ := strings.Cut(words[1], s.id+"-")
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
