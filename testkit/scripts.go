@@ -1,0 +1,262 @@
+package testkit
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// RunScripts runs every txtar script of dir against one HAProxy, each with an etcd, web servers and addresses of its
+// own. The programs under test are the commands that the caller registered with testscript.Main.
+//
+// Variables: $ETCD, $HAPROXY, $STATE (a state directory), $HTTP, $ADMIN, $STATS, $ADDR1 to $ADDR4 (free addresses, all of
+// $HOST), and the port of each of these, such as $PORT_ADDR1.
+// Commands beside testscript's own:
+//
+//	etcd start|stop|kill|pause|resume|wipe|compact
+//	put [-lease NAME] KEY VALUE, del KEY, burst [-lease NAME] N SERVICE ADDR
+//	lease NAME, lease -revoke NAME    the records put with it end together
+//	wire NAME TARGET       a TCP connection to TARGET that can be spoilt; its address becomes $NAME
+//	wire -slow NAME DELAY, wire -freeze|-cut|-join NAME
+//	signal-haproxy SIGNAL master|worker NAME    as kill-haproxy, with another signal
+//	files N NAME           limits the open files of a daemon that runs
+//	mount DIR OPTIONS      a tmpfs with these options
+//	web NAME [ADDR]        a web server that answers NAME; its address becomes $NAME, and as members of a record $NAME_json.
+//	                       "web -stop NAME" stops it
+//	daemon NAME PROGRAM…   starts a program in the background; its output goes to NAME.log
+//	signal SIGNAL NAME, expect-exit NAME CODE
+//	exits CODE PROGRAM…    like exec, and wants this exit code
+//	load NAME URL, load -stop NAME [MAX-FAILED]
+//	kill-haproxy master|worker NAME    SIGKILL for the HAProxy of the daemon NAME; inner-master and inner-worker
+//	                       where NAME is unshare and its child is nuncio
+//	orphans N NAME         leaves N ended processes to PID 1 of the namespace below the daemon NAME
+//	zombies N NAME         that PID 1 has N children that it has not waited for
+//	get URL TEXT, code URL NUMBER, metric LINE, log NAME TEXT, nolog NAME TEXT
+//	active NAME N          the web server NAME has N requests under way
+//	few-reloads N          HAProxy was reloaded at most N times
+//	few-applies DURATION   there were few applies: one for each DURATION that bursts took, two for each burst, and the first
+//	server BACKEND/NAME ADDR WEIGHT ready|maint|left, servers BACKEND N ADDR    what HAProxy shows of its servers
+//	eventually DURATION COMMAND…   repeats one of the line above until it holds
+//
+// A function only, if there is one, chooses scripts by their place in the directory.
+func RunScripts(t *testing.T, dir string, haproxy HAProxy, only ...func(nth int) bool) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("scripts of %s: %d found, %v", dir, len(files), err)
+	}
+	for _, wanted := range only {
+		nth := -1
+		files = slices.DeleteFunc(files, func(string) bool { nth++; return !wanted(nth) })
+	}
+	// Unix sockets must have short paths, and the default work directory holds the name of the test.
+	root, err := os.MkdirTemp("", "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	testscript.Run(t, testscript.Params{
+		Files:         files,
+		WorkdirRoot:   root,
+		UpdateScripts: false,
+		Setup:         func(env *testscript.Env) error { return setUp(t, env, haproxy) },
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"etcd": command(cmdEtcd), "put": command(cmdPut), "del": command(cmdDel), "burst": command(cmdBurst),
+			"web": command(cmdWeb), "daemon": command(cmdDaemon), "signal": command(cmdSignal), "expect-exit": command(cmdExpectExit),
+			"load": command(cmdLoad), "eventually": command(cmdEventually),
+			"get": check("get"), "code": check("code"), "metric": check("metric"), "log": check("log"), "nolog": check("nolog"), "active": check("active"), "few-reloads": check("few-reloads"), "few-applies": check("few-applies"),
+			"server": check("server"), "servers": check("servers"),
+			"lease": command(cmdLease), "wire": command(cmdWire), "signal-haproxy": command(cmdSignalHAProxy), "files": command(cmdFiles), "mount": command(cmdMount),
+			"kill-haproxy": command(cmdKillHAProxy), "orphans": command(cmdOrphans), "exits": command(cmdExits), "zombies": check("zombies"),
+		},
+	})
+}
+
+// stage is what belongs to one run of one script.
+type stage struct {
+	test    testing.TB // the test around the script, for what a script cannot do itself
+	etcd    *Etcd
+	client  *clientv3.Client
+	webs    map[string]*Web
+	daemons map[string]*Daemon
+	loads   map[string]*Load
+	wires   map[string]*Wire
+	leases  map[string]clientv3.LeaseID
+
+	bursts   int
+	bursting time.Duration // how long they took
+}
+
+type stageKey struct{}
+
+// scriptTB lets helpers that want a testing.TB fail the script instead of the test around it.
+type scriptTB struct {
+	testing.TB
+
+	fail    func(format string, args ...any)
+	cleanup func(func())
+	dir     string
+}
+
+func (s scriptTB) Helper()                           {}
+func (s scriptTB) Fatal(args ...any)                 { s.fail("%s", fmt.Sprint(args...)) }
+func (s scriptTB) Fatalf(format string, args ...any) { s.fail(format, args...) }
+func (s scriptTB) Cleanup(f func())                  { s.cleanup(f) }
+func (s scriptTB) TempDir() string                   { return s.dir }
+
+func setUp(t *testing.T, env *testscript.Env, haproxy HAProxy) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("set up the script: %v", r)
+		}
+	}()
+	st := &stage{test: t, webs: map[string]*Web{}, daemons: map[string]*Daemon{}, loads: map[string]*Load{}, wires: map[string]*Wire{}, leases: map[string]clientv3.LeaseID{}}
+	env.Values[stageKey{}] = st
+	tb := scriptTB{TB: t, fail: func(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }, cleanup: env.Defer, dir: filepath.Join(env.WorkDir, ".etcd")}
+	// Deferred functions run last in, first out: daemons end before the store they watch.
+	st.etcd = StartEtcd(tb)
+	st.client = st.etcd.Client()
+	env.Defer(func() {
+		for _, l := range st.loads {
+			l.Stop()
+		}
+		for _, d := range st.daemons {
+			d.Kill()
+		}
+		for _, w := range st.webs {
+			w.Stop()
+		}
+	})
+	env.Setenv("ETCD", st.etcd.Endpoint)
+	env.Setenv("HAPROXY", haproxy.Path)
+	env.Setenv("STATE", filepath.Join(env.WorkDir, "state"))
+	for _, name := range []string{"HTTP", "ADMIN", "STATS", "ADDR1", "ADDR2", "ADDR3", "ADDR4"} {
+		addr := FreeAddr(tb)
+		env.Setenv(name, addr)
+		_, port, _ := net.SplitHostPort(addr) // it is an address
+		env.Setenv("PORT_"+name, port)
+	}
+	env.Setenv("HOST", Host())
+	return nil
+}
+
+// command adapts a function that returns an error; "! command" wants that error.
+func command(f func(ts *testscript.TestScript, st *stage, args []string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		err := f(ts, ts.Value(stageKey{}).(*stage), args)
+		switch {
+		case err != nil && !neg:
+			for name, d := range ts.Value(stageKey{}).(*stage).daemons {
+				ts.Logf("the end of %s.log:\n%s", name, d.tail())
+			}
+			ts.Fatalf("%v", err)
+		case err == nil && neg:
+			ts.Fatalf("succeeded, and should have failed")
+		}
+	}
+}
+
+func check(name string) func(*testscript.TestScript, bool, []string) {
+	return command(func(ts *testscript.TestScript, st *stage, args []string) error {
+		return runCheck(ts, st, append([]string{name}, args...))
+	})
+}
+
+func cmdEventually(ts *testscript.TestScript, st *stage, args []string) error {
+	limit, err := time.ParseDuration(args[0])
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(limit)
+	for {
+		err := runCheck(ts, st, args[1:])
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not within %v: %w", limit, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func cmdEtcd(ts *testscript.TestScript, st *stage, args []string) error {
+	tb := scriptTB{TB: st.test, fail: ts.Fatalf, cleanup: ts.Defer}
+	st.etcd.t = tb
+	actions := map[string]func(){
+		"start": st.etcd.Start, "stop": st.etcd.Stop, "kill": st.etcd.Kill, "pause": st.etcd.Pause, "resume": st.etcd.Resume, "wipe": st.etcd.Wipe,
+		"compact": func() {
+			ctx, cancel := requestContext()
+			defer cancel()
+			resp, err := st.client.Get(ctx, "/")
+			ts.Check(err)
+			_, err = st.client.Compact(ctx, resp.Header.Revision)
+			ts.Check(err)
+		},
+	}
+	action, known := actions[strings.Join(args, " ")]
+	if !known {
+		return fmt.Errorf("usage: etcd start|stop|kill|pause|resume|wipe|compact")
+	}
+	action()
+	return nil
+}
+
+func cmdPut(_ *testscript.TestScript, st *stage, args []string) error {
+	args, opts, err := leased(st, args)
+	if err != nil || len(args) != 2 {
+		return fmt.Errorf("usage: put [-lease NAME] KEY VALUE (%w)", err)
+	}
+	ctx, cancel := requestContext()
+	defer cancel()
+	_, err = st.client.Put(ctx, args[0], args[1], opts...)
+	return err
+}
+
+func cmdDel(_ *testscript.TestScript, st *stage, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("usage: del KEY")
+	}
+	ctx, cancel := requestContext()
+	defer cancel()
+	resp, err := st.client.Delete(ctx, args[0])
+	if err == nil && resp.Deleted == 0 {
+		err = fmt.Errorf("there is no key %s", args[0])
+	}
+	return err
+}
+
+// cmdBurst puts N records of one service as fast as one client can; the last one has the address given.
+func cmdBurst(_ *testscript.TestScript, st *stage, args []string) error {
+	var n int
+	args, opts, err := leased(st, args)
+	if err != nil || len(args) != 3 {
+		return fmt.Errorf("usage: burst [-lease NAME] N SERVICE ADDR (%w)", err)
+	}
+	if _, err := fmt.Sscan(args[0], &n); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	began := time.Now()
+	for i := range n {
+		if _, err := st.client.Put(ctx, fmt.Sprintf("/services/%s/i%04d", args[1], i), args[2], opts...); err != nil {
+			return err
+		}
+	}
+	st.bursts, st.bursting = st.bursts+1, st.bursting+time.Since(began)
+	return nil
+}
+
+func requestContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 10*time.Second)
+}

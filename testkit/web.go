@@ -1,0 +1,135 @@
+package testkit
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Web is a web server that answers every request with its name. "?wait=1s" delays the answer.
+type Web struct {
+	Addr   string
+	server *http.Server
+	active atomic.Int64
+}
+
+// StartWeb listens on addr, or on a free address when it is empty.
+func StartWeb(t testing.TB, name, addr string) *Web {
+	t.Helper()
+	if addr == "" {
+		addr = FreeAddr(t)
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatalf("web server %s: %v", name, err)
+	}
+	w := &Web{Addr: addr}
+	w.server = &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.active.Add(1)
+		defer w.active.Add(-1)
+		if wait, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
+			time.Sleep(wait)
+		}
+		_, _ = io.Copy(io.Discard, r.Body) // a client that breaks off gets no answer anyway
+		fmt.Fprintf(rw, "%s\n", name)
+	})}
+	go func() { _ = w.server.Serve(l) }() // ends with ErrServerClosed in Stop
+	t.Cleanup(w.Stop)
+	return w
+}
+
+// Stop closes the listener and every connection.
+func (w *Web) Stop() { w.server.Close() }
+
+// Active is the number of requests under way.
+func (w *Web) Active() int { return int(w.active.Load()) }
+
+// Load keeps asking one URL: new connections, kept connections and POSTs, a few at a time.
+type Load struct {
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	done   atomic.Int64
+	failed atomic.Int64
+	first  atomic.Pointer[error]
+}
+
+// LoadResult counts requests; a request has failed when no whole answer with status 200 came.
+type LoadResult struct {
+	Done, Failed int
+	First        error
+}
+
+// StartLoad starts four workers that each make about 100 requests a second until Stop, or for two minutes.
+func StartLoad(url string) *Load {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	l := &Load{cancel: cancel}
+	for i := range 4 {
+		l.wg.Go(func() {
+			// Each worker has its own kept connection; the transport does not retry a POST.
+			transport := &http.Transport{DisableKeepAlives: i%2 == 0}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
+			for ctx.Err() == nil {
+				l.one(ctx, client, url, i >= 2)
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	return l
+}
+
+func (l *Load) one(ctx context.Context, client *http.Client, url string, post bool) {
+	method, body := http.MethodGet, io.Reader(http.NoBody)
+	if post {
+		method, body = http.MethodPost, io.LimitReader(zeros{}, 1000)
+	}
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), method, url, body)
+	if err == nil {
+		err = do(client, req)
+	}
+	if err != nil {
+		l.failed.Add(1)
+		l.first.CompareAndSwap(nil, &err)
+		return
+	}
+	l.done.Add(1)
+}
+
+func do(client *http.Client, req *http.Request) error {
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s", req.Method, req.URL, resp.Status)
+	}
+	return nil
+}
+
+// Stop ends the load and waits for the requests under way.
+func (l *Load) Stop() LoadResult {
+	l.cancel()
+	l.wg.Wait()
+	r := LoadResult{Done: int(l.done.Load()), Failed: int(l.failed.Load())}
+	if err := l.first.Load(); err != nil {
+		r.First = *err
+	}
+	return r
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
