@@ -144,16 +144,11 @@ func (w *world) stop() {
 
 func (w *world) put(key, value string) {
 	w.t.Helper()
-	if err := w.tryPut(key, value, 30*time.Second); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if _, err := w.client.Put(ctx, "/services/"+key, value); err != nil {
 		w.t.Fatalf("put %s: %v", key, err)
 	}
-}
-
-func (w *world) tryPut(key, value string, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	_, err := w.client.Put(ctx, "/services/"+key, value)
-	return err
 }
 
 func (w *world) del(key string) {
