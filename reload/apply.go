@@ -76,7 +76,7 @@ func (m *Manager) apply(ctx context.Context) {
 		if refused := (*CheckError)(nil); errors.As(err, &refused) {
 			a.Result = Rejected
 		}
-		a.Taken = takenIn(err)
+		a.Taken, a.ReloadFailed = takenIn(err), errors.Is(err, errReload)
 	} else {
 		a.Result = map[Mode]Result{ModeNone: Unchanged, ModeStart: Started, ModeReload: Reloaded, ModeRuntime: Runtime}[way.mode]
 		if way.runtime != nil {

@@ -147,7 +147,7 @@ func TestTakenAddressCausesNoOutageAndIsRetried(t *testing.T) {
 		stop := outage(t, addr)
 		r.submit(config(addr, "two", "    bind "+second), 2)
 		s := r.until("three attempts", func(s reload.Status) bool { return len(s.Applies) >= 4 })
-		if !strings.Contains(s.LastError, "bind "+second) || !strings.Contains(s.LastError, "address already in use") || s.WorkerPid != one.WorkerPid {
+		if !strings.Contains(s.LastError, "bind "+second) || !strings.Contains(s.LastError, "address already in use") || s.WorkerPid != one.WorkerPid || s.Applies[len(s.Applies)-1].ReloadFailed {
 			t.Errorf("got %+v", s)
 		}
 		if failed, done := stop(); failed != 0 || done == 0 {
@@ -174,8 +174,8 @@ func TestReloadThatFailsIsRolledBackAndRetried(t *testing.T) {
 		r.submit(config(addr, "two", "    bind localhost:"+port), 2)
 		s := r.until("a failed reload", func(s reload.Status) bool { return s.State == reload.Degraded })
 		last := s.Applies[len(s.Applies)-1]
-		if last.Result != reload.Failed || last.Mode != reload.ModeReload || !strings.Contains(last.Reason, "annot bind") {
-			t.Errorf("got %+v; want HAProxy's own words", last)
+		if last.Result != reload.Failed || last.Mode != reload.ModeReload || !last.ReloadFailed || !strings.Contains(last.Reason, "annot bind") {
+			t.Errorf("got %+v; want a reload that failed, in HAProxy's own words", last)
 		}
 		if !s.Ready || s.AppliedRevision != 1 || s.MasterPid == 0 {
 			t.Errorf("got %+v; want revision 1 to go on", s)

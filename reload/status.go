@@ -80,6 +80,9 @@ type Apply struct {
 	Commands int `json:"commands,omitempty"`
 	// Taken are the addresses that could not be had, where that is why it failed.
 	Taken []Taken `json:"-"`
+	// ReloadFailed: HAProxy was reloaded, and could not. That may have cost requests, which what is found out beforehand
+	// never does.
+	ReloadFailed bool `json:"-"`
 }
 
 func (a Apply) bad() bool { return a.Result == Rejected || a.Result == Failed }
