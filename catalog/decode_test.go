@@ -36,6 +36,7 @@ func TestDecodeAcceptsEveryFormOfTheContract(t *testing.T) {
 		"nested other members ignored": {`{"host":"h","port":1,"x":{"a":[1]},"y":[]}`, inst("h", 1)},
 		"bare":                         {"192.0.2.7:8080", inst("192.0.2.7", 8080)},
 		"bare host name":               {"app-1.example.com:65535", inst("app-1.example.com", 65535)},
+		"host name made canonical":     {`{"host":"App-1.Example.COM","port":80}`, inst("app-1.example.com", 80)},
 		"bare IPv6":                    {"[2001:DB8::0:7]:80", inst("2001:db8::7", 80)},
 		"IPv6 made canonical":          {`{"host":"2001:0db8:0:0::7","port":80}`, inst("2001:db8::7", 80)},
 		"IPv4-mapped IPv6":             {`{"host":"::ffff:192.0.2.7","port":80}`, inst("192.0.2.7", 80)},

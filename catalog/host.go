@@ -11,7 +11,7 @@ import (
 // hostNeeded ends every reason about a host: what would be right.
 const hostNeeded = "an IP address or a host name such as app1.example.com is needed"
 
-// canonicalHost checks a host and gives it its one form. It accepts IP literals and RFC 1123 host names only:
+// canonicalHost checks a host and gives it its one form, names in small letters since resolvers know no capitals. It accepts IP literals and RFC 1123 host names only:
 // HAProxy gives other words in an address's place a meaning ("unix@", "abns@", "$VAR", "fd@").
 func canonicalHost(host string) (string, error) {
 	if host == "" {
@@ -29,7 +29,7 @@ func canonicalHost(host string) (string, error) {
 	if err := checkHostName(host); err != nil {
 		return "", fmt.Errorf("host %s %w; %s", quote(host), err, hostNeeded)
 	}
-	return host, nil
+	return strings.ToLower(host), nil
 }
 
 func checkHostName(host string) error {

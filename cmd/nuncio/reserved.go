@@ -47,10 +47,13 @@ func notOurselves(listeners ...string) func(*catalog.Instance) string {
 	}
 }
 
+// ofLoopback are the names that distributions write into /etc/hosts for this machine.
+var ofLoopback = map[string]bool{"localhost": true, "localhost.localdomain": true, "ip6-localhost": true, "ip6-loopback": true}
+
 // local tells whether host is the listener's address, or a way to it. A listener on one loopback address is not reached
 // by another; what a host name leads to is HAProxy's to find out, except for those that always mean this machine.
 func local(host string, listener netip.Addr) bool {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	if ofLoopback[host] || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)

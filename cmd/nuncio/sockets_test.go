@@ -42,7 +42,7 @@ func TestNoRecordLeadsToTheSockets(t *testing.T) {
 				w.put(fmt.Sprintf("peektcp/json%d", n), fmt.Sprintf(`{"host":%q,"port":1,"meta":{"tcp.port":%q}}`, address, port(tcp)))
 			}
 		}
-		for i, host := range []string{host(w.admin), "0.0.0.0", "localhost", "x.localhost", "::ffff:" + host(w.admin)} {
+		for i, host := range []string{host(w.admin), "0.0.0.0", "localhost", "LOCALHOST", "x.localhost", "::ffff:" + host(w.admin)} {
 			w.put(fmt.Sprintf("peek/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"peek.example.com"}}`, host, port(w.admin)))
 			w.put(fmt.Sprintf("peektcp/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"tcp.port":%q}}`, host, port(w.admin), port(tcp)))
 		}
