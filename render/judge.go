@@ -96,6 +96,11 @@ func shortWord(s string) string {
 	return s
 }
 
+// anyName are the keywords behind which HAProxy takes any name, even a word of its conditions: a service may be called "or".
+var anyName = map[string]bool{
+	"frontend": true, "backend": true, "listen": true, "server": true, "use_backend": true, "default_backend": true, "use-server": true,
+}
+
 func (e *escaper) name(p *piece, at int) {
 	p.safe("a name holds letters, digits and _ . : - only", "_.:-")
 	word := e.words[at].Text
@@ -103,7 +108,7 @@ func (e *escaper) name(p *piece, at int) {
 		e.format(p, at)
 		return
 	}
-	if word == "or" || word == "if" || word == "unless" {
+	if (word == "or" || word == "if" || word == "unless") && !(at == 1 && anyName[e.literal(0)]) {
 		p.refuse("it means something to HAProxy: use another name")
 	}
 	p.check(haproxy.CheckName(strings.TrimLeft(word, "!")))

@@ -165,3 +165,36 @@ func TestEndpointChangeIsAServerLineChange(t *testing.T) {
 		t.Errorf("besides server lines (-before +after):\n%s", diff)
 	}
 }
+
+// "or", "if" and "unless" are names like others where HAProxy takes them as such; a service that has one stops nobody's updates.
+func TestWordsOfConditionsMayBeNames(t *testing.T) {
+	const config = `defaults
+    timeout connect 1s
+    timeout client 1s
+    timeout server 1s
+listen {{ getv "/v" }}-listen
+    bind 127.0.0.1:1
+frontend {{ getv "/v" }}-front
+    bind 127.0.0.1:2
+    use_backend {{ getv "/v" }} if { src 192.0.2.1 }
+    use_backend {{ getv "/v" }} unless { src 192.0.2.2 }
+    default_backend {{ getv "/v" }}
+backend {{ getv "/v" }}
+    use-server {{ getv "/v" }} if { src 192.0.2.3 }
+    server {{ getv "/v" }} 192.0.2.7:80
+`
+	tmpl, err := render.New(map[string]string{"haproxy.cfg.tmpl": config}, render.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"or", "if", "unless"} {
+		result, err := tmpl.Render(withValue(word))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.ReplaceAll(config, `{{ getv "/v" }}`, word); string(result.Files.Config()) != want {
+			t.Errorf("%q makes\n%s", word, result.Files.Config())
+		}
+		accept(t, result.Files)
+	}
+}
