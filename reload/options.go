@@ -138,9 +138,14 @@ func setDefault[T comparable](v *T, def T) {
 
 // childEnv leaves out our own settings, which include the store's password, and what HAProxy's master hands
 // from one of its incarnations to the next: inherited from outside it would make a fresh master believe that
-// it is being reloaded.
+// it is being reloaded. HAProxy waits for the names in its configuration, one after the other, at each check and each
+// start; where no name server answers, glibc's own 20 s a name would stop every change, so a try is given 1 s (4 s a name,
+// seen with 2.6 and 3.0) unless the operator has said otherwise.
 func childEnv(env []string) []string {
 	var out []string
+	if _, set := getenv(env)("RES_OPTIONS"); !set {
+		out = append(out, "RES_OPTIONS=timeout:1")
+	}
 	for _, kv := range env {
 		name, _, _ := strings.Cut(kv, "=")
 		switch {

@@ -149,8 +149,12 @@ func TestProbeFindsTakenAddressesOnly(t *testing.T) {
 
 func TestEnvironmentOfHAProxyHoldsNoSecretOfOurs(t *testing.T) {
 	got := reload.ChildEnv([]string{"PATH=/bin", "NUNCIO_ETCD_PASSWORD=x", "HAPROXY_MWORKER_REEXEC=1", "HAPROXY_PROCESSES=x", "MY_HAPROXY=y"})
-	if diff := cmp.Diff([]string{"PATH=/bin", "MY_HAPROXY=y"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"RES_OPTIONS=timeout:1", "PATH=/bin", "MY_HAPROXY=y"}, got); diff != "" {
 		t.Error(diff)
+	}
+	own := []string{"RES_OPTIONS=ndots:2"}
+	if diff := cmp.Diff(own, reload.ChildEnv(own)); diff != "" {
+		t.Errorf("what the operator has set: %s", diff)
 	}
 }
 
