@@ -79,10 +79,10 @@ type Follower struct {
 	timer     <-chan time.Time // fires when candidate is to be tried again
 	held      <-chan time.Time // fires when a hold is over
 	keep      chan *catalog.Snapshot
-	unjudged  *attempt        // the first templates, replaced while the applier was busy with them
+	earlier   *attempt        // until something is good: the templates before the candidate, as they were tried last
 	failing   bool            // candidate has been tried and did not work
-	sent      *attempt        // what is with the applier, until its outcome is known
-	trial     *attempt        // the same, if it is the candidate's files
+	sent      *attempt        // what is with the applier
+	trial     *attempt        // the same, if it is the candidate's files, until it is decided whether they work
 	refused   map[string]bool // lines that have been logged as left out
 
 	mu     sync.Mutex
@@ -91,7 +91,7 @@ type Follower struct {
 
 // attempt is one to run some files.
 type attempt struct {
-	digest    string
+	digest    string // empty if they could not be rendered yet
 	since     time.Time
 	templates *render.Templates
 }
@@ -155,7 +155,7 @@ func (f *Follower) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot, 
 	}
 	for {
 		var changed <-chan struct{}
-		if f.sent != nil {
+		if f.sent != nil || f.earlier != nil {
 			changed = f.opts.Applier.Changed() // taken before the look, so that no change is missed
 			f.judge(ctx)
 		}
@@ -225,10 +225,14 @@ func (f *Follower) awaited(ctx context.Context, changed <-chan struct{}) bool {
 }
 
 // parse makes a tree the candidate. A tree that does not parse leaves what is in use, and also drops an older
-// candidate: the operator has moved on from it.
+// candidate: the operator has moved on from it. Only while nothing is in use the older one is still wanted.
 func (f *Follower) parse(tree map[string]string) {
-	if f.good == nil && f.trial != nil {
-		f.unjudged = f.trial
+	switch {
+	case f.good != nil:
+	case f.trial != nil:
+		f.earlier = f.trial
+	case f.earlier == nil && f.candidate != nil:
+		f.earlier = &attempt{templates: f.candidate}
 	}
 	f.candidate, f.trial, f.failing = nil, nil, false
 	f.pause.Reset()
@@ -262,18 +266,25 @@ func (f *Follower) pass(ctx context.Context, again bool) {
 	}
 }
 
-// fallBack submits what the good templates make, if there are any. Without any, what was submitted last stays with the
-// applier, which goes on trying it.
+// fallBack submits what the good templates make, or those before the candidate, which may be good yet. Without any, what
+// was submitted last stays with the applier, which goes on trying it.
 func (f *Follower) fallBack(ctx context.Context) {
-	if f.good == nil {
+	templates := f.good
+	if templates == nil && f.earlier != nil {
+		templates = f.earlier.templates
+	}
+	if templates == nil {
 		return
 	}
-	result, err := f.render(f.good)
+	result, err := f.render(templates)
 	if err != nil {
 		f.renderFailed(err)
 		return
 	}
 	f.rendered(result)
+	if f.good == nil {
+		f.earlier = &attempt{digest: result.Files.Digest(), since: time.Now(), templates: templates}
+	}
 	f.submit(ctx, result)
 }
 
@@ -287,8 +298,12 @@ func (f *Follower) submit(ctx context.Context, result *render.Result) {
 // and starts HAProxy again when it has died, so there may be another outcome later.
 func (f *Follower) judge(ctx context.Context) {
 	applies := f.opts.Applier.Status().Applies
-	if f.good == nil && f.unjudged != nil && slices.ContainsFunc(applies, f.unjudged.worked) {
-		f.good, f.unjudged = f.unjudged.templates, nil
+	if f.earlier != nil && slices.ContainsFunc(applies, f.earlier.worked) {
+		f.use(f.earlier.templates)
+		f.opts.Logger.Info("templates before the newest in use")
+	}
+	if f.sent == nil {
+		return
 	}
 	for _, a := range slices.Backward(applies) {
 		if a.Time.Before(f.sent.since) {
@@ -309,23 +324,32 @@ func (f *Follower) judge(ctx context.Context) {
 }
 
 func (t *attempt) worked(a reload.Apply) bool {
-	return a.Digest == t.digest && !a.Time.Before(t.since) && a.Result != reload.Rejected && a.Result != reload.Failed
+	return a.Digest == t.digest && !a.Time.Before(t.since) && !failed(a)
 }
 
-// judgeTrial ends a trial.
+func failed(a reload.Apply) bool { return a.Result == reload.Rejected || a.Result == reload.Failed }
+
+// judgeTrial takes the outcome of a trial. A failed one is over if there is something to go back to; if not, the applier
+// goes on trying the same, and may have success.
 func (f *Follower) judgeTrial(ctx context.Context, a reload.Apply) {
-	f.trial = nil
-	if a.Result == reload.Rejected || a.Result == reload.Failed {
-		f.failing = true
-		f.templatesFailed(errors.New(a.Reason))
-		f.timer = time.After(f.pause.NextBackOff())
-		f.fallBack(ctx)
+	if !failed(a) {
+		f.use(f.candidate)
+		f.candidate, f.trial, f.failing = nil, nil, false
+		f.pause.Reset()
+		f.templatesWork()
 		return
 	}
-	f.good, f.candidate, f.failing = f.candidate, nil, false
-	f.pause.Reset()
-	f.templatesWork()
+	f.failing = true
+	f.templatesFailed(errors.New(a.Reason))
+	if f.good != nil {
+		f.trial = nil
+		f.timer = time.After(f.pause.NextBackOff())
+		f.fallBack(ctx)
+	}
 }
+
+// use makes templates the good ones.
+func (f *Follower) use(templates *render.Templates) { f.good, f.earlier = templates, nil }
 
 func (f *Follower) render(t *render.Templates) (*render.Result, error) {
 	start := time.Now()

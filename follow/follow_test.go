@@ -30,6 +30,7 @@ type judgeApplier struct {
 	busy    []reload.Taken // why
 	slow    time.Duration  // between Submit and the outcome
 	applies []reload.Apply
+	digest  string   // of what was handed over last
 	taken   []string // every configuration handed over
 	changed chan struct{}
 }
@@ -44,7 +45,7 @@ func (j *judgeApplier) Submit(_ context.Context, d reload.Desired) error {
 	if j.refuse != "" && strings.Contains(text, j.refuse) {
 		a.Result, a.Reason, a.Taken = j.result, "refused: "+j.refuse, j.busy
 	}
-	j.taken = append(j.taken, strings.TrimSpace(text))
+	j.taken, j.digest = append(j.taken, strings.TrimSpace(text)), a.Digest
 	if j.slow == 0 {
 		j.record(a)
 		return nil
@@ -61,6 +62,15 @@ func (j *judgeApplier) record(a reload.Apply) {
 	j.applies = append(j.applies, a)
 	close(j.changed)
 	j.changed = make(chan struct{})
+}
+
+// relent refuses nothing any more, and says so of what was handed over last: an applier goes on trying that by itself.
+func (j *judgeApplier) relent() {
+	time.Sleep(time.Millisecond)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.refuse = ""
+	j.record(reload.Apply{Time: time.Now(), Digest: j.digest, Result: reload.Reloaded})
 }
 
 func (j *judgeApplier) Status() reload.Status {
@@ -191,6 +201,88 @@ func TestTheFirstTemplatesAreNotForgotten(t *testing.T) {
 		b.wantTaken("two trials", "# good a", "# refused a")
 		time.Sleep(time.Second + time.Millisecond)
 		b.wantTaken("fall back", "# good a")
+	})
+}
+
+// The operator's mistake may come before the first templates work; they are the last good ones all the same.
+func TestTheFirstTemplatesAreFollowedPastAMistake(t *testing.T) {
+	const good = "# good" + names
+	for _, c := range []struct {
+		name  string
+		begin func(b *bench, mistake string)
+	}{
+		{"before there is a snapshot", func(b *bench, mistake string) {
+			b.template(good)
+			b.template(mistake)
+			b.services("a")
+		}},
+		{"while they are being applied", func(b *bench, mistake string) {
+			b.judge.slow = time.Second
+			b.template(good)
+			b.services("a")
+			time.Sleep(time.Second / 2)
+			b.template(mistake)
+			time.Sleep(5 * time.Second)
+		}},
+		{"after they failed, until the applier's own retry", func(b *bench, mistake string) {
+			b.judge.refuse, b.judge.result = "# good", reload.Failed
+			b.template(good)
+			b.services("a")
+			b.template(mistake)
+			b.judge.relent()
+		}},
+		{"after they failed, with a change before the retry", func(b *bench, mistake string) {
+			b.judge.refuse, b.judge.result = "# good", reload.Failed
+			b.template(good)
+			b.services("b")
+			b.template(mistake)
+			b.template(mistake + "!")
+			b.services("a")
+			b.judge.relent()
+		}},
+	} {
+		for what, mistake := range map[string]string{"that does not parse": "# new {{if", "that does not render": `# new {{fail "no"}}`} {
+			t.Run(c.name+" comes one "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					b := start(t)
+					c.begin(b, mistake)
+					synctest.Wait()
+					b.judge.take()
+					if got := b.follower.Status().TemplatesError; !strings.Contains(got, "haproxy.cfg.tmpl:1") {
+						t.Errorf("TemplatesError is %q, want the mistake", got)
+					}
+					b.services("a", "b")
+					b.wantTaken("a change of services", "# good a b")
+					time.Sleep(5 * time.Second)
+					b.judge.take()
+
+					b.judge.refuse, b.judge.result = "# refused", reload.Rejected
+					b.template("# refused" + names)
+					time.Sleep(5 * time.Second)
+					if got := b.judge.take(); len(got) < 2 || !slices.Equal(got[:2], []string{"# refused a b", "# good a b"}) {
+						t.Errorf("an edit that HAProxy refuses: handed over %q, want a return to the first templates", got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The applier goes on trying the first templates by itself, and may have had success when an edit replaces them.
+func TestTheFirstTemplatesAreGoodOnceTheApplierMadeThemWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t)
+		b.judge.refuse, b.judge.result = "# good", reload.Failed
+		b.template("# good" + names)
+		b.services("a")
+		b.judge.relent()
+		synctest.Wait()
+		if got := b.follower.Status().TemplatesError; got != "" {
+			t.Errorf("TemplatesError is %q, want none", got)
+		}
+		b.judge.refuse, b.judge.result = "# refused", reload.Rejected
+		b.template("# refused" + names)
+		b.wantTaken("start, edit, return", "# good a", "# refused a", "# good a")
 	})
 }
 

@@ -52,8 +52,11 @@ func (f *Follower) templatesFailed(err error) {
 	f.metrics.templatesGood.Set(0)
 	if f.update(func(s *Status) bool { return set(&s.TemplatesError, err.Error()) }) {
 		serving := "no earlier templates to fall back to"
-		if f.good != nil {
+		switch {
+		case f.good != nil:
 			serving = "the last good templates stay in use"
+		case f.earlier != nil:
+			serving = "the templates before them are tried on"
 		}
 		f.opts.Logger.Error("templates not in use", "err", err, "meanwhile", serving)
 	}
