@@ -33,8 +33,9 @@ demo: ## the main job on this machine: embedded etcd, real HAProxy, two real Apa
 .PHONY: test
 test: tools check ## everything that CI checks: formatting, linters, all tests on real parts with the race detector
 	@# Built side by side, run one package after the other: they start whole stacks, and two at a time starve each other.
+	@# Within one, the scripts and long tests mostly wait: four at a time.
 	go test -race -exec true ./... >/dev/null
-	NUNCIO_TEST_STRICT=1 go test -race -p 1 -timeout 20m $(TESTFLAGS) ./...
+	NUNCIO_TEST_STRICT=1 go test -race -p 1 -parallel 4 -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: check
 check: tools ## formatting, vet and linters

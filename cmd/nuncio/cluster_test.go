@@ -18,6 +18,7 @@ import (
 // TestMembersOfEtcdFail takes the members of a real cluster away: one after the other, whichever leads, dead or hung, then
 // two at once, which leaves no quorum. Traffic never stops, and changes flow whenever there is a quorum.
 func TestMembersOfEtcdFail(t *testing.T) {
+	t.Parallel()
 	all := testkit.HAProxies(t)
 	w := newWorld(t, all[len(all)-1])
 	members := testkit.StartEtcdCluster(t, 3)

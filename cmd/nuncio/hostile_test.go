@@ -17,6 +17,7 @@ import (
 // TestHostileStore is a client of etcd that may write whatever it likes below /services/. It must not be able to add a
 // directive, to reach what is for nuncio only, to stop the updates of others, or to exhaust memory.
 func TestHostileStore(t *testing.T) {
+	t.Parallel()
 	all := testkit.HAProxies(t)
 	w := newWorld(t, all[len(all)-1], "--max-records=2000", "--hold=0")
 	stats := testkit.FreeAddr(t)

@@ -22,6 +22,7 @@ func TestKilledAtRandom(t *testing.T) {
 		}
 	}
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		w := newWorld(t, h, "--boot-wait=1ms")
 		w.put("web/a", w.webs[0].Addr)
 		w.start()

@@ -15,6 +15,7 @@ import (
 // TestCertificatesAreRenewedWithoutARestart has an etcd that wants client certificates. nuncio's expires, which is said with
 // its reason, and is renewed on disk, which is all that has to be done.
 func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
+	t.Parallel()
 	pki := testkit.NewPKI(t)
 	server := testkit.StartSecureEtcd(t, pki)
 	ownCert, ownKey := pki.Issue("writer")
