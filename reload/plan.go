@@ -76,7 +76,9 @@ type draft struct {
 	size    int // servers of the backend
 	dynamic bool
 	balance string
-	deletes bool // a server makes room for another one of its name
+	backups int             // how many backup servers there will be
+	cookies map[string]bool // that several servers will have
+	deletes bool            // a server makes room for another one of its name
 }
 
 // plan returns the plan, or else the reason why there has to be a reload. ghosts are by target.
@@ -121,6 +123,10 @@ func (d *draft) change(i int) string {
 	word := func(text string) string { first, _, _ := strings.Cut(text, " "); return first }
 	d.balance = word(d.next.setting(i, func(s *section) *string { return s.balance }))
 	d.dynamic = haproxy.IsDynamicBalance(d.balance, word(d.next.setting(i, func(s *section) *string { return s.hashType })))
+	d.backups, d.cookies = backups(after), shared(after)
+	if reason := d.order(before, after); reason != "" {
+		return reason
+	}
 	count, reason := d.servers, ""
 	old := map[string]*server{}
 	for _, v := range before {
@@ -131,7 +137,7 @@ func (d *draft) change(i int) string {
 		delete(old, v.name)
 		switch {
 		case was == nil:
-			reason = d.arrive(v, before)
+			reason = d.arrive(v)
 		case was.kept != v.kept:
 			reason = d.replace(was, v, before, after)
 		default:
@@ -150,7 +156,7 @@ func (d *draft) change(i int) string {
 		}
 	}
 	if d.servers == count {
-		return "" // only its comments or the order of its servers differ
+		return "" // only its comments differ, or an order that nothing depends on
 	}
 	if s.options != "" {
 		return s.options
@@ -242,14 +248,11 @@ func (d *draft) adjust(was, v *server) string {
 }
 
 // arrive adds a server, or wakes up the ghost that has its name.
-func (d *draft) arrive(v *server, before []*server) string {
-	for _, check := range []func(*server) string{d.touchable, d.addable} {
-		if reason := check(v); reason != "" {
+func (d *draft) arrive(v *server) string {
+	for _, reason := range []string{d.touchable(v), d.addable(v), d.placed(v)} {
+		if reason != "" {
 			return reason
 		}
-	}
-	if v.backup && slices.ContainsFunc(before, func(o *server) bool { return o.backup }) {
-		return "the order among several backup servers cannot be kept" // the first of them is the one that serves
 	}
 	d.servers++
 	if g, ok := d.ghosts[d.target(v)]; ok {
@@ -264,8 +267,7 @@ func (d *draft) addable(v *server) string {
 		return v.notAdded
 	case !d.dynamic:
 		return fmt.Sprintf("balance %s needs a reload for a new server", d.balance)
-	case v.id == 0 && !slices.Contains([]string{"", "roundrobin", "leastconn", "random"}, d.balance),
-		v.id == 0 && strings.Contains(d.next.sections[d.section].shape, "\nstick"):
+	case v.id == 0 && d.numbered():
 		return "it has no id, and its place depends on one here"
 	case d.size > 4095 && (d.balance == "" || d.balance == "roundrobin"):
 		return "balance roundrobin has no room for more than 4095 servers"
@@ -315,7 +317,7 @@ func (d *draft) deletable(v *server) string {
 
 // replace deletes a server and adds one of the same name.
 func (d *draft) replace(was, v *server, before, after []*server) string {
-	for _, reason := range []string{d.touchable(was), d.touchable(v), d.addable(v), d.deletable(v)} {
+	for _, reason := range []string{d.touchable(was), d.touchable(v), d.addable(v), d.deletable(v), d.placed(v)} {
 		if reason != "" {
 			return "words of its line have changed, and " + reason
 		}
@@ -325,7 +327,7 @@ func (d *draft) replace(was, v *server, before, after []*server) string {
 	}
 	// For a moment there is no such server: others have to be there for its requests.
 	stays := func(o *server) bool {
-		return !o.disabled && o.weight > 0 && !o.backup && slices.ContainsFunc(after, func(n *server) bool {
+		return o.fixed == "" && !o.disabled && o.weight > 0 && !o.backup && slices.ContainsFunc(after, func(n *server) bool {
 			return n.name == o.name && n.kept == o.kept && !n.disabled && n.weight > 0
 		})
 	}

@@ -26,9 +26,10 @@ type server struct {
 	backup   bool
 	minconn  bool
 	sticky   bool // connections to it are cut when it goes down
+	cookie   string
 
 	words [][]string // what "add server" is given behind the address: everything but id, weight, maxconn and disabled
-	kept  string     // words as one text, with the id: what no command can change on a living server
+	kept  string     // what no command can change on a living server: words as one text, with the id
 	// fixed says why nuncio does not touch this server at run time; empty if it may.
 	fixed string
 	// notAdded says why the line cannot become a dynamic server; empty if it can.
@@ -91,6 +92,10 @@ func readServer(own, inherited []haproxy.Word, keywords haproxy.ServerKeywords) 
 		}
 	}
 	v.options(options, keywords)
+	if v.fixed != "" || !v.literal {
+		v.keepAll(options)
+		return v
+	}
 	var kept strings.Builder
 	for _, w := range v.flat() {
 		kept.WriteString(w)
@@ -98,6 +103,23 @@ func readServer(own, inherited []haproxy.Word, keywords haproxy.ServerKeywords) 
 	}
 	v.kept = kept.String() + strconv.Itoa(v.id)
 	return v
+}
+
+// keepAll is for a line that no command is sent for. Any of its words may mean anything, those behind an unknown one even
+// arguments of it, so all of them count, in their order: a difference that were taken for none would never get to HAProxy.
+func (v *server) keepAll(options []haproxy.Word) {
+	var kept strings.Builder
+	for i, w := range options {
+		kept.WriteString(w.Text)
+		kept.WriteByte(0)
+		switch {
+		case w.Text == "backup":
+			v.backup = true
+		case w.Text == "cookie" && i+1 < len(options):
+			v.cookie = options[i+1].Text
+		}
+	}
+	v.kept = kept.String() + "all"
 }
 
 // options reads the words behind the address.
@@ -139,7 +161,9 @@ func (v *server) options(words []haproxy.Word, keywords haproxy.ServerKeywords) 
 			v.words = slices.DeleteFunc(v.words, func(group []string) bool { return group[0] == "check" })
 			continue
 		case "init-addr":
-			continue // of no meaning for an IP address, and servers with other addresses are not touched
+			continue // of no meaning for an IP address; with any other one, every word is kept
+		case "cookie":
+			v.cookie = argument
 		case "check", "agent-check", "backup", "minconn", "on-marked-down":
 			v.flag(key)
 		case "resolvers", "track":
