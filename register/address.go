@@ -2,6 +2,7 @@ package register
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -52,11 +53,11 @@ func InterfaceAddress(name string) Advertise {
 
 // RouteAddress advertises the source address of the route to the first endpoint that has one. No packet is
 // sent. It refuses loopback addresses and those of Docker's own bridges, which other hosts cannot reach.
-func RouteAddress(endpoints []string) Advertise {
+func RouteAddress(ctx context.Context, endpoints []string) Advertise {
 	const cure = "; --advertise-ip or --advertise-interface says what to use"
 	var reasons []error
 	for _, endpoint := range endpoints {
-		ip, err := routeTo(endpoint)
+		ip, err := routeTo(ctx, endpoint)
 		switch {
 		case err != nil:
 			reasons = append(reasons, err)
@@ -77,7 +78,7 @@ func RouteAddress(endpoints []string) Advertise {
 	return Advertise{Reason: errors.Join(reasons...).Error() + cure}
 }
 
-func routeTo(endpoint string) (netip.Addr, error) {
+func routeTo(ctx context.Context, endpoint string) (netip.Addr, error) {
 	hostport := endpoint
 	if u, err := url.Parse(endpoint); err == nil && u.Host != "" {
 		hostport = u.Host
@@ -85,7 +86,7 @@ func routeTo(endpoint string) (netip.Addr, error) {
 	if _, _, err := net.SplitHostPort(hostport); err != nil {
 		hostport = net.JoinHostPort(hostport, "2379")
 	}
-	conn, err := net.Dial("udp", hostport) // connecting a UDP socket looks up the route and sends nothing
+	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", hostport) // connecting a UDP socket looks up the route and sends nothing
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("find the route to etcd at %s: %w", endpoint, err)
 	}
@@ -157,9 +158,12 @@ func (r Rules) locate(c *Container, s settings, port int, adv Advertise) (endpoi
 	return bestBinding(bindings, port, adv)
 }
 
+// errNoAddress keeps a port out whose host has no address, through no fault of its container.
+var errNoAddress = errors.New("there is no address to advertise")
+
 func (a Advertise) usable() (netip.Addr, error) {
 	if !a.IP.IsValid() {
-		return netip.Addr{}, fmt.Errorf("there is no address to advertise: %s", a.Reason)
+		return netip.Addr{}, fmt.Errorf("%w: %s", errNoAddress, a.Reason)
 	}
 	return a.IP, nil
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 )
 
 // stored is one key as etcd holds it.
@@ -34,6 +35,8 @@ type Change struct {
 	Value string `json:"value,omitempty"` // empty for a removal
 	// Why is "new", "changed", "lease" (the value stays, its lease is another one) or "gone".
 	Why string `json:"why"`
+	// Reason says of a removal what keeps its container out; empty when the container itself is gone.
+	Reason string `json:"reason,omitempty"`
 
 	mod   int64 // the key's revision that this change is based on, 0 where there is no key
 	moves bool  // the endpoint gets another address
@@ -89,8 +92,8 @@ func diff(d Desired, keyOf func(Record) (string, error), actual map[string]store
 	}
 	for _, key := range slices.Sorted(maps.Keys(actual)) {
 		have := actual[key]
-		if !wanted[key] && id.owns(key, have.owner) && !d.Unknown[have.owner.ContainerID] {
-			p.changes = append(p.changes, Change{Key: key, Why: "gone", mod: have.mod})
+		if !wanted[key] && id.owns(key, have.owner) && !d.spares(have.owner) {
+			p.changes = append(p.changes, Change{Key: key, Why: "gone", Reason: d.against(have.owner), mod: have.mod})
 		}
 	}
 	// A port that one container gave up may be another one's already: removals come first, then endpoints
@@ -98,6 +101,26 @@ func diff(d Desired, keyOf func(Record) (string, error), actual map[string]store
 	slices.SortStableFunc(p.changes, func(a, b Change) int { return cmp.Compare(a.rank(), b.rank()) })
 	return p
 }
+
+// spares says whether a record that is not wanted stays all the same.
+func (d Desired) spares(o owner) bool {
+	start, homeless := d.Homeless[o.ContainerID]
+	// A container that was started again has other ports: its old address may be another one's already.
+	return d.Unknown[o.ContainerID] || homeless && start == o.StartedAt
+}
+
+// against says why the container of a stored record has none any more.
+func (d Desired) against(o owner) string {
+	var reasons []string
+	for _, s := range d.Skipped {
+		if s.ContainerID != "" && s.ContainerID == shortID(o.ContainerID) {
+			reasons = append(reasons, s.Reason)
+		}
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func shortID(id string) string { return id[:min(len(id), 12)] }
 
 func (c Change) rank() int {
 	switch {
@@ -112,6 +135,8 @@ func (c Change) rank() int {
 func (o owner) address() string { return net.JoinHostPort(o.Host, o.Port.String()) }
 
 func (r Record) skipped(reason string) Skipped {
-	id := r.Origin.ContainerID
-	return Skipped{Container: cmp.Or(r.Origin.Container, r.Service+"/"+r.Instance.Name), ContainerID: id[:min(len(id), 12)], Reason: reason}
+	return Skipped{
+		Container:   cmp.Or(r.Origin.Container, r.Service+"/"+r.Instance.Name),
+		ContainerID: shortID(r.Origin.ContainerID), Reason: reason,
+	}
 }

@@ -5,7 +5,7 @@ const saidAddress = "advertise"
 
 // explain logs each reason once, and forgets it with its container.
 func (f *follower) explain(containers []*Container, d Desired) {
-	if now := describe(f.advertise); f.said[saidAddress] != now {
+	if now := describe(f.address.Advertise); f.address.IP.IsValid() && f.said[saidAddress] != now {
 		f.said[saidAddress] = now
 		f.log.Info("published ports are reached at", "address", now)
 	}

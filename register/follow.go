@@ -3,11 +3,8 @@ package register
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -15,8 +12,9 @@ import (
 type DockerOptions struct {
 	API   API
 	Rules Rules
-	// Advertise finds the address for published ports; it is asked at every sweep, because addresses change.
-	Advertise func() Advertise
+	// Advertise finds the address for published ports; it is asked at every sweep, because addresses change, and
+	// has to end with its context. The last address that it found stays in force while it finds none.
+	Advertise func(context.Context) Advertise
 	// Sweep is the pause between complete looks at Docker; 0 means 30 s.
 	Sweep time.Duration
 	// StopWindow is how long a container that got a stop signal and lives on is kept in drain; 0 means 5 min.
@@ -31,7 +29,6 @@ const (
 	listTimeout       = 10 * time.Second
 	inspectTimeout    = 5 * time.Second
 	inspectWorkers    = 4
-	dockerRetry       = 3 * time.Second
 	// replay is how far back the first subscription reaches: it finds the stop signals that were sent while no
 	// registrar ran, and covers the gap before Docker's subscription where the clocks of two hosts differ.
 	replay = 5 * time.Minute
@@ -48,7 +45,7 @@ func NewDocker(opts DockerOptions) *Docker {
 	opts.Sweep = cmp.Or(opts.Sweep, defaultSweep)
 	opts.StopWindow = cmp.Or(opts.StopWindow, defaultStopWindow)
 	if opts.Advertise == nil {
-		opts.Advertise = func() Advertise { return Advertise{Reason: "no advertise address is configured"} }
+		opts.Advertise = func(context.Context) Advertise { return Advertise{Reason: "no advertise address is configured"} }
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -62,15 +59,12 @@ func NewDocker(opts DockerOptions) *Docker {
 // Run implements Source. It publishes a set after every change, and an error while Docker does not answer; the
 // last set stays in force meanwhile.
 func (d *Docker) Run(ctx context.Context, publish func(Published)) error {
-	since := time.Now().Add(-replay)
-	said := map[string]string{} // the last logged reason of each container, over reconnections
+	m := &memory{since: time.Now().Add(-replay), said: map[string]string{}}
 	for failures := 0; ctx.Err() == nil; failures++ {
 		f := &follower{
-			Docker: d, publish: publish, since: since, said: said,
-			entries: map[string]*entry{}, results: make(chan result), advertise: d.opts.Advertise(),
+			Docker: d, memory: m, publish: publish, entries: map[string]*entry{}, results: make(chan result),
 		}
 		err := f.run(ctx)
-		since = f.since
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -82,7 +76,7 @@ func (d *Docker) Run(ctx context.Context, publish func(Published)) error {
 			d.log.Warn("docker does not answer, records stay as they are", "err", err)
 		}
 		publish(Published{Err: err})
-		pause(ctx, retryDelay(failures, dockerRetry))
+		pause(ctx, retryDelay(failures))
 	}
 	return nil
 }
@@ -94,69 +88,38 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// memory is what outlives a connection to Docker.
+type memory struct {
+	since   time.Time         // the next subscription begins here
+	said    map[string]string // the last logged reason of each container
+	address standing
+}
+
 // follower is one connection to Docker: one goroutine owns all its fields.
 type follower struct {
 	*Docker
-	publish   func(Published)
-	since     time.Time
-	said      map[string]string
-	answered  bool
-	advertise Advertise
+	*memory
+	publish  func(Published)
+	answered bool
 
 	entries map[string]*entry
 	step    int // counts events, to tell whether an answer is older than one
 	busy    int // inspections under way
 	listing bool
+	looking bool
 	results chan result
 	memo    memo
 }
 
-// entry is what is known about one container.
-type entry struct {
-	digest  string
-	facts   *Container // nil until the first inspection
-	stale   bool       // the facts may be out of date
-	asking  bool
-	changed int       // the step of its last event
-	died    time.Time // of its last die event, by Docker's clock
-	killed  Event     // its last kill event
-	until   time.Time // how long that one may hold it in drain
-	retry   time.Time // not inspected again before
-}
-
-// result is what a worker found: the answer to an inspection or to a list.
+// result is what a worker found: the answer to an inspection, to a list, or to the question for the address.
 type result struct {
 	id     string
 	step   int
 	facts  *Container
 	listed []Listed
 	list   bool
+	found  *Advertise
 	err    error
-}
-
-// queue hands events from the reader, which must never wait or Docker drops events, to the loop.
-type queue struct {
-	mu     sync.Mutex
-	events []Event
-	more   chan struct{}
-}
-
-func (q *queue) put(e Event) {
-	q.mu.Lock()
-	q.events = append(q.events, e)
-	q.mu.Unlock()
-	select {
-	case q.more <- struct{}{}:
-	default:
-	}
-}
-
-func (q *queue) take() []Event {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	taken := q.events
-	q.events = nil
-	return taken
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -177,9 +140,13 @@ func (f *follower) run(ctx context.Context) error {
 
 	sweep := time.NewTicker(f.opts.Sweep)
 	defer sweep.Stop()
+	f.lookup(ctx, &wg)
 	f.list(ctx, &wg)
 	for {
 		f.inspect(ctx, &wg)
+		if f.address.failures > 0 && !time.Now().Before(f.address.due) {
+			f.lookup(ctx, &wg)
+		}
 		wake := f.wake()
 		select {
 		case <-ctx.Done():
@@ -195,7 +162,7 @@ func (f *follower) run(ctx context.Context) error {
 				return err
 			}
 		case <-sweep.C:
-			f.advertise = f.opts.Advertise()
+			f.lookup(ctx, &wg)
 			f.list(ctx, &wg)
 		case <-wake:
 		}
@@ -262,143 +229,4 @@ func (f *follower) deliver(ctx context.Context, r result) {
 	case f.results <- r:
 	case <-ctx.Done():
 	}
-}
-
-// event notes what one event means. Only die and kill say all there is to know; everything else makes the
-// facts stale.
-func (f *follower) event(ev Event) {
-	f.opts.Metrics.events.WithLabelValues(actionLabel(ev.Action)).Inc()
-	f.step++
-	if ev.Time.After(f.since) {
-		f.since = ev.Time.Add(1) // Docker's "since" is inclusive
-	}
-	e := f.entries[ev.ID]
-	if e == nil {
-		e = &entry{}
-		f.entries[ev.ID] = e
-	}
-	e.changed, e.stale, e.retry = f.step, true, time.Time{}
-	switch ev.Action {
-	case "die":
-		e.died = ev.Time
-	case "kill":
-		e.killed = ev
-		// Counted from its arrival: Docker's clock and this one need not agree.
-		e.until = time.Now().Add(f.opts.StopWindow)
-	}
-}
-
-func (f *follower) result(r result) error {
-	if r.list {
-		f.listing = false
-		if r.err != nil {
-			return r.err
-		}
-		f.listed(r)
-		return nil
-	}
-	f.busy--
-	e := f.entries[r.id]
-	if e == nil {
-		return nil
-	}
-	e.asking = false
-	switch {
-	case e.stale: // an event came meanwhile: the answer may be older than it
-	case errors.Is(r.err, errGone):
-		delete(f.entries, r.id)
-	case r.err != nil:
-		e.stale, e.retry = true, time.Now().Add(time.Second)
-		f.opts.Metrics.inspectErrors.Inc()
-		f.say(r.id, "inspect", r.err.Error(), Skipped{Container: f.name(r.id), ContainerID: r.id[:min(12, len(r.id))], Reason: r.err.Error()})
-	case r.facts.Status == "running" || r.facts.Status == "paused" || r.facts.Status == "restarting":
-		e.facts = r.facts
-	default:
-		delete(f.entries, r.id)
-	}
-	return nil
-}
-
-// listed compares a complete list with what is known.
-func (f *follower) listed(r result) {
-	f.opts.Metrics.sweeps.Inc()
-	f.opts.Metrics.dockerUp.Set(1)
-	if !f.answered {
-		f.answered = true
-		f.log.Info("following docker", "containers", len(r.listed))
-	}
-	seen := map[string]bool{}
-	for _, l := range r.listed {
-		seen[l.ID] = true
-		e := f.entries[l.ID]
-		if e == nil {
-			e = &entry{changed: r.step}
-			f.entries[l.ID] = e
-		}
-		if e.digest != l.Digest {
-			e.digest, e.stale = l.Digest, true
-		}
-	}
-	for id, e := range f.entries {
-		if !seen[id] && e.changed <= r.step { // else it may be younger than the list
-			delete(f.entries, id)
-		}
-	}
-}
-
-// wake returns a channel that fires when time alone changes something: an inspection may be tried again, or
-// a container outlives its stop signal.
-func (f *follower) wake() <-chan time.Time {
-	var next time.Time
-	now := time.Now()
-	for _, e := range f.entries {
-		for _, t := range []time.Time{e.retry, e.until} {
-			if t.After(now) && (next.IsZero() || t.Before(next)) {
-				next = t
-			}
-		}
-	}
-	if next.IsZero() {
-		return nil
-	}
-	return time.After(time.Until(next) + time.Millisecond)
-}
-
-// decide publishes the set that the present facts lead to.
-func (f *follower) decide() {
-	if !f.answered {
-		return // before the first list, absence means nothing
-	}
-	now := time.Now()
-	var containers []*Container
-	unknown := map[string]bool{}
-	for id, e := range f.entries {
-		switch {
-		case e.facts == nil:
-			// Even after a die event: one that was replayed may be about an earlier life of the container.
-			unknown[id] = true
-		case !e.died.IsZero() && !e.died.Before(e.facts.StartedAt):
-			// Dead, whatever an inspection under way will say.
-		default:
-			stopping := e.killed.Time.After(e.facts.StartedAt) && now.Before(e.until) &&
-				endsContainer(syscall.Signal(e.killed.Signal), e.facts.StopSignal)
-			if stopping != e.facts.Stopping {
-				changed := *e.facts // published facts are not changed
-				changed.Stopping = stopping
-				e.facts = &changed
-			}
-			containers = append(containers, e.facts)
-		}
-	}
-	desired := f.opts.Rules.decideAll(containers, f.advertise, &f.memo)
-	desired.Unknown = unknown
-	f.explain(containers, desired)
-	f.publish(Published{Desired: &desired, Advertise: describe(f.advertise)})
-}
-
-func describe(a Advertise) string {
-	if !a.IP.IsValid() {
-		return "none: " + a.Reason
-	}
-	return fmt.Sprintf("%s (%s)", a.IP, a.Origin)
 }

@@ -154,7 +154,7 @@ func (k *keeper) trouble(err error) {
 	k.failures++
 	k.metrics.etcdUp.Set(0)
 	k.board.store(etcd.Explain(k.client, err))
-	k.retry = time.Now().Add(retryDelay(k.failures, etcdRetry))
+	k.retry = time.Now().Add(retryDelay(k.failures))
 }
 
 func (k *keeper) fine() {

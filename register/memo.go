@@ -9,6 +9,7 @@ import (
 type decision struct {
 	records           []Record
 	reasons, warnings []string
+	homeless          bool // a record is missing only because there is no address to advertise
 }
 
 // memo remembers decisions about containers whose facts have not changed: one event on a busy host must not cost

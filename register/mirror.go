@@ -11,10 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-const (
-	requestTimeout = 5 * time.Second
-	etcdRetry      = 3 * time.Second
-)
+const requestTimeout = 5 * time.Second
 
 // news is what the watcher tells the keeper: a complete list, or changes since the last news, or an error.
 type news struct {
@@ -57,7 +54,7 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		if err != nil {
 			w.tell(ctx, news{err: err})
-			pause(ctx, retryDelay(failures, etcdRetry))
+			pause(ctx, retryDelay(failures))
 			failures++
 		}
 	}

@@ -69,7 +69,7 @@ func rigOn(t *testing.T, e *testkit.Etcd, host string) *rig {
 	r.rules = register.Rules{Node: r.node, LabelPrefix: word + "."}
 	r.docker = register.DockerOptions{
 		Sweep: time.Hour, // so that what is tested is the event, unless a test says otherwise
-		Advertise: func() register.Advertise {
+		Advertise: func(context.Context) register.Advertise {
 			return register.FixedAddress(netip.MustParseAddr(testkit.Host()))
 		},
 	}
@@ -124,7 +124,10 @@ func (r *rig) make() (reg *register.Registrar, run func(context.Context) error, 
 		r.t.Fatal(err)
 	}
 	docker := r.docker
-	docker.API, docker.Rules, docker.Log = register.NewAPI(c), r.rules, log
+	if docker.API == nil {
+		docker.API = register.NewAPI(c)
+	}
+	docker.Rules, docker.Log = r.rules, log
 	o := r.opts
 	o.Client, o.Log = store, log
 	if o.Source == nil {

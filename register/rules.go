@@ -82,6 +82,9 @@ type Desired struct {
 	Warnings []Skipped // settings that were ignored
 	// Unknown holds the ids of containers whose facts are not in yet: their records are left as they are.
 	Unknown map[string]bool
+	// Homeless are containers without a record because there is no address to advertise, which says nothing about
+	// them: what stands in the store for this incarnation stays. Ids lead to starts, as in an Origin.
+	Homeless map[string]string
 }
 
 // Decide computes the records of the given containers, which Docker lists as running, paused or restarting.
@@ -99,16 +102,16 @@ func (r Rules) decideAll(containers []*Container, adv Advertise, m *memo) Desire
 	}
 	m.forget(byID)
 	adv = adv.outside(containers)
-	d := Desired{Unknown: map[string]bool{}}
+	d := Desired{Unknown: map[string]bool{}, Homeless: map[string]string{}}
 	taken := map[string]string{}
 	for _, c := range containers {
 		if r.Only != nil && c.Name != r.Only.Container {
 			continue
 		}
-		made := m.recall(c, adv, func() (d decision) {
-			d.records, d.reasons, d.warnings = r.decide(c, byID, adv)
-			return d
-		})
+		made := m.recall(c, adv, func() decision { return r.decide(c, byID, adv) })
+		if made.homeless {
+			d.Homeless[c.ID] = startText(c.StartedAt)
+		}
 		reasons := slices.Clip(made.reasons) // remembered: appending must not change it
 		for _, rec := range made.records {
 			key := rec.Service + "/" + rec.Instance.Name
@@ -151,18 +154,21 @@ func (a Advertise) outside(containers []*Container) Advertise {
 	return a
 }
 
-func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) (records []Record, reasons, warnings []string) {
+func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) decision {
 	s := readSettings(r.LabelPrefix, c.Labels, c.Env)
 	wants, reasons := r.wants(c, s, byID)
+	d := decision{reasons: reasons, warnings: s.warnings}
 	if wants == nil {
-		return nil, reasons, s.warnings
+		return d
 	}
 	if c.Status != "running" && c.Status != "paused" {
-		return nil, []string{"its status is " + c.Status}, s.warnings
+		d.reasons = []string{"its status is " + c.Status}
+		return d
 	}
 	borrowed, err := borrowNetwork(c, byID)
 	if err != nil {
-		return nil, []string{err.Error()}, s.warnings
+		d.reasons = []string{err.Error()}
+		return d
 	}
 	perService := map[string]int{}
 	for _, w := range wants {
@@ -171,12 +177,13 @@ func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) (
 	for _, w := range wants {
 		rec, err := r.record(borrowed, s, w, perService[w.service] > 1, adv)
 		if err != nil {
-			reasons = append(reasons, err.Error())
+			d.reasons = append(d.reasons, err.Error())
+			d.homeless = d.homeless || errors.Is(err, errNoAddress)
 			continue
 		}
-		records = append(records, rec)
+		d.records = append(d.records, rec)
 	}
-	return records, reasons, s.warnings
+	return d
 }
 
 // want is one port of a container that should be registered.

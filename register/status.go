@@ -126,9 +126,9 @@ func (b *board) read() Status {
 	return s
 }
 
+// longestRetry is the longest pause between attempts to reach Docker, etcd or an address.
+const longestRetry = 3 * time.Second
+
 // retryDelay is the pause after the n-th failure in a row: short at first, so that a restart of Docker or etcd
 // costs little, and capped, so that neither is found late.
-func retryDelay(n int, most time.Duration) time.Duration {
-	d := 50 * time.Millisecond << min(n, 10)
-	return min(d, most)
-}
+func retryDelay(n int) time.Duration { return min(50*time.Millisecond<<min(n, 10), longestRetry) }

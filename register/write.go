@@ -38,11 +38,19 @@ func (k *keeper) write(ctx context.Context, all []Change) error {
 		k.look = k.echo.Add(echoTimeout / 4)
 		for _, ch := range all[:n] {
 			k.metrics.writes.WithLabelValues(ch.Why).Inc()
-			k.log.Info("record written", "key", ch.Key, "cause", ch.Why, "value", ch.Value, "revision", resp.Header.Revision)
+			k.say(ch, resp.Header.Revision)
 		}
 		all = all[n:]
 	}
 	return nil
+}
+
+func (k *keeper) say(ch Change, revision int64) {
+	if ch.Value == "" && ch.Reason != "" {
+		k.log.Info("record written", "key", ch.Key, "cause", ch.Why, "reason", ch.Reason, "revision", revision)
+		return
+	}
+	k.log.Info("record written", "key", ch.Key, "cause", ch.Why, "value", ch.Value, "revision", revision)
 }
 
 // commit is one transaction: it happens only if every key is as the mirror has it, and the claim is ours.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -126,18 +127,18 @@ type advertiseFlags struct {
 	AdvertiseInterface string `placeholder:"NAME" xor:"advertise" help:"Interface whose first address it is."`
 }
 
-func (f *advertiseFlags) advertise(endpoints []string) (func() register.Advertise, error) {
+func (f *advertiseFlags) advertise(endpoints []string) (func(context.Context) register.Advertise, error) {
 	if f.AdvertiseIP != "" {
 		ip, err := netip.ParseAddr(f.AdvertiseIP)
 		if err != nil || ip.IsUnspecified() || ip.Zone() != "" {
 			return nil, usage("--advertise-ip %s: the IP address under which other hosts reach this one is needed", f.AdvertiseIP)
 		}
-		return func() register.Advertise { return register.FixedAddress(ip) }, nil
+		return func(context.Context) register.Advertise { return register.FixedAddress(ip) }, nil
 	}
 	if f.AdvertiseInterface != "" {
-		return func() register.Advertise { return register.InterfaceAddress(f.AdvertiseInterface) }, nil
+		return func(context.Context) register.Advertise { return register.InterfaceAddress(f.AdvertiseInterface) }, nil
 	}
-	return func() register.Advertise { return register.RouteAddress(endpoints) }, nil
+	return func(ctx context.Context) register.Advertise { return register.RouteAddress(ctx, endpoints) }, nil
 }
 
 // labelPrefix gives the prefix its dot.
