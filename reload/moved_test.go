@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/haproxy"
 	"nuncio/reload"
 	"nuncio/testkit"
 )
@@ -55,6 +56,48 @@ func TestAMovedServerIsLeftByBusyKeptConnections(t *testing.T) {
 			if n := clients[i].failed.Load(); n > 0 {
 				t.Errorf("client %d: %d of %d requests failed", i, n, clients[i].all.Load())
 			}
+		}
+	})
+}
+
+// A server that is down serves from its new place at once, as after a start. The next check, good or bad, is an hour away.
+func TestAServerThatMovesWhileItIsDownServesAtOnce(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		addr := testkit.FreeAddr(t)
+		web := testkit.StartWeb(t, "one", "")
+		agent := "agent-check agent-inter 1h agent-port 1"
+		r := start(t, h, reload.Options{})
+		set := func(at, more string) haproxy.Files {
+			return pool(addr, line("a", at, 11, "check inter 1h rise 9 "+agent+more), line("b", "127.0.0.1:1", 12, "weight 0"))
+		}
+		first := r.applied(set("127.0.0.1:1", ""), 1)
+		for i, down := range [][]string{
+			{"set server web/a health down"},
+			{"set server web/a agent down"},
+			{"set server web/a health down", "set server web/a agent down"},
+		} {
+			r.applied(set("127.0.0.1:1", ""), int64(3*i+2))
+			for _, command := range down {
+				r.show(command)
+			}
+			if got, err := get(addr); err != nil || !strings.Contains(got, "503") {
+				t.Fatalf("%q: got %q, %v; want no server", down, got, err)
+			}
+			s := r.applied(set(web.Addr, ""), int64(3*i+3))
+			if got, err := get(addr); err != nil || got != "one\n" || s.WorkerPid != first.WorkerPid {
+				t.Errorf("%q: got %q, %v; %+v", down, got, err, last(s))
+			}
+		}
+		// Maintenance is not touched by a move.
+		r.applied(set("127.0.0.1:1", " disabled"), 100)
+		r.applied(set(web.Addr, " disabled"), 101)
+		if got, err := get(addr); err != nil || !strings.Contains(got, "503") {
+			t.Errorf("in maintenance: got %q, %v", got, err)
+		}
+		r.applied(set("127.0.0.1:1", " disabled"), 102)
+		s := r.applied(set(web.Addr, ""), 103)
+		if got, err := get(addr); err != nil || got != "one\n" || s.WorkerPid != first.WorkerPid {
+			t.Errorf("out of maintenance: got %q, %v; %+v", got, err, last(s))
 		}
 	})
 }

@@ -185,8 +185,12 @@ func duplicates(servers []*server) string {
 func (d *draft) target(v *server) string { return d.backend + "/" + v.name }
 
 func (d *draft) send(phase int, format string, args ...any) {
-	d.phases[phase] = append(d.phases[phase], haproxy.Command{Line: fmt.Sprintf(format, args...)})
-	d.cost += d.setCost()
+	d.put(phase, []haproxy.Command{{Line: fmt.Sprintf(format, args...)}})
+}
+
+func (d *draft) put(phase int, commands []haproxy.Command) {
+	d.phases[phase] = append(d.phases[phase], commands...)
+	d.cost += time.Duration(len(commands)) * d.setCost()
 }
 
 // touchable says why no command may be sent for a server.
@@ -213,8 +217,7 @@ func (d *draft) adjust(was, v *server) string {
 	d.servers++
 	target := d.target(v)
 	if was.addr != v.addr {
-		d.phases[raise] = append(d.phases[raise], v.addrCommand(target))
-		d.cost += d.setCost()
+		d.put(raise, v.moveCommands(target))
 	}
 	if was.maxconn != v.maxconn {
 		if v.minconn || v.maxconn == "" || strings.Trim(v.maxconn, "0123456789") != "" {

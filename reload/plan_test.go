@@ -87,8 +87,20 @@ func TestPlan(t *testing.T) {
 				"add server b/m [2001:db8::1]:80 id 14 weight 1 maxconn 5 inter 2s fall 3\nenable server b/m\n",
 		},
 		{name: "a new server in maintenance is not enabled", before: a, after: a + "server n 10.0.0.3:80 id 13 disabled\n", want: "add server b/n 10.0.0.3:80 id 13 weight 1 inter 2s fall 3\n"},
-		{name: "moved", before: a + b, after: a + strings.Replace(b, "10.0.0.2:80", "10.0.0.9:81", 1), want: "set server b/b addr 10.0.0.9 port 81\n"},
-		{name: "moved to IPv6", before: a, after: strings.Replace(a, "10.0.0.1:80", "[::1]:81", 1), want: "set server b/a addr ::1 port 81\n"},
+		{name: "moved", before: a + b, after: a + strings.Replace(b, "10.0.0.2:80", "10.0.0.9:81", 1), want: "set server b/b addr 10.0.0.9 port 81\nset server b/b health up\n"},
+		{name: "moved without a check", before: a + "server n 10.0.0.3:80\n", after: a + "server n 10.0.0.4:80\n", want: "set server b/n addr 10.0.0.4 port 80\n"},
+		{name: "moved in maintenance", before: a + "server n 10.0.0.3:80 check disabled\n", after: a + "server n 10.0.0.4:80 check disabled\n", want: "set server b/n addr 10.0.0.4 port 80\n"},
+		{name: "moved, checked elsewhere", before: a + "server n 10.0.0.3:80 check addr 10.0.0.7\n", after: a + "server n 10.0.0.4:80 check addr 10.0.0.7\n", want: "set server b/n addr 10.0.0.4 port 80\n"},
+		{
+			name: "moved with its agent", before: a + "server n 10.0.0.3:80 agent-check agent-port 1\n", after: a + "server n 10.0.0.4:80 agent-check agent-port 1\n",
+			want: "set server b/n addr 10.0.0.4 port 80\nset server b/n agent up\n",
+		},
+		{
+			name: "moved, to begin as down", before: a + "server n 10.0.0.3:80 check init-state down\n", after: a + "server n 10.0.0.4:80 check init-state down\n",
+			want: "set server b/n addr 10.0.0.4 port 80\n",
+		},
+		{name: "moved and followed by another one", before: a + "server n 10.0.0.3:80 check track a\n", after: a + "server n 10.0.0.4:80 check track a\n", reason: `has "track"`},
+		{name: "moved to IPv6", before: a, after: strings.Replace(a, "10.0.0.1:80", "[::1]:81", 1), want: "set server b/a addr ::1 port 81\nset server b/a health up\n"},
 		{name: "weight", before: a, after: strings.Replace(a, "100", "7", 1), want: "set server b/a weight 7\n"},
 		{name: "drain is weight 0", before: a + b, after: a + strings.Replace(b, "100", "0", 1), want: "set server b/b weight 0\n"},
 		{name: "maint is disabled", before: a + b, after: a + strings.Replace(b, "check", "check disabled", 1), want: "set server b/b state maint\n"},
@@ -150,7 +162,7 @@ func TestPlan(t *testing.T) {
 		{name: "a section with another name", before: a + "backend x\n", after: a + "backend y\n", reason: `section "backend y" is where "backend x" was`},
 		{name: "a section that is gone", before: a + "backend x\n", after: a, reason: `section "backend x" is gone`},
 		{name: "a static algorithm", before: "balance static-rr\n" + a, after: "balance static-rr\n" + a + b, reason: "balance static-rr needs a reload"},
-		{name: "a static algorithm can move", before: "balance uri\n" + a, after: "balance uri\n" + strings.Replace(a, ".1:", ".7:", 1), want: "set server b/a addr 10.0.0.7 port 80\n"},
+		{name: "a static algorithm can move", before: "balance uri\n" + a, after: "balance uri\n" + strings.Replace(a, ".1:", ".7:", 1), want: "set server b/a addr 10.0.0.7 port 80\nset server b/a health up\n"},
 		{name: "a static hash loses a server", before: "balance uri\n" + a + b, after: "balance uri\n" + a, reason: "needs a reload"},
 		{name: "a static hash changes a weight", before: "balance uri\n" + a, after: "balance uri\n" + strings.Replace(a, "100", "9", 1), reason: "cannot change a weight"},
 		{
@@ -246,7 +258,7 @@ func TestPlanWakesAServerThatIsNotDeletedYet(t *testing.T) {
 		{name: "as it was", after: a + b, want: "set server b/b state ready"},
 		{
 			name: "elsewhere and lighter", after: a + strings.NewReplacer(".2:80", ".3:81", "100", "5").Replace(b),
-			want: "set server b/b addr 10.0.0.3 port 81\nset server b/b state ready\n--\nset server b/b weight 5",
+			want: "set server b/b addr 10.0.0.3 port 81\nset server b/b health up\nset server b/b state ready\n--\nset server b/b weight 5",
 		},
 		{
 			name: "with other words", after: a + strings.Replace(b, "check", "", 1),

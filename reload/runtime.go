@@ -237,7 +237,7 @@ func (v *server) compare(target string, f haproxy.ServerState) drifted {
 	if v.literal {
 		ip, err := netip.ParseAddr(f.Addr)
 		if err != nil || ip != v.addr.Addr() || f.Port != int(v.addr.Port()) {
-			note(fmt.Sprintf("its address is %s port %d, not %s", f.Addr, f.Port, v.address), v.addrCommand(target))
+			note(fmt.Sprintf("its address is %s port %d, not %s", f.Addr, f.Port, v.address), v.moveCommands(target)...)
 		}
 	}
 	if v.fixed != "" {

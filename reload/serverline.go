@@ -253,6 +253,19 @@ func (v *server) addCommands(target string, version haproxy.Version) ([]haproxy.
 	return commands, nil
 }
 
-func (v *server) addrCommand(target string) haproxy.Command {
-	return haproxy.Command{Line: fmt.Sprintf("set server %s addr %s port %d", target, v.addr.Addr(), v.addr.Port())}
+// moveCommands give the server another address. What HAProxy has found out about the health of the old place says nothing
+// about the new one, so the server counts as up, as after a start; else one that was down would serve only after "rise"
+// good checks. The price: where the new place is bad too, requests fail until "fall" checks have.
+func (v *server) moveCommands(target string) []haproxy.Command {
+	commands := []haproxy.Command{{Line: fmt.Sprintf("set server %s addr %s port %d", target, v.addr.Addr(), v.addr.Port())}}
+	if v.fixed != "" || v.disabled || v.has("init-state") { // what leaves maintenance counts as up by itself
+		return commands
+	}
+	if v.check && !v.has("addr") { // else another place is asked, which has not moved
+		commands = append(commands, haproxy.Command{Line: "set server " + target + " health up"})
+	}
+	if v.agent && !v.has("agent-addr") {
+		commands = append(commands, haproxy.Command{Line: "set server " + target + " agent up"})
+	}
+	return commands
 }
