@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nuncio/catalog"
@@ -34,7 +33,7 @@ type Options struct {
 	// Render is given to every set of templates.
 	Render render.Options
 	// RetryMin and RetryMax bound the growing pause between two trials of templates that HAProxy would not run;
-	// default 1 s and 1 min.
+	// default 1 s and 1 min. Trials whose reload fails have longer ones.
 	RetryMin, RetryMax time.Duration
 	// Hold is how long instances that vanish from the store all at once are kept; 0 keeps none.
 	Hold time.Duration
@@ -75,9 +74,8 @@ type Follower struct {
 	looking   <-chan time.Time  // fires when a busy port is to be tried again
 	good      *render.Templates // in use: HAProxy has run what they render
 	candidate *render.Templates // newer than good, not proven yet
-	pause     *backoff.ExponentialBackOff
-	timer     <-chan time.Time // fires when candidate is to be tried again
-	held      <-chan time.Time // fires when a hold is over
+	next      schedule          // of the candidate's trials
+	held      <-chan time.Time  // fires when a hold is over
 	keep      chan *catalog.Snapshot
 	earlier   *attempt        // until something is good: the templates before the candidate, as they were tried last
 	failing   bool            // candidate has been tried and did not work
@@ -101,17 +99,15 @@ func New(opts Options) *Follower {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = time.Second, time.Minute
-	if opts.RetryMin > 0 {
-		pause.InitialInterval = opts.RetryMin
+	if opts.RetryMin <= 0 {
+		opts.RetryMin = time.Second
 	}
-	if opts.RetryMax > 0 {
-		pause.MaxInterval = opts.RetryMax
+	if opts.RetryMax <= 0 {
+		opts.RetryMax = time.Minute
 	}
 	return &Follower{
 		opts: opts, metrics: newMetrics(opts.Registerer), retry: make(chan struct{}, 1), accept: make(chan struct{}, 1),
-		guard: guard{hold: opts.Hold}, pause: pause, busy: busy{}, refused: map[string]bool{},
+		guard: guard{hold: opts.Hold}, next: newSchedule(opts.RetryMin, opts.RetryMax), busy: busy{}, refused: map[string]bool{},
 	}
 }
 
@@ -173,8 +169,10 @@ func (f *Follower) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot, 
 			again = !f.failing
 		case <-f.held:
 			f.guarded(f.guard.tick(time.Now()))
+			again = !f.failing
 		case <-f.accept:
 			f.guarded(f.guard.accept())
+			again = !f.failing
 		case <-f.looking:
 			f.lookAgain(ctx)
 			continue
@@ -182,10 +180,10 @@ func (f *Follower) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot, 
 			f.parse(tree)
 			f.renew()
 		case <-f.retry:
+			f.next.reset()
 			f.renew()
-		case <-f.timer:
+		case <-f.next.timer:
 		}
-		f.timer = nil
 		if f.snap != nil {
 			f.pass(ctx, again)
 		}
@@ -235,7 +233,7 @@ func (f *Follower) parse(tree map[string]string) {
 		f.earlier = &attempt{templates: f.candidate}
 	}
 	f.candidate, f.trial, f.failing = nil, nil, false
-	f.pause.Reset()
+	f.next.reset()
 	parsed, err := render.New(tree, f.opts.Render)
 	if err != nil {
 		f.templatesFailed(err)
@@ -246,24 +244,31 @@ func (f *Follower) parse(tree map[string]string) {
 
 // pass makes one attempt to have everything up to date: with the candidate, or with the good templates where the
 // candidate does not work. A candidate that is known to fail must not delay a change of services: again says whether it
-// is tried at once, or only a moment after the good templates have served the change.
+// is tried at once, or only when its time comes, after the good templates have served the change.
 func (f *Follower) pass(ctx context.Context, again bool) {
 	f.sent, f.trial = nil, nil
-	if f.candidate != nil && (again || f.good == nil) {
-		result, err := f.render(f.candidate)
-		if err == nil {
-			f.rendered(result)
-			f.trial = &attempt{digest: result.Files.Digest(), since: time.Now(), templates: f.candidate}
-			f.submit(ctx, result)
-			return
-		}
-		f.failing = true
-		f.templatesFailed(err)
+	if f.candidate != nil && (again || f.good == nil) && f.try(ctx) {
+		return
 	}
 	f.fallBack(ctx)
-	if f.candidate != nil && !again {
-		f.timer = time.After(f.pause.InitialInterval)
+	if f.candidate != nil && !again && f.good != nil {
+		f.next.changed()
 	}
+}
+
+// try begins a trial of the candidate, if it can be rendered.
+func (f *Follower) try(ctx context.Context) bool {
+	f.next.disarm()
+	result, err := f.render(f.candidate)
+	if err != nil {
+		f.failing = true
+		f.templatesFailed(err)
+		return false
+	}
+	f.rendered(result)
+	f.trial = &attempt{digest: result.Files.Digest(), since: time.Now(), templates: f.candidate}
+	f.submit(ctx, result)
+	return true
 }
 
 // fallBack submits what the good templates make, or those before the candidate, which may be good yet. Without any, what
@@ -335,7 +340,7 @@ func (f *Follower) judgeTrial(ctx context.Context, a reload.Apply) {
 	if !failed(a) {
 		f.use(f.candidate)
 		f.candidate, f.trial, f.failing = nil, nil, false
-		f.pause.Reset()
+		f.next.reset()
 		f.templatesWork()
 		return
 	}
@@ -343,7 +348,7 @@ func (f *Follower) judgeTrial(ctx context.Context, a reload.Apply) {
 	f.templatesFailed(errors.New(a.Reason))
 	if f.good != nil {
 		f.trial = nil
-		f.timer = time.After(f.pause.NextBackOff())
+		f.next.failed(a.Duration, a.ReloadFailed)
 		f.fallBack(ctx)
 	}
 }

@@ -28,6 +28,7 @@ type judgeApplier struct {
 	refuse  string // files that contain this are refused
 	result  reload.Result
 	busy    []reload.Taken // why
+	dear    bool           // refusals are reloads that failed
 	slow    time.Duration  // between Submit and the outcome
 	applies []reload.Apply
 	digest  string   // of what was handed over last
@@ -41,9 +42,9 @@ func (j *judgeApplier) Submit(_ context.Context, d reload.Desired) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	text := string(d.Files.Config())
-	a := reload.Apply{Time: time.Now(), Digest: d.Files.Digest(), Result: reload.Reloaded}
+	a := reload.Apply{Time: time.Now(), Duration: j.slow, Digest: d.Files.Digest(), Result: reload.Reloaded}
 	if j.refuse != "" && strings.Contains(text, j.refuse) {
-		a.Result, a.Reason, a.Taken = j.result, "refused: "+j.refuse, j.busy
+		a.Result, a.Reason, a.Taken, a.ReloadFailed = j.result, "refused: "+j.refuse, j.busy, j.dear
 	}
 	j.taken, j.digest = append(j.taken, strings.TrimSpace(text)), a.Digest
 	if j.slow == 0 {
