@@ -9,19 +9,17 @@ import (
 	"nuncio/register"
 )
 
-const atHome = "[web/n1:web1 192.0.2.10:32768]"
-
 func TestTheLastAddressStaysWhileNoneIsFound(t *testing.T) {
 	t.Parallel()
 	a := &answers{now: advertised}
 	w := watch(t, register.DockerOptions{API: newFakeAPI(oldWeb("nuncio.")), Advertise: a.lookup, Sweep: 20 * time.Millisecond})
-	w.expect(atHome)
+	w.expect(ready)
 	a.set(nowhere, nil)
 	w.advertises(func(s string) bool { return strings.Contains(s, "192.0.2.10") && strings.Contains(s, "no such host") })
 	a.awaitAsked(t, 5)
 	a.set(advertised, nil)
 	w.advertises(func(s string) bool { return s == "192.0.2.10 (--advertise-ip)" })
-	w.expect(atHome) // all the while
+	w.expect(ready) // all the while
 	for text, want := range map[string]int{"level=WARN": 1, "is found again": 1} {
 		if n := strings.Count(w.log.String(), text); n != want {
 			t.Errorf("%q is in the log %d times, want %d:\n%s", text, n, want, w.log)
@@ -35,20 +33,20 @@ func TestAnAddressThatComesLateIsTaken(t *testing.T) {
 	w := watch(t, register.DockerOptions{API: newFakeAPI(oldWeb("nuncio.")), Advertise: a.lookup, Sweep: time.Hour})
 	w.expect("[]")
 	a.set(advertised, nil)
-	w.expect("[]", atHome) // without waiting for the sweep
+	w.expect("[]", ready) // without waiting for the sweep
 }
 
 func TestALookupThatHangsDelaysNoStopSignal(t *testing.T) {
 	t.Parallel()
 	api, a := newFakeAPI(oldWeb("nuncio.")), &answers{now: advertised}
 	w := watch(t, register.DockerOptions{API: api, Advertise: a.lookup, Sweep: 20 * time.Millisecond})
-	w.expect(atHome)
+	w.expect(ready)
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) }) // before the source is stopped
 	a.set(advertised, release)
 	a.awaitAsked(t, 1)
 	api.emit(t, "kill", 15, time.Now())
-	w.expect(atHome, "[web/n1:web1 192.0.2.10:32768 drain]")
+	w.expect(ready, draining)
 }
 
 // fakeRig is a rig whose Docker and address the test decides.

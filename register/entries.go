@@ -38,9 +38,31 @@ func (f *follower) event(ev Event) {
 		e.died = ev.Time
 	case "kill":
 		e.killed = ev
-		// Counted from its arrival: Docker's clock and this one need not agree.
-		e.until = time.Now().Add(f.opts.StopWindow)
+		e.until = time.Now().Add(f.opts.StopWindow - f.age(ev))
 	}
+}
+
+// age is how long ago an event that is replayed has happened; any other has happened just now. Docker stamps events
+// with its engine's clock, and no request that a read-only proxy lets through tells what that clock says now. So
+// this clock is taken, the same one unless the engine is remote. To keep a difference of the two from cutting
+// the drain of a stop that happens now, only what comes right behind the subscription counts as replayed.
+func (f *follower) age(ev Event) time.Duration {
+	if time.Since(f.subscribed) > replayTime {
+		return 0
+	}
+	return max(0, time.Since(ev.Time))
+}
+
+// marks are the entries with nothing but what events alone tell. A new connection asks only for the events that came
+// after the last one: without these, a container that is stopping would seem ready again.
+func marks(entries map[string]*entry) map[string]*entry {
+	marked := map[string]*entry{}
+	for id, e := range entries {
+		if !e.died.IsZero() || !e.killed.Time.IsZero() {
+			marked[id] = &entry{died: e.died, killed: e.killed, until: e.until}
+		}
+	}
+	return marked
 }
 
 func (f *follower) result(r result) error {

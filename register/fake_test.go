@@ -73,6 +73,12 @@ func (f *fakeAPI) emit(t *testing.T, action string, signal int, at time.Time) {
 	f.handle(ev)
 }
 
+func (f *fakeAPI) breakStream() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.life)
+}
+
 // subscriptions waits for the n-th subscription.
 func (f *fakeAPI) subscriptions(t *testing.T, n int) {
 	t.Helper()
@@ -214,4 +220,34 @@ func (w *watched) advertises(check func(string) bool) {
 		}
 		return nil
 	})
+}
+
+// settled waits until a number of sets were published on the n-th connection, so that what it knows has been decided.
+func (w *watched) settled(connection int) {
+	w.t.Helper()
+	testkit.Eventually(w.t, within, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		breaks, sets := 0, 0
+		for _, p := range w.said {
+			switch {
+			case p.Err != nil:
+				breaks++
+			case breaks == connection-1 && len(p.Desired.Unknown) == 0:
+				sets++
+			}
+		}
+		if breaks < connection-1 || sets < 10 {
+			return fmt.Errorf("%d breaks and %d sets behind them\n%s", breaks, sets, w.log)
+		}
+		return nil
+	})
+}
+
+// ends fails the test unless the newest set is this one.
+func (w *watched) ends(want string) {
+	w.t.Helper()
+	if got := w.sets(); len(got) == 0 || got[len(got)-1] != want {
+		w.t.Errorf("published %q, want the last one to be %q\n%s", got, want, w.log)
+	}
 }

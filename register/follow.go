@@ -29,9 +29,12 @@ const (
 	listTimeout       = 10 * time.Second
 	inspectTimeout    = 5 * time.Second
 	inspectWorkers    = 4
-	// replay is how far back the first subscription reaches: it finds the stop signals that were sent while no
-	// registrar ran, and covers the gap before Docker's subscription where the clocks of two hosts differ.
+	// replay is how far back the first subscription reaches, or the stop window if that is longer: it finds the stop
+	// signals that were sent while no registrar ran, and covers the gap before Docker's subscription where the clocks
+	// of two hosts differ.
 	replay = 5 * time.Minute
+	// replayTime is how long after a subscription an event may be one that Docker replays: it sends those first.
+	replayTime = 10 * time.Second
 )
 
 // Docker is the source of records that follows the containers of one Docker engine.
@@ -59,12 +62,13 @@ func NewDocker(opts DockerOptions) *Docker {
 // Run implements Source. It publishes a set after every change, and an error while Docker does not answer; the
 // last set stays in force meanwhile.
 func (d *Docker) Run(ctx context.Context, publish func(Published)) error {
-	m := &memory{since: time.Now().Add(-replay), said: map[string]string{}}
+	m := &memory{since: time.Now().Add(-max(replay, d.opts.StopWindow)), said: map[string]string{}, marked: map[string]*entry{}}
 	for failures := 0; ctx.Err() == nil; failures++ {
 		f := &follower{
-			Docker: d, memory: m, publish: publish, entries: map[string]*entry{}, results: make(chan result),
+			Docker: d, memory: m, publish: publish, entries: m.marked, results: make(chan result),
 		}
 		err := f.run(ctx)
+		m.marked = marks(f.entries)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -93,14 +97,16 @@ type memory struct {
 	since   time.Time         // the next subscription begins here
 	said    map[string]string // the last logged reason of each container
 	address standing
+	marked  map[string]*entry // what events alone tell; Docker does not tell it again
 }
 
 // follower is one connection to Docker: one goroutine owns all its fields.
 type follower struct {
 	*Docker
 	*memory
-	publish  func(Published)
-	answered bool
+	publish    func(Published)
+	answered   bool
+	subscribed time.Time
 
 	entries map[string]*entry
 	step    int // counts events, to tell whether an answer is older than one
@@ -136,6 +142,7 @@ func (f *follower) run(ctx context.Context) error {
 	}
 	q := &queue{more: make(chan struct{}, 1)}
 	broken := make(chan error, 1)
+	f.subscribed = time.Now()
 	wg.Go(func() { broken <- f.opts.API.Events(ctx, f.since, q.put) })
 
 	sweep := time.NewTicker(f.opts.Sweep)
