@@ -127,18 +127,26 @@ func TestAChangeThatTheCheckRefusesAfterwardsIsTakenBack(t *testing.T) {
 	})
 }
 
+// errorPage is a set of files that HAProxy takes as long as a page beside them exists, and how to make that.
+func errorPage(t *testing.T, addr string) (path string, restore func(), set func(servers ...string) haproxy.Files) {
+	t.Helper()
+	path = filepath.Join(stateDir(t), "e.http")
+	restore = func() {
+		t.Helper()
+		if err := os.WriteFile(path, []byte("HTTP/1.0 503 No\r\nContent-Length: 0\r\n\r\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path, restore, func(servers ...string) haproxy.Files {
+		return cfg(strings.Replace(string(pool(addr, servers...).Config()), "default_backend", "errorfile 503 "+path+"\n    default_backend", 1))
+	}
+}
+
 func TestTroubleOutsideDoesNotTakeChangesBack(t *testing.T) {
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		addr, page := testkit.FreeAddr(t), filepath.Join(stateDir(t), "e.http")
-		save := func() {
-			if err := os.WriteFile(page, []byte("HTTP/1.0 503 No\r\nContent-Length: 0\r\n\r\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		addr := testkit.FreeAddr(t)
+		page, save, set := errorPage(t, addr)
 		save()
-		set := func(servers ...string) haproxy.Files {
-			return cfg(strings.Replace(string(pool(addr, servers...).Config()), "default_backend", "errorfile 503 "+page+"\n    default_backend", 1))
-		}
 		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
 		r := start(t, h, reload.Options{})
 		first := r.applied(set(line("a", one.Addr, 11, "")), 1)
@@ -160,6 +168,29 @@ func TestTroubleOutsideDoesNotTakeChangesBack(t *testing.T) {
 		if s.LastError != "" {
 			t.Errorf("%+v", s)
 		}
+	})
+}
+
+// An apply that fails in between ends the pause before the next attempt to save, and must not end the attempts.
+func TestAFailedSaveIsRetriedAfterAnotherApplyHasFailed(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		page, save, set := errorPage(t, testkit.FreeAddr(t))
+		save()
+		r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetReconcile(20 * time.Millisecond) })
+		r.applied(set(line("a", "127.0.0.1:1", 11, "")), 1)
+		if err := os.Remove(page); err != nil {
+			t.Fatal(err)
+		}
+		live := set(line("b", "127.0.0.1:1", 12, ""))
+		r.submit(live, 2)
+		r.until("a failed save", func(s reload.Status) bool { return strings.Contains(s.LastError, "cannot be saved") })
+		r.submit(config(testkit.FreeAddr(t), "broken", "    frobnicate"), 3)
+		r.until("a failed apply", func(s reload.Status) bool { return last(s).Revision == 3 && last(s).Result == reload.Rejected })
+		save()
+		r.submit(live, 4)
+		r.until("the change on disk", func(s reload.Status) bool {
+			return s.State == reload.Running && s.LastError == "" && onDisk(r.dir, "server b ")
+		})
 	})
 }
 

@@ -52,9 +52,13 @@ func (s *saver) want() {
 	if s.oldest.IsZero() {
 		s.oldest = now
 	}
-	if s.working == nil && s.err == nil { // else it is tried again with growing pauses
+	switch {
+	case s.working != nil: // finish looks again
+	case s.err == nil:
 		quiet, limit := patience(s.took)
 		s.timer.in(max(0, min(quiet, limit-now.Sub(s.oldest))))
+	case !s.timer.armed(): // halt has ended the growing pause, for an apply that came to nothing
+		s.timer.arm(0)
 	}
 }
 
@@ -89,7 +93,8 @@ func (m *Manager) save(ctx context.Context) {
 	}()
 }
 
-// halt ends an attempt that is under way and drops what it has made.
+// halt ends an attempt that is under way and drops what it has made. Unless the files get to the disk in another way, want
+// has to be called afterwards.
 func (m *Manager) halt() {
 	m.saver.timer.disarm()
 	if m.saver.working == nil {
