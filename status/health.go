@@ -66,26 +66,8 @@ func (h *health) ask(ctx context.Context) *servers {
 	for _, server := range all {
 		name := [2]string{server.Backend, server.Name}
 		s.byName[name] = append(s.byName[name], server)
-		s.byAddr[server.Addr] = append(s.byAddr[server.Addr], server)
+		address := canonical(server.Addr)
+		s.byAddr[address] = append(s.byAddr[address], server)
 	}
 	return s
-}
-
-// of finds the servers of an instance. Templates name backends and servers as they like, so the address decides;
-// the name does where HAProxy has resolved a host name, or does not show addresses.
-func (s *servers) of(service, instance, addr string) []haproxy.ServerStat {
-	if found := s.byAddr[addr]; len(found) > 0 {
-		// Two services may share an address: then those with the right name are meant.
-		var named []haproxy.ServerStat
-		for _, server := range found {
-			if server.Name == instance && server.Backend == service {
-				named = append(named, server)
-			}
-		}
-		if len(named) > 0 {
-			return named
-		}
-		return found
-	}
-	return s.byName[[2]string{service, instance}]
 }

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"nuncio/catalog"
 	"nuncio/haproxy"
@@ -38,7 +36,7 @@ type InstanceView struct {
 	ID      int               `json:"id"`
 	Servers []ServerView      `json:"servers"`
 	// Health is the worst that its servers say: "up", "down", "unchecked", "drain", "maint", "absent" when no server
-	// line has its address, "unknown" when HAProxy does not answer.
+	// line has its address as it is now, "unknown" when HAProxy does not answer.
 	Health string `json:"health"`
 	// Why says why it gets no new traffic; empty when it does.
 	Why string `json:"why,omitempty"`
@@ -110,13 +108,14 @@ func (s *Server) find(ctx context.Context, query string, offset, limit int) Page
 	snap := s.snapshot()
 	rows, alive := s.index.of(snap), s.health.get(ctx)
 	o := s.opts.Overview()
+	l := lookup{servers: alive, routes: s.routes(&o), o: &o, behind: behind(&o)}
 	page := Page{Document: 1, Revision: snap.Revision, Query: query, All: len(rows), Offset: offset, Limit: limit, Services: []ServiceView{}}
 	if alive.err != nil {
 		page.HealthError = alive.err.Error()
 	}
 	words := strings.Fields(strings.ToLower(query))
 	for _, r := range rows {
-		if !matches(r, words, alive) {
+		if !matches(r, words, &l) {
 			continue
 		}
 		page.Found++
@@ -127,42 +126,42 @@ func (s *Server) find(ctx context.Context, query string, offset, limit int) Page
 			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: wide(r.service.Meta), Total: len(r.service.Instances)})
 		}
 		last := &page.Services[len(page.Services)-1]
-		last.Instances = append(last.Instances, s.view(r, alive, &o))
+		last.Instances = append(last.Instances, l.view(r))
 	}
 	return page
 }
 
-func matches(r row, words []string, alive *servers) bool {
+func matches(r row, words []string, l *lookup) bool {
 	for _, w := range words {
 		if strings.Contains(r.text, w) {
 			continue
 		}
-		if healthOf(r.inst, alive.of(r.service.Name, r.inst.Name, r.inst.Addr()), alive.err) != w {
+		if found, _ := l.of(r); healthOf(found, l.servers.err) != w {
 			return false
 		}
 	}
 	return true
 }
 
-func (s *Server) view(r row, alive *servers, o *Overview) InstanceView {
+func (l *lookup) view(r row) InstanceView {
 	i := r.inst
 	v := InstanceView{
-		Service: r.service.Name, Name: i.Name, Key: o.Store.Prefix + r.service.Name + "/" + i.Name, Address: i.Addr(),
+		Service: r.service.Name, Name: i.Name, Key: l.o.Store.Prefix + r.service.Name + "/" + i.Name, Address: i.Addr(),
 		Weight: i.Weight, State: string(i.State), Tags: append([]string{}, i.Tags...), Meta: hideSecrets(i.Meta),
 		Node: i.Meta["node"], ID: i.ID, Servers: []ServerView{},
 	}
-	found := alive.of(r.service.Name, i.Name, v.Address)
+	found, stale := l.of(r)
 	for _, f := range found {
 		check := strings.TrimSpace(f.Check + " " + f.CheckInfo)
 		v.Servers = append(v.Servers, ServerView{f.Backend, f.Name, f.Status, f.Weight, f.Sessions, f.Total, f.Changed, check})
 	}
-	v.Health = healthOf(i, found, alive.err)
-	v.Why = why(i, v, o)
+	v.Health = healthOf(found, l.servers.err)
+	v.Why = l.why(i, v, stale)
 	return v
 }
 
 // healthOf is the worst of what the servers of one instance say.
-func healthOf(_ *catalog.Instance, found []haproxy.ServerStat, err error) string {
+func healthOf(found []haproxy.ServerStat, err error) string {
 	if err != nil {
 		return "unknown"
 	}
@@ -190,66 +189,6 @@ func word(status string) string {
 	default:
 		return "down"
 	}
-}
-
-// why says why an instance gets no new requests, the nearest cause first; empty when it gets them.
-func why(i *catalog.Instance, v InstanceView, o *Overview) string {
-	switch v.Health {
-	case "absent":
-		return "no server of the running configuration has this address: " + whyAbsent(i, o)
-	case "down":
-		for _, s := range v.Servers {
-			if word(s.Status) == "down" {
-				return fmt.Sprintf("HAProxy's health check fails for %s/%s, for %s now: %s", s.Backend, s.Name, time.Duration(s.Seconds)*time.Second, cmp.Or(s.Check, "no reason given"))
-			}
-		}
-	case "maint", "drain":
-		if i.State != catalog.StateReady {
-			return "its record says state " + string(i.State) + whoDrained(i)
-		}
-		return "HAProxy has it in " + v.Health + ", though its record says ready: somebody set that in HAProxy, or its name does not resolve"
-	}
-	if i.State != catalog.StateReady && v.Health != "unknown" {
-		return "its record says state " + string(i.State) + whoDrained(i)
-	}
-	if i.Weight == 0 {
-		return "its record says weight 0"
-	}
-	return ""
-}
-
-func whoDrained(i *catalog.Instance) string {
-	if i.Meta["operator"] != "" {
-		return " (set by nuncio-registrar drain)"
-	}
-	return ""
-}
-
-func whyAbsent(i *catalog.Instance, o *Overview) string {
-	for _, r := range o.Templates.Refused {
-		if strings.Contains(r.Value, i.Host) || strings.Contains(r.Value, i.Name) {
-			return fmt.Sprintf("%s left its line out: %s", r.Template, r.Reason)
-		}
-	}
-	switch {
-	case o.Pinned != nil:
-		return fmt.Sprintf("generation %d is pinned; nuncio resume ends that", o.Pinned.Generation)
-	case o.Error != "":
-		return "the newest configuration could not be applied: " + firstLine(o.Error)
-	case o.Templates.RenderError != "":
-		return "the templates cannot render the newest records: " + firstLine(o.Templates.RenderError)
-	case i.State != catalog.StateReady:
-		return "its record says state " + string(i.State)
-	case !o.InStep:
-		return "a newer configuration is on its way"
-	default:
-		return "the templates make no server line of it (with the shipped ones, a service needs http.host, http.path or tcp.port)"
-	}
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
 }
 
 // wide keeps the settings of the service as a whole.

@@ -63,6 +63,7 @@ type Server struct {
 	opts   Options
 	index  index
 	health health
+	runs   runs
 	pages  *template.Template
 	eyes   atomic.Int64 // event streams that are open
 }

@@ -29,9 +29,10 @@ type world struct {
 	revision int64
 	snap     *catalog.Snapshot
 	overview status.Overview
-	files    map[int64]string
-	wanted   string
-	bell     chan struct{}
+
+	generations map[int64]haproxy.Files
+	wanted      haproxy.Files
+	bell        chan struct{}
 }
 
 const (
@@ -44,7 +45,9 @@ const (
 func newWorld(t *testing.T, runtime *haproxy.Socket) *world {
 	t.Helper()
 	now := time.Now()
-	w := &world{builder: catalog.NewBuilder("/services/"), bell: make(chan struct{}), files: map[int64]string{1: first, 2: then}, wanted: then}
+	w := &world{builder: catalog.NewBuilder("/services/"), bell: make(chan struct{})}
+	w.generations = map[int64]haproxy.Files{1: files(t, first), 2: files(t, then)}
+	w.wanted = w.generations[2]
 	w.overview = status.Overview{
 		Nuncio: "v1.2.3", State: "running", Since: now, Ready: true, InStep: true,
 		Applied:   status.Applied{Revision: 7, Generation: 2, Time: now.Add(-12 * time.Second)},
@@ -71,7 +74,7 @@ func newWorld(t *testing.T, runtime *haproxy.Socket) *world {
 			return []status.Generation{{Number: 1, Revision: 3, Created: now.Add(-time.Hour)}, {Number: 2, Revision: 7, Created: now, Current: true}}, nil
 		},
 		Files:  w.getFiles,
-		Wanted: func() (haproxy.Files, error) { return files(w.wanted) },
+		Wanted: w.getWanted,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -85,16 +88,29 @@ func newWorld(t *testing.T, runtime *haproxy.Socket) *world {
 	return w
 }
 
-func files(text string) (haproxy.Files, error) {
-	return haproxy.NewFiles(map[string][]byte{haproxy.ConfigFile: []byte(text)})
+func files(t *testing.T, text string) haproxy.Files {
+	t.Helper()
+	f, err := haproxy.NewFiles(map[string][]byte{haproxy.ConfigFile: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func (w *world) getFiles(n int64) (haproxy.Files, error) {
-	text, ok := w.files[n]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f, ok := w.generations[n]
 	if !ok {
 		return haproxy.Files{}, errors.New("there is none")
 	}
-	return files(text)
+	return f, nil
+}
+
+func (w *world) getWanted() (haproxy.Files, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wanted, nil
 }
 
 func (w *world) getOverview() status.Overview {

@@ -1,0 +1,130 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"nuncio/catalog"
+)
+
+// why says why an instance gets no new requests, the nearest cause first; empty when it gets them. stale is the address
+// that HAProxy has for it instead of its own.
+func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
+	switch v.Health {
+	case "unknown":
+	case "absent":
+		if stale != "" {
+			return "HAProxy still has " + stale + " for it: " + l.behind
+		}
+		return "no server of the running configuration has this address: " + l.whyAbsent(i)
+	case "down":
+		for _, s := range v.Servers {
+			if word(s.Status) == "down" {
+				return fmt.Sprintf("HAProxy's health check fails for %s/%s, for %s now: %s", s.Backend, s.Name, time.Duration(s.Seconds)*time.Second, cmp.Or(s.Check, "no reason given"))
+			}
+		}
+	case "maint", "drain":
+		if i.State == catalog.StateReady {
+			return "HAProxy has it in " + v.Health + ", though its record says ready: somebody set that in HAProxy, or its name does not resolve"
+		}
+		fallthrough
+	default:
+		if i.State != catalog.StateReady {
+			return "its record says state " + string(i.State) + whoDrained(i)
+		}
+	}
+	if i.Weight == 0 {
+		return "its record says weight 0"
+	}
+	return l.whyUnreached(v)
+}
+
+func whoDrained(i *catalog.Instance) string {
+	if i.Meta["operator"] != "" {
+		return " (set by nuncio-registrar drain)"
+	}
+	return ""
+}
+
+// behind says why HAProxy goes on with what earlier records said.
+func behind(o *Overview) string {
+	differs := o.Applied.Digest != o.Desired.Digest
+	switch {
+	case o.Pinned != nil && differs:
+		return fmt.Sprintf("generation %d is pinned; nuncio resume ends that", o.Pinned.Generation)
+	case o.Error != "" && differs:
+		return "the newest configuration could not be applied: " + firstLine(o.Error)
+	case o.Templates.RenderError != "":
+		return "the templates cannot render the newest records: " + firstLine(o.Templates.RenderError)
+	}
+	return ""
+}
+
+func (l *lookup) whyAbsent(i *catalog.Instance) string {
+	o := l.o
+	for _, r := range o.Templates.Refused {
+		if says(i, r.Value) {
+			return fmt.Sprintf("%s left its line out: %s", r.Template, r.Reason)
+		}
+	}
+	switch {
+	case l.behind != "":
+		return l.behind
+	case i.State != catalog.StateReady:
+		return "its record says state " + string(i.State)
+	case !o.InStep && o.Applied.Digest != o.Desired.Digest:
+		return "a newer configuration is on its way"
+	case o.Templates.Error != "":
+		return "the templates in use make no server line of it, and the newest ones are not in use: " + firstLine(o.Templates.Error)
+	default:
+		return "the templates make no server line of it"
+	}
+}
+
+// says tells whether a value that was refused is one of a record's: it comes in quotes, and perhaps cut.
+func says(i *catalog.Instance, refused string) bool {
+	quoted, err := strconv.QuotedPrefix(refused)
+	if err != nil {
+		quoted = strconv.Quote(refused)
+	}
+	begin, _ := strconv.Unquote(quoted) // QuotedPrefix has found it to be right
+	whole := len(quoted) >= len(refused)
+	same := func(v string) bool { return v == begin || !whole && strings.HasPrefix(v, begin) }
+	return same(i.Host) || same(i.Name) || same(i.Addr()) || slices.ContainsFunc(i.Tags, same) ||
+		slices.ContainsFunc(slices.Collect(maps.Values(i.Meta)), same)
+}
+
+// whyUnreached says that no request can come to any of the backends that have the instance. Each of them has to be known
+// as one that nothing leads to.
+func (l *lookup) whyUnreached(v InstanceView) string {
+	var backends []string
+	for _, s := range v.Servers {
+		if !l.routes.toNowhere(s.Backend) {
+			return ""
+		}
+		backends = append(backends, s.Backend)
+	}
+	if len(backends) == 0 {
+		return ""
+	}
+	slices.Sort(backends)
+	text := "no rule of the configuration leads to backend " + strings.Join(slices.Compact(backends), ", ")
+	switch {
+	case l.behind != "":
+		return text + "; " + l.behind
+	case l.routes.notes[backends[0]] != "":
+		return text + ": " + l.routes.notes[backends[0]]
+	default:
+		return text + ": has the service http.host, http.path or tcp.port (which the shipped templates need), or has another one the same?"
+	}
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

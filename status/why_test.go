@@ -1,0 +1,145 @@
+package status_test
+
+import (
+	"strings"
+	"testing"
+
+	"nuncio/haproxy"
+	"nuncio/status"
+)
+
+// explain asks for one instance, as "nuncio status WORD" does.
+func explain(t *testing.T, w *world, query string) status.InstanceView {
+	t.Helper()
+	page := get[status.Page](t, w.URL+"/v1/services?q="+query)
+	if page.Found != 1 {
+		t.Fatalf("services?q=%s: %d found, want 1", query, page.Found)
+	}
+	return page.Services[0].Instances[0]
+}
+
+// run says that HAProxy runs these files as generation 2, and that they are wanted too.
+func (w *world) run(t *testing.T, content map[string][]byte) {
+	t.Helper()
+	f, err := haproxy.NewFiles(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(func(o *status.Overview) {
+		w.generations[2], w.wanted = f, f
+		o.Applied.Digest, o.Desired.Digest = f.Digest(), f.Digest()
+	})
+}
+
+func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
+	const backends = "backend alpha\n\tserver a 127.0.0.3:3\nbackend beta\n\tserver b 127.0.0.4:4\n"
+	w := newWorld(t, runHAProxy(t, backends))
+	w.put("alpha/a", "127.0.0.3:3", "beta/b", "127.0.0.4:4")
+	config := func(frontend, routes string) map[string][]byte {
+		return map[string][]byte{haproxy.ConfigFile: []byte(frontend + backends), "maps/routes.map": []byte(routes)}
+	}
+	for _, c := range []struct {
+		name        string
+		files       map[string][]byte
+		alpha, beta string // what is said of each; empty for nothing
+	}{
+		{"both have none", config("frontend f\n\tbind :80\n", ""), "leads to backend alpha: has the service http.host", "leads to backend beta: has the service http.host"},
+		{
+			"the other one has the same", config(shippedRules, "www.example.com/ alpha\n# beta is not served under www.example.com/: alpha is.\n"), "",
+			"leads to backend beta: maps/routes.map says: beta is not served under www.example.com/: alpha is.",
+		},
+		{"its port is taken", config("# beta has no listener: its tcp.port 80 is taken by alpha.\nfrontend f\n\tdefault_backend alpha\n", ""), "", "haproxy.cfg says: beta has no listener: its tcp.port 80 is taken"},
+		{"both have one", config(shippedRules, "www.example.com/ alpha\n/b/ beta\n"), "", ""},
+		{"nobody can tell", config("frontend f\n\tuse_backend %[req.hdr(x)]\n", ""), "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w.run(t, c.files)
+			for query, want := range map[string]string{"alpha/a": c.alpha, "beta/b": c.beta} {
+				if v := explain(t, w, query); v.Health != "unchecked" || !strings.Contains(v.Why, want) || (want == "") != (v.Why == "") {
+					t.Errorf("%s: got health %q and %q, want unchecked and %q", query, v.Health, v.Why, want)
+				}
+			}
+		})
+	}
+	// What HAProxy runs is not what is wanted: the files are those of the generation, and where it is not to be had nothing is claimed.
+	w.run(t, config("frontend f\n\tdefault_backend alpha\n", ""))
+	w.change(func(o *status.Overview) { o.Desired.Digest, o.Pinned = "newer", &status.Pin{Generation: 2} })
+	if v := explain(t, w, "beta/b"); !strings.Contains(v.Why, "leads to backend beta; generation 2 is pinned") {
+		t.Errorf("beta/b while pinned: got %q, want the backend and the pin", v.Why)
+	}
+	w.change(func(o *status.Overview) { o.Applied.Digest = "older" })
+	if v := explain(t, w, "beta/b"); v.Why != "" {
+		t.Errorf("beta/b with unknown files: got %q, want nothing", v.Why)
+	}
+}
+
+// TestWhyNamesTheAddressThatHAProxyStillHas moves records while HAProxy goes on with what it has.
+func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
+	const text = "frontend f\n\tdefault_backend web\nbackend web\n\tserver a 127.0.0.3:3\n\tserver n localhost:3\n\tserver six [::1]:6\nbackend other\n\tserver x 127.0.0.9:9\n"
+	_, backends, _ := strings.Cut(text, "default_backend web\n")
+	w := newWorld(t, runHAProxy(t, backends))
+	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte(text)})
+	w.put("web/a", "127.0.0.3:3", "web/n", "localhost:3", "web/six", "[::1]:6")
+	pin := func(o *status.Overview) {
+		o.Desired.Digest, o.Pinned, o.InStep = "newer", &status.Pin{Generation: 2}, false
+	}
+	free := func(o *status.Overview) {
+		o.Desired.Digest, o.Error, o.Templates.RenderError, o.Pinned = o.Applied.Digest, "", "", nil
+	}
+	for _, c := range []struct {
+		name, query, record string
+		change              func(o *status.Overview)
+		health, why         string
+	}{
+		{"pinned, not moved", "web/a", "127.0.0.3:3", pin, "unchecked", ""},
+		{"pinned, moved", "web/a", "192.0.2.77:9999", pin, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is pinned; nuncio resume ends that"},
+		{"pinned, moved to where another one is", "web/a", "127.0.0.9:9", pin, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is pinned"},
+		{"pinned, a name not moved", "web/n", "localhost:3", pin, "unchecked", ""},
+		{"pinned, a name moved", "web/n", "elsewhere.example.com:3", pin, "absent", "HAProxy still has localhost:3 for it: generation 2 is pinned"},
+		{"pinned, an IPv6 address not moved", "web/six", "[::1]:6", pin, "unchecked", ""},
+		{
+			"refused, moved", "web/a", "192.0.2.77:9999", func(o *status.Overview) { o.Desired.Digest, o.Error = "newer", "haproxy -c says no\nand more" },
+			"absent", "HAProxy still has 127.0.0.3:3 for it: the newest configuration could not be applied: haproxy -c says no",
+		},
+		{
+			"not rendered, moved", "web/a", "192.0.2.77:9999", func(o *status.Overview) { o.Templates.RenderError = "x.tmpl:1: no" },
+			"absent", "HAProxy still has 127.0.0.3:3 for it: the templates cannot render the newest records: x.tmpl:1: no",
+		},
+		{"templates that chose another address", "web/a", "192.0.2.77:9999", free, "unchecked", ""},
+		{"moved and on its way", "web/a", "192.0.2.77:9999", func(o *status.Overview) { o.Desired.Digest, o.InStep = "newer", false }, "unchecked", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w.change(free)
+			w.change(c.change)
+			w.put(c.query, c.record)
+			if v := explain(t, w, c.query); v.Health != c.health || !strings.HasPrefix(v.Why, c.why) || (c.why == "") != (v.Why == "") {
+				t.Errorf("%s at %s: got health %q and %q, want %q and %q", c.query, c.record, v.Health, v.Why, c.health, c.why)
+			}
+			if v := explain(t, w, c.query+"+"+c.health); v.Health != c.health {
+				t.Errorf("a search finds %s by health %s, shown is %q", c.query, c.health, v.Health)
+			}
+		})
+	}
+}
+
+func TestWhyNamesTheTemplatesThatAreNotInUse(t *testing.T) {
+	w := threeServices(t)
+	w.put("web/new", `{"host":"192.0.2.100","port":1,"meta":{"colour":"bad word"}}`)
+	w.change(func(o *status.Overview) {
+		o.InStep, o.Applied.Digest, o.Templates.Error = false, "d", "x.tmpl:5: no\nmore"
+	})
+	if v := explain(t, w, "web/new"); !strings.HasSuffix(v.Why, "the newest ones are not in use: x.tmpl:5: no") {
+		t.Errorf("while the newest templates do not work: got %q, want that", v.Why)
+	}
+	// A line that was left out because of another record's value explains nothing, though the value has the letters of its name.
+	refused := status.Refused{Template: "x.tmpl:1:2", Value: `"a new value"`, Reason: "no word"}
+	w.change(func(o *status.Overview) { o.Templates.Error, o.Templates.Refused = "", []status.Refused{refused} })
+	if v := explain(t, w, "web/new"); strings.Contains(v.Why, "no word") {
+		t.Errorf("with a line of another record left out: got %q", v.Why)
+	}
+	refused.Value = `"bad word"`
+	w.change(func(o *status.Overview) { o.Templates.Refused = []status.Refused{refused} })
+	if v := explain(t, w, "web/new"); !strings.Contains(v.Why, "x.tmpl:1:2 left its line out: no word") {
+		t.Errorf("with its own line left out: got %q, want the template's place", v.Why)
+	}
+}
