@@ -133,7 +133,7 @@ type Apply struct {
 // Bad says whether the attempt came to nothing.
 func (a Apply) Bad() bool { return a.Result == "rejected" || a.Result == "failed" }
 
-// Quarantined is a record that breaks the contract and is left out.
+// Quarantined is a record that breaks the contract and is left out. Reason and Value have what may be a secret hidden.
 type Quarantined struct {
 	Key    string `json:"key"`
 	Reason string `json:"reason"`
@@ -180,10 +180,13 @@ func (s *Server) overview() Overview {
 	snap := s.snapshot()
 	o.Services, o.Instances = snap.Counts()
 	for _, q := range snap.Quarantined {
-		o.Quarantined = append(o.Quarantined, Quarantined{q.Key, q.Reason, q.Value})
+		o.Quarantined = append(o.Quarantined, hideRecord(q))
 	}
 	for _, svc := range snap.Services {
 		for _, c := range svc.Conflicts {
+			if secret(c.Key) {
+				c.Value, c.Rejected = hidden, hidden
+			}
 			o.Conflicts = append(o.Conflicts, Conflict{svc.Name, c.Key, c.Winner, c.Value, c.Loser, c.Rejected})
 		}
 	}
