@@ -138,8 +138,8 @@ func (g *Gate) Wanted() (reload.Desired, bool) {
 	return *g.held, true
 }
 
-// Pin makes HAProxy run an earlier generation and keep it; 0 means the newest one that differs from what runs. It
-// returns when HAProxy has confirmed it. When HAProxy would not run it, nothing is pinned and what was wanted before is
+// Pin makes HAProxy run an earlier generation and keep it; 0 means one step back from what runs, or one further back than
+// what is pinned. It returns when HAProxy has confirmed it. When HAProxy would not run it, nothing is pinned and what was wanted before is
 // wanted again.
 func (g *Gate) Pin(ctx context.Context, number int64) (Pin, error) {
 	g.change.Lock()
@@ -190,17 +190,34 @@ func (g *Gate) target(number int64) (reload.Generation, haproxy.Files, error) {
 		}
 		return found, files, err
 	}
+	return g.back()
+}
+
+// back finds the generation one step back: the newest that differs from what runs and from what is wanted.
+func (g *Gate) back() (reload.Generation, haproxy.Files, error) {
 	all, err := reload.Generations(g.stateDir)
 	if err != nil {
 		return reload.Generation{}, haproxy.Files{}, err
 	}
 	now := g.applier.Status()
+	// The number is still that of the generation before while a change by commands is not saved.
+	newest, none := now.AppliedGeneration, errors.New("there is no earlier generation to go back to")
+	passed := []string{now.AppliedDigest}
+	if pin := g.Pinned(); pin != nil {
+		// What runs has a new number now, above that of what was left.
+		newest = pin.Generation - 1
+		none = fmt.Errorf("there is no other generation before generation %d, which is pinned", pin.Generation)
+		passed = append(passed, pin.Digest)
+	}
+	if wanted, known := g.Wanted(); known {
+		passed = append(passed, wanted.Files.Digest())
+	}
 	for _, have := range slices.Backward(all) {
-		if have.Number < now.AppliedGeneration && have.Digest != now.AppliedDigest {
+		if have.Number <= newest && !slices.Contains(passed, have.Digest) {
 			return reload.ReadGeneration(g.stateDir, have.Number)
 		}
 	}
-	return reload.Generation{}, haproxy.Files{}, errors.New("there is no earlier generation to go back to")
+	return reload.Generation{}, haproxy.Files{}, none
 }
 
 // confirmed waits for the end of the attempt to run the files with this digest.

@@ -2,6 +2,7 @@ package follow_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -154,5 +155,102 @@ func TestAPinThatCannotBeRestoredIsDroppedAndSaid(t *testing.T) {
 				t.Errorf("the pin's file: %v, want it gone so that the next start says nothing", err)
 			}
 		})
+	}
+}
+
+// shelf is an applier that runs what it is given at once and, unless it is slow to save, stores it as a generation, as the
+// real one does with every change: what an operator goes back to becomes the newest.
+type shelf struct {
+	*judgeApplier
+	t       *testing.T
+	dir     string
+	unsaved bool
+	status  reload.Status
+}
+
+func (s *shelf) Submit(_ context.Context, d reload.Desired) error {
+	s.status.AppliedDigest = d.Files.Digest()
+	if !s.unsaved {
+		s.status.AppliedGeneration++
+		s.store(s.status.AppliedGeneration, d)
+	}
+	s.status.Applies = append(s.status.Applies, reload.Apply{Time: time.Now(), Digest: d.Files.Digest(), Result: reload.Runtime})
+	return nil
+}
+
+func (s *shelf) Status() reload.Status { return s.status }
+
+func (s *shelf) store(number int64, d reload.Desired) {
+	dir := filepath.Join(s.dir, "generations", fmt.Sprint(number))
+	manifest, err := json.Marshal(reload.Generation{Number: number, Revision: d.Revision, Digest: d.Files.Digest()})
+	err = errors.Join(err, os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, haproxy.ConfigFile), d.Files.Config(), 0o600),
+		os.WriteFile(filepath.Join(dir, "manifest.json"), manifest, 0o600))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// startShelf is a gate through which these pages have passed, each a generation.
+func startShelf(t *testing.T, pages ...string) (*shelf, *follow.Gate) {
+	t.Helper()
+	s := &shelf{judgeApplier: newJudge(), t: t, dir: t.TempDir()}
+	gate := follow.NewGate(s, s.dir, nil, nil)
+	submitPages(t, gate, pages...)
+	return s, gate
+}
+
+func submitPages(t *testing.T, gate *follow.Gate, pages ...string) {
+	t.Helper()
+	for _, page := range pages {
+		if err := gate.Submit(t.Context(), reload.Desired{Files: config(t, page)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantBack goes back once and compares what is pinned then.
+func wantBack(t *testing.T, what string, gate *follow.Gate, generation int64, page string) {
+	t.Helper()
+	pin, err := gate.Pin(t.Context(), 0)
+	if err != nil || pin.Generation != generation || pin.Digest != config(t, page).Digest() {
+		t.Errorf("%s: generation %d, %.8s, %v; want %d with page %s", what, pin.Generation, pin.Digest, err, generation, page)
+	}
+}
+
+// A change by commands gets its number a moment later: until then the number that runs is that of the one before.
+func TestARollbackBeforeTheChangeIsSavedGoesBackOneStep(t *testing.T) {
+	s, gate := startShelf(t, "one", "two")
+	s.unsaved = true
+	submitPages(t, gate, "mistake")
+	wantBack(t, "before the mistake is saved", gate, 2, "two")
+}
+
+func TestAnotherRollbackGoesBackFurther(t *testing.T) {
+	s, gate := startShelf(t, "mistake", "one", "two", "one", "three", "mistake")
+	wantBack(t, "first", gate, 5, "three")
+	wantBack(t, "second", gate, 4, "one")
+	again := follow.NewGate(s, s.dir, nil, nil)
+	if err := again.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	submitPages(t, again, "mistake")
+	wantBack(t, "third, after a restart", again, 3, "two")
+	wantBack(t, "fourth", again, 2, "one")
+	if pin, err := again.Pin(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "before generation 2, which is pinned") {
+		t.Errorf("with nothing left but what is wanted: %+v, %v; want an error that says so", pin, err)
+	}
+	if got := again.Pinned(); got == nil || got.Generation != 2 {
+		t.Errorf("after a rollback that there was nothing for: pinned %+v, want generation 2 still", got)
+	}
+	if _, err := again.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantBack(t, "after the end of the pin", again, s.status.AppliedGeneration-1, "one")
+}
+
+func TestThereMayBeNothingToGoBackTo(t *testing.T) {
+	_, gate := startShelf(t, "one")
+	if pin, err := gate.Pin(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "no earlier generation") {
+		t.Errorf("Pin(0) with one generation: %+v, %v; want an error that says that there is no earlier one", pin, err)
 	}
 }
