@@ -30,7 +30,8 @@ type schedule struct {
 func newSchedule(first, most time.Duration) schedule {
 	s := schedule{pause: backoff.NewExponentialBackOff(), dear: backoff.NewExponentialBackOff()}
 	s.pause.InitialInterval, s.pause.MaxInterval = first, most
-	s.dear.InitialInterval, s.dear.MaxInterval, s.dear.Multiplier, s.dear.RandomizationFactor = dearFirst, dearMost, 2, 0.1
+	s.dear.InitialInterval, s.dear.MaxInterval, s.dear.Multiplier, s.dear.RandomizationFactor = dearFirst, dearMost, 2, 0
+	// Not random, since reload holds such files back for the same times and would only refuse an earlier trial.
 	s.reset()
 	return s
 }
