@@ -13,8 +13,8 @@ import (
 	"nuncio/haproxy"
 )
 
-// reloadRetry is the least pause after a reload that HAProxy carried out and that went wrong: one that
-// meets a busy address costs an outage, so it must not become a loop.
+// reloadRetry is the least pause after a reload that went wrong. Where HAProxy itself could not load the files, that
+// costs an outage, and holds keeps it from becoming a loop.
 const reloadRetry = 2 * time.Second
 
 // errReload marks errors of the reload itself, after everything that could be checked beforehand.
@@ -135,6 +135,11 @@ func (m *Manager) carryOut(ctx context.Context, way *plan, want Desired) (int64,
 
 // load gets files into HAProxy by making it read them.
 func (m *Manager) load(ctx context.Context, mode Mode, want Desired) (int64, error) {
+	if mode == ModeReload {
+		if err := m.holds.refuse(want.Files); err != nil {
+			return 0, err
+		}
+	}
 	m.halt()
 	next, err := m.prepare(ctx, want.Files, want.Revision)
 	if err != nil {
@@ -243,16 +248,28 @@ func (m *Manager) activate(ctx context.Context, mode Mode, next Generation, file
 	if mode == ModeStart {
 		return m.diagnose(m.start(ctx), files)
 	}
-	ctx, cancel := m.reloadContext(ctx)
-	defer cancel()
-	err := m.child.reload(ctx)
+	err := m.reload(ctx, files)
 	if errors.Is(err, errUnknown) {
 		m.running.confirmed = false
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", errReload, err)
+	return err
+}
+
+// reload makes HAProxy load the current generation, which has these files.
+func (m *Manager) reload(ctx context.Context, files haproxy.Files) error {
+	ctx, cancel := m.reloadContext(ctx)
+	defer cancel()
+	err := m.child.reload(ctx)
+	if err == nil {
+		m.holds.worked(files)
+		return nil
 	}
-	return nil
+	kept := errors.Is(err, errKept)
+	err = fmt.Errorf("%w: %w", errReload, err)
+	if kept {
+		m.holds.failed(files, err)
+	}
+	return err
 }
 
 // verify compares what HAProxy is about to read with what was checked, byte for byte.
@@ -296,13 +313,16 @@ func (m *Manager) reloadContext(ctx context.Context) (context.Context, context.C
 
 // failed decides when to try again, and says what went wrong once per distinct reason.
 func (m *Manager) failed(err error) {
-	var floor time.Duration
+	floor, reason := m.holds.left(m.desired.Files), err.Error()
 	if errors.Is(err, errReload) {
-		floor = reloadRetry
+		floor = max(floor, reloadRetry)
 	}
 	m.retry.arm(floor)
+	if held := (*heldError)(nil); errors.As(err, &held) {
+		reason = held.reason // which is no news
+	}
 	level := slog.LevelError
-	if m.said.again(err.Error(), m.desired.Files.Digest()) {
+	if m.said.again(reason, m.desired.Files.Digest()) {
 		level = slog.LevelDebug
 	}
 	m.opts.Logger.Log(context.Background(), level, "apply failed; what ran before goes on", "revision", m.desired.Revision,

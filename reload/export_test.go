@@ -3,6 +3,8 @@ package reload
 import (
 	"log/slog"
 	"time"
+
+	"nuncio/haproxy"
 )
 
 // SetStep makes a Manager call step with the name of each step that it takes.
@@ -13,6 +15,20 @@ func (m *Manager) SetReconcile(every time.Duration) { m.reconcileEvery = every }
 
 // SetSettle changes how long a start or a reload may go on after Run's context has ended.
 func (m *Manager) SetSettle(limit time.Duration) { m.settleTime = limit }
+
+// SetHold changes for how long files are held back after their first reload that failed.
+func (m *Manager) SetHold(first time.Duration) { m.holds.first = first }
+
+// Holds are the files that are held back.
+type Holds struct{ holds }
+
+// NewHolds holds nothing back.
+func NewHolds() *Holds { return &Holds{holds{first: holdFirst}} }
+
+// Failed, Worked and Left are for files that HAProxy could not load, or could, and that may be held back.
+func (h *Holds) Failed(files haproxy.Files)             { h.failed(files, errKept) }
+func (h *Holds) Worked(files haproxy.Files)             { h.worked(files) }
+func (h *Holds) Left(files haproxy.Files) time.Duration { return h.left(files) }
 
 // Knows says whether a Manager that has ended takes a word for a server that is added at run time.
 func (m *Manager) Knows(word string) bool { return m.live.planner.keywords[word].Dynamic }

@@ -159,19 +159,13 @@ func TestTakenAddressCausesNoOutageAndIsRetried(t *testing.T) {
 	})
 }
 
-// A name is not judged by the probe, so the taken address shows only in the reload itself.
+// A socket in the file system is not judged by the probe, so what is in its way shows only in the reload itself.
 func TestReloadThatFailsIsRolledBackAndRetried(t *testing.T) {
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		addr := testkit.FreeAddr(t)
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		r := start(t, h, reload.Options{})
+		addr, dir := testkit.FreeAddr(t), filepath.Join(stateDir(t), "d")
+		r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetHold(20 * time.Millisecond) })
 		r.applied(config(addr, "one"), 1)
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		r.submit(config(addr, "two", "    bind localhost:"+port), 2)
+		r.submit(config(addr, "two", "    bind unix@"+dir+"/s"), 2)
 		s := r.until("a failed reload", func(s reload.Status) bool { return s.State == reload.Degraded })
 		last := s.Applies[len(s.Applies)-1]
 		if last.Result != reload.Failed || last.Mode != reload.ModeReload || !last.ReloadFailed || !strings.Contains(last.Reason, "annot bind") {
@@ -184,9 +178,11 @@ func TestReloadThatFailsIsRolledBackAndRetried(t *testing.T) {
 			t.Errorf("the link was not put back: %v", err)
 		}
 		r.serves(addr, "one")
-		l.Close()
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
 		r.until("revision 2", func(s reload.Status) bool { return s.State == reload.Running && s.AppliedRevision == 2 })
-		r.serves("127.0.0.1:"+port, "two")
+		r.serves(addr, "two")
 	})
 }
 

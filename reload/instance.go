@@ -31,6 +31,9 @@ const (
 // errUnknown: HAProxy did not say, within the time allowed, which configuration it runs.
 var errUnknown = errors.New("the outcome is unknown")
 
+// errKept: HAProxy has tried to load the configuration, and could not.
+var errKept = errors.New("haproxy keeps its old configuration")
+
 // errLost: the master never got the command to reload.
 var errLost = errors.New("the command to reload was lost")
 
@@ -100,7 +103,7 @@ func (h *instance) reloadOnce(ctx context.Context, before haproxy.Processes) err
 	answer, _ := h.master.Exec(ctx, "reload")
 	reply := haproxy.ParseReload(answer.Text)
 	if reply.Known && !reply.Success {
-		return fmt.Errorf("haproxy keeps its old configuration: %s", words(tidy(reply.Log, "")))
+		return fmt.Errorf("%w: %s", errKept, words(tidy(reply.Log, "")))
 	}
 	if !reply.Known {
 		if err := h.counted(ctx, before, mark); err != nil {
@@ -124,7 +127,7 @@ func (h *instance) counted(ctx context.Context, before haproxy.Processes, mark i
 			if freshWorker(now, before) != 0 {
 				return nil
 			}
-			return fmt.Errorf("haproxy keeps its old configuration: %s", words(h.lastWords(ctx, mark)))
+			return fmt.Errorf("%w: %s", errKept, words(h.lastWords(ctx, mark)))
 		}
 		if time.Since(sent) > lostAfter {
 			return errLost

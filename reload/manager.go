@@ -58,6 +58,7 @@ type Manager struct {
 	restart pause     // of a haproxy that died
 	crashes int
 	said    complaint // of applies
+	holds   holds     // of reloads that failed
 	live    live
 	saver   saver
 
@@ -88,6 +89,7 @@ func New(opts Options) (*Manager, error) {
 		submits: make(chan Desired), hurried: make(chan struct{}), done: make(chan struct{}),
 		retry:   newPause(opts.RetryMin, opts.RetryMax),
 		restart: newPause(restartMin, restartMax),
+		holds:   holds{first: holdFirst},
 		live:    newLive(), saver: newSaver(opts.RetryMin, opts.RetryMax),
 		step: func(string) {}, reconcileEvery: 10 * time.Second, settleTime: settleTime,
 	}

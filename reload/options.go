@@ -63,6 +63,8 @@ type Options struct {
 type Desired struct {
 	Files    haproxy.Files
 	Revision int64 // the store's revision that Files was made from
+	// Now is for an operator's order: what is held back after a reload that failed is tried at once.
+	Now bool
 }
 
 // maxSocketPath: sun_path holds 107 bytes, and HAProxy binds to "<path>.<pid>.tmp" before it renames.

@@ -101,9 +101,12 @@ func (m *Manager) open(ctx context.Context) error {
 
 // take makes a submitted set the desired one. An equal set that is being retried keeps its pause.
 func (m *Manager) take(ctx context.Context, d Desired) {
+	if d.Now {
+		m.holds.all = nil
+	}
 	same := m.desired != nil && m.desired.Files.Equal(d.Files)
 	m.desired = &d
-	if same && m.retry.armed() {
+	if same && m.retry.armed() && !d.Now {
 		m.announce()
 		return
 	}

@@ -177,17 +177,18 @@ func (m *Manager) repair(ctx context.Context) {
 	began := time.Now()
 	err := m.restoreSaved(ctx)
 	if err == nil {
+		err = m.holds.refuse(m.running.files)
+	}
+	if err == nil {
 		m.step("repair")
-		ctx, cancel := m.reloadContext(ctx)
-		defer cancel()
-		err = m.child.reload(ctx)
+		err = m.reload(ctx, m.running.files)
 	}
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
 		m.report("haproxy is not certain to run what it should", err)
-		m.retry.arm(reloadRetry)
+		m.retry.arm(max(reloadRetry, m.holds.left(m.running.files)))
 		m.settle()
 		return
 	}
