@@ -44,7 +44,8 @@ type keeper struct {
 
 	leaseID   int64
 	claimRev  int64
-	committed int64 // the revision of our last write
+	committed int64     // the revision of our last write
+	written   time.Time // when etcd had confirmed it
 	echo      time.Time
 
 	lost     chan int64 // ids of leases whose renewal has ended
@@ -137,8 +138,10 @@ func (k *keeper) hear(n news) {
 	k.mirror.apply(n)
 	if n.all != nil {
 		k.listed = true
-		if n.rev < k.committed {
-			// The store is younger than our last write: wiped or restored. What we waited for never comes.
+		// A list that was asked for before our last write may well be older than it; its watch tells the rest. One that
+		// was asked for afterwards is a linearizable read, which shows everything that was confirmed before.
+		if n.rev < k.committed && n.began.After(k.written) {
+			// The store has gone back: wiped or restored. What we waited for never comes.
 			k.log.Warn("etcd has lost data, records are written again", "revision", n.rev, "last_written", k.committed)
 			k.committed = 0
 		}
@@ -166,21 +169,40 @@ func (k *keeper) fine() {
 	k.board.store(nil)
 }
 
-// audit checks, at every sweep, that the watch tells everything and that the claim is still ours.
+// audit checks, at every sweep, that the watch tells everything.
 func (k *keeper) audit(ctx context.Context) {
-	if !k.listed {
+	if !k.listed || k.mirror.rev < k.committed {
+		return // a list is on its way, or the watch still has to show our last write
+	}
+	if err := k.compare(ctx); err != nil {
+		k.trouble(err)
+	}
+}
+
+// probe asks etcd for a sign of life after a failure, where there is nothing to write that would be one. A watch
+// whose connection was cut goes on by itself and says nothing.
+func (k *keeper) probe(ctx context.Context) {
+	if k.failures == 0 {
 		return
 	}
+	if err := k.compare(ctx); err != nil {
+		k.trouble(err)
+		return
+	}
+	k.fine()
+}
+
+func (k *keeper) compare(ctx context.Context) error {
 	resp, err := k.get(ctx, k.opts.Prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
-		k.trouble(fmt.Errorf("compare keys: %w", err))
-		return
+		return fmt.Errorf("compare keys: %w", err)
 	}
 	if k.mirror.differs(resp) {
 		// Mostly a change that the watch delivers at this very moment; reading again settles it either way.
 		k.metrics.drift.Inc()
 		k.watcher.reread()
 	}
+	return nil
 }
 
 // pass makes one attempt to write what differs. Its error ends the registrar; everything else is retried.
@@ -211,6 +233,7 @@ func (k *keeper) pass(ctx context.Context) error {
 		}
 	}
 	if k.desired == nil {
+		k.probe(ctx)
 		return nil
 	}
 	p := diff(*k.desired, k.key, k.mirror.keys, k.id, k.leaseID)
@@ -221,6 +244,7 @@ func (k *keeper) pass(ctx context.Context) error {
 		if k.opts.Once && len(k.desired.Unknown) == 0 {
 			return errDone
 		}
+		k.probe(ctx)
 		return nil
 	}
 	return k.write(ctx, p.changes)

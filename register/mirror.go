@@ -19,6 +19,7 @@ type news struct {
 	changed map[string]stored
 	deleted map[string]bool
 	rev     int64
+	began   time.Time // when a complete list was asked for
 	err     error
 }
 
@@ -71,6 +72,7 @@ func (w *watcher) tell(ctx context.Context, n news) {
 func (w *watcher) session(ctx context.Context) (listed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the watch
+	began := time.Now()
 	all, rev, err := readAll(ctx, w.client, w.prefix)
 	if err != nil {
 		return false, err
@@ -79,7 +81,7 @@ func (w *watcher) session(ctx context.Context) (listed bool, err error) {
 	case <-w.again: // this list is the one that was asked for
 	default:
 	}
-	w.tell(ctx, news{all: all, rev: rev})
+	w.tell(ctx, news{all: all, rev: rev, began: began})
 	// Without a leader a watch on a cut-off member would stay silent and look healthy.
 	events := w.client.Watch(clientv3.WithRequireLeader(ctx), w.prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1))
 	for {
@@ -151,8 +153,8 @@ func (m *mirror) apply(n news) {
 	m.rev = n.rev
 }
 
-// differs compares a list of keys and revisions only, which costs etcd little, with the copy. A list that is
-// older than the copy proves nothing.
+// differs compares a list of keys and revisions only, which costs etcd little, with the copy. The leases are no part of
+// it: etcd 3.7 leaves them out of an answer without values, and a key gets another lease by a new revision only.
 func (m *mirror) differs(resp *clientv3.GetResponse) bool {
 	if resp.Header.Revision < m.rev {
 		return true // the store went back: restored, or another one
@@ -161,7 +163,7 @@ func (m *mirror) differs(resp *clientv3.GetResponse) bool {
 		return true
 	}
 	for _, kv := range resp.Kvs {
-		if have, ok := m.keys[string(kv.Key)]; !ok || have.mod != kv.ModRevision || have.lease != kv.Lease {
+		if have, ok := m.keys[string(kv.Key)]; !ok || have.mod != kv.ModRevision {
 			return true
 		}
 	}

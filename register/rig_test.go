@@ -51,6 +51,7 @@ type rig struct {
 	log    *recorder
 
 	user, password string // for etcd
+	endpoint       string // instead of etcd's own
 
 	reg  *register.Registrar
 	stop func() error
@@ -119,7 +120,10 @@ func (r *rig) make() (reg *register.Registrar, run func(context.Context) error, 
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	store, err := etcd.Dial(etcd.Config{Endpoints: []string{r.etcd.Endpoint}, User: r.user, Password: r.password}, nil)
+	if r.endpoint == "" {
+		r.endpoint = r.etcd.Endpoint
+	}
+	store, err := etcd.Dial(etcd.Config{Endpoints: []string{r.endpoint}, User: r.user, Password: r.password}, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}

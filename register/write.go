@@ -34,7 +34,9 @@ func (k *keeper) write(ctx context.Context, all []Change) error {
 			return k.refused(ctx, resp)
 		}
 		k.metrics.txns.WithLabelValues("committed").Inc()
-		k.committed, k.echo = resp.Header.Revision, time.Now()
+		k.fine()
+		k.written = time.Now()
+		k.committed, k.echo = resp.Header.Revision, k.written
 		k.look = k.echo.Add(echoTimeout / 4)
 		for _, ch := range all[:n] {
 			k.metrics.writes.WithLabelValues(ch.Why).Inc()

@@ -1,0 +1,177 @@
+package register_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"nuncio/register"
+	"nuncio/testkit"
+)
+
+// counter is the value of a metric without labels.
+func counter(t *testing.T, from prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+var rangeTotal = regexp.MustCompile(`(?m)^grpc_server_handled_total\{grpc_code="OK",grpc_method="Range".*\} (\S+)$`)
+
+// ranges is how many reads etcd has answered.
+func ranges(t *testing.T, e *testkit.Etcd) float64 {
+	t.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(e.Endpoint + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := rangeTotal.FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("etcd's metrics lack %s", rangeTotal)
+	}
+	n, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestSweepsOfAnUnchangedStoreFindNoDrift(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source, want := fixed(3)
+	registry := prometheus.NewRegistry()
+	r.opts.Source, r.opts.Sweep, r.opts.Metrics = source, 50*time.Millisecond, register.NewMetrics(registry)
+	r.start()
+	r.expect("start", want)
+	r.steady()
+	began := ranges(t, r.etcd)
+	testkit.Eventually(t, within, func() error {
+		if n := ranges(t, r.etcd) - began; n < 20 {
+			return fmt.Errorf("%v comparisons", n)
+		}
+		return nil
+	})
+	if n := counter(t, registry, "nuncio_registrar_drift_total"); n != 0 {
+		t.Errorf("etcd disagreed %v times with what its watch had told, and nobody changed anything", n)
+	}
+}
+
+func TestACutConnectionIsForgottenWhenItIsBack(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{0, 3} {
+		t.Run(fmt.Sprintf("%d records", n), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			wire := testkit.StartWire(t, strings.TrimPrefix(r.etcd.Endpoint, "http://"))
+			source, want := fixed(n)
+			// The lease outlives the cut: taking another one would be a sign of life, too.
+			r.opts.TTL, r.opts.Sweep = time.Minute, 100*time.Millisecond
+			r.opts.Source, r.endpoint = source, "http://"+wire.Addr
+			r.start()
+			r.steady()
+			wire.Cut()
+			testkit.Eventually(t, within, func() error {
+				if s := r.reg.Status(); s.Etcd == "" || s.Ready {
+					return fmt.Errorf("state %s, ready %t while the connection is cut", s.State, s.Ready)
+				}
+				return nil
+			})
+			wire.Join()
+			r.steady()
+			r.logged("etcd answers again")
+			if s := r.reg.Status(); !s.Ready {
+				t.Errorf("not ready: %+v", s)
+			}
+			r.expect("still", want)
+		})
+	}
+}
+
+// TestAWriteThatEtcdRefusesIsOneOutage takes the permission to write away, while reading goes on.
+func TestAWriteThatEtcdRefusesIsOneOutage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source, want := fixed(2)
+	r.opts.Source, r.opts.Sweep = source, 50*time.Millisecond
+	writes, reads := clientv3.PermissionType(clientv3.PermReadWrite), clientv3.PermissionType(clientv3.PermRead)
+	grant := func(client *clientv3.Client, prefix string, p clientv3.PermissionType) {
+		t.Helper()
+		if _, err := client.RoleGrantPermission(ctx10(t), "registrar", prefix, clientv3.GetPrefixRangeEnd(prefix), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := r.store
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { _, err := root.UserAdd(ctx, "root", "secret"); return err },
+		func(ctx context.Context) error { _, err := root.UserGrantRole(ctx, "root", "root"); return err },
+		func(ctx context.Context) error { _, err := root.RoleAdd(ctx, "registrar"); return err },
+		func(ctx context.Context) error { _, err := root.UserAdd(ctx, "n1", "word"); return err },
+		func(ctx context.Context) error { _, err := root.UserGrantRole(ctx, "n1", "registrar"); return err },
+	} {
+		if err := step(ctx10(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant(root, "/services/", writes)
+	grant(root, register.DefaultClaimPrefix, writes)
+	if _, err := root.AuthEnable(ctx10(t)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := clientv3.New(clientv3.Config{Endpoints: []string{r.etcd.Endpoint}, Username: "root", Password: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	r.user, r.password, r.store = "n1", "word", root
+	r.start()
+	r.expect("start", want)
+	r.steady()
+
+	grant(root, "/services/", reads)
+	if _, err := root.Delete(ctx10(t), "/services/web/i000"); err != nil {
+		t.Fatal(err)
+	}
+	r.logged("etcd does not answer", "permission denied")
+	began := ranges(t, r.etcd)
+	testkit.Eventually(t, within, func() error { // reading works all the while
+		if n := ranges(t, r.etcd) - began; n < 20 {
+			return fmt.Errorf("%v comparisons", n)
+		}
+		return nil
+	})
+	if s := r.reg.Status(); !strings.Contains(s.Etcd, "permission denied") {
+		t.Errorf("etcd error %q, want the refused write", s.Etcd)
+	}
+	grant(root, "/services/", writes)
+	r.expect("it may write again", want)
+	r.steady()
+	r.logged("etcd answers again")
+	if n := strings.Count(r.log.String(), "etcd answers again"); n != 1 {
+		t.Errorf("the end of the outage is logged %d times, want once:\n%s", n, r.log)
+	}
+}
