@@ -145,7 +145,11 @@ func (b bind) try(share bool) error {
 	if b.v6 {
 		sa = &unix.SockaddrInet6{Port: int(b.addr.Port()), Addr: b.addr.Addr().As16()}
 	}
-	return unix.Bind(fd, sa)
+	err = unix.Bind(fd, sa)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return nil // HAProxy's program may have a capability for low ports that this one lacks
+	}
+	return err
 }
 
 // binds finds the TCP listeners of a configuration that can be judged.
