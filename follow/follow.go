@@ -79,6 +79,7 @@ type Follower struct {
 	keep      chan *catalog.Snapshot
 	earlier   *attempt        // until something is good: the templates before the candidate, as they were tried last
 	failing   bool            // candidate has been tried and did not work
+	ordered   bool            // what is submitted next is an operator's order
 	sent      *attempt        // what is with the applier
 	trial     *attempt        // the same, if it is the candidate's files, until it is decided whether they work
 	refused   map[string]bool // lines that have been logged as left out
@@ -181,6 +182,7 @@ func (f *Follower) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot, 
 			f.renew()
 		case <-f.retry:
 			f.next.reset()
+			f.ordered = true
 			f.renew()
 		case <-f.next.timer:
 		}
@@ -296,7 +298,8 @@ func (f *Follower) fallBack(ctx context.Context) {
 func (f *Follower) submit(ctx context.Context, result *render.Result) {
 	f.sent = &attempt{digest: result.Files.Digest(), since: time.Now()}
 	// Its only error is that the applier or ctx has ended, which Run sees next.
-	_ = f.opts.Applier.Submit(ctx, reload.Desired{Files: result.Files, Revision: f.snap.Revision})
+	_ = f.opts.Applier.Submit(ctx, reload.Desired{Files: result.Files, Revision: f.snap.Revision, Now: f.ordered})
+	f.ordered = false
 }
 
 // judge looks at how the applier's newest attempt with what it was sent has ended. The applier repeats a failed one,

@@ -33,6 +33,7 @@ type judgeApplier struct {
 	applies []reload.Apply
 	digest  string   // of what was handed over last
 	taken   []string // every configuration handed over
+	ordered []string // those of them that an operator's order is behind
 	changed chan struct{}
 }
 
@@ -47,6 +48,9 @@ func (j *judgeApplier) Submit(_ context.Context, d reload.Desired) error {
 		a.Result, a.Reason, a.Taken, a.ReloadFailed = j.result, "refused: "+j.refuse, j.busy, j.dear
 	}
 	j.taken, j.digest = append(j.taken, strings.TrimSpace(text)), a.Digest
+	if d.Now {
+		j.ordered = append(j.ordered, strings.TrimSpace(text))
+	}
 	if j.slow == 0 {
 		j.record(a)
 		return nil
@@ -350,6 +354,11 @@ func TestRetryGoesThroughEverythingAgain(t *testing.T) {
 		b.judge.take()
 		b.follower.Retry()
 		b.wantTaken("after Retry", "# good a")
+		b.services("b")
+		b.wantTaken("a change after that", "# good b")
+		if diff := cmp.Diff([]string{"# good a"}, b.judge.ordered); diff != "" {
+			t.Errorf("handed over as an operator's order (-want +got):\n%s", diff)
+		}
 	})
 }
 

@@ -106,7 +106,7 @@ func (g *Gate) Submit(ctx context.Context, desired reload.Desired) error {
 	g.change.Lock()
 	defer g.change.Unlock()
 	g.mu.Lock()
-	g.held = &desired
+	g.held = &reload.Desired{Files: desired.Files, Revision: desired.Revision}
 	pinned := g.pin != nil
 	g.mu.Unlock()
 	if pinned {
@@ -155,7 +155,7 @@ func (g *Gate) Pin(ctx context.Context, number int64) (Pin, error) {
 	}
 	g.set(&pin)
 	began := time.Now()
-	err = g.applier.Submit(ctx, reload.Desired{Files: files, Revision: pin.Revision})
+	err = g.applier.Submit(ctx, reload.Desired{Files: files, Revision: pin.Revision, Now: true})
 	if err == nil {
 		err = g.confirmed(ctx, pin.Digest, began)
 	}
@@ -178,7 +178,7 @@ func (g *Gate) restoreAfter(before *Pin) error {
 		}
 		return errors.Join(err, g.remember(*before))
 	}
-	return errors.Join(g.forget(), g.release(ctx))
+	return errors.Join(g.forget(), g.release(ctx, false))
 }
 
 // target finds the generation that number means.
@@ -254,14 +254,15 @@ func (g *Gate) Resume(ctx context.Context) (Pin, error) {
 	}
 	g.set(nil)
 	g.log.Info("pin ended by an operator", "generation", pin.Generation)
-	return *pin, g.release(ctx)
+	return *pin, g.release(ctx, true)
 }
 
-func (g *Gate) release(ctx context.Context) error {
+func (g *Gate) release(ctx context.Context, ordered bool) error {
 	desired, known := g.Wanted()
 	if !known {
 		return nil // etcd has not said anything yet
 	}
+	desired.Now = ordered
 	return g.applier.Submit(ctx, desired)
 }
 

@@ -165,10 +165,12 @@ type shelf struct {
 	t       *testing.T
 	dir     string
 	unsaved bool
+	ordered bool // the last thing it was given was an operator's order
 	status  reload.Status
 }
 
 func (s *shelf) Submit(_ context.Context, d reload.Desired) error {
+	s.ordered = d.Now
 	s.status.AppliedDigest = d.Files.Digest()
 	if !s.unsaved {
 		s.status.AppliedGeneration++
@@ -246,6 +248,23 @@ func TestAnotherRollbackGoesBackFurther(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantBack(t, "after the end of the pin", again, s.status.AppliedGeneration-1, "one")
+}
+
+// What HAProxy has failed to load is held back, but not from an operator.
+func TestARollbackAndItsEndAreOrders(t *testing.T) {
+	s, gate := startShelf(t, "one", "two")
+	if err := gate.Submit(t.Context(), reload.Desired{Files: config(t, "three"), Now: true}); err != nil || !s.ordered {
+		t.Errorf("Submit of an order: handed over as one: %t, %v", s.ordered, err)
+	}
+	if _, err := gate.Pin(t.Context(), 1); err != nil || !s.ordered {
+		t.Errorf("Pin: handed over as an order: %t, %v", s.ordered, err)
+	}
+	if wanted, _ := gate.Wanted(); wanted.Now {
+		t.Error("what is kept is an order still")
+	}
+	if _, err := gate.Resume(t.Context()); err != nil || !s.ordered {
+		t.Errorf("Resume: handed over as an order: %t, %v", s.ordered, err)
+	}
 }
 
 func TestThereMayBeNothingToGoBackTo(t *testing.T) {
