@@ -170,7 +170,7 @@ func (m *Manager) prepare(ctx context.Context, files haproxy.Files, revision int
 }
 
 // stage is prepare with another way to try addresses. It touches nothing of m that changes.
-func (m *Manager) stage(ctx context.Context, files haproxy.Files, revision int64, probe func(haproxy.Files) error, niceness int) (Generation, error) {
+func (m *Manager) stage(ctx context.Context, files haproxy.Files, revision int64, probe func(context.Context, haproxy.Files) error, niceness int) (Generation, error) {
 	if err := refuse(files, getenv(m.opts.Env)); err != nil {
 		return Generation{}, err
 	}
@@ -184,7 +184,7 @@ func (m *Manager) stage(ctx context.Context, files haproxy.Files, revision int64
 	err = m.checkAt(ctx, number, niceness)
 	if err == nil {
 		m.step("bind")
-		err = probe(files)
+		err = probe(ctx, files)
 	}
 	if err == nil {
 		m.step("seal")
@@ -206,23 +206,23 @@ func (m *Manager) checkAt(ctx context.Context, number int64, niceness int) error
 }
 
 // probe has nothing to protect while no haproxy serves: then the start itself tells.
-func (m *Manager) probe(files haproxy.Files) error {
+func (m *Manager) probe(ctx context.Context, files haproxy.Files) error {
 	if m.child == nil {
 		return nil
 	}
 	env := getenv(m.opts.Env)
-	if err := probeBinds(binds(m.running.files.Config(), env), binds(files.Config(), env)); err != nil {
+	if err := probeBinds(ctx, binds(m.running.files.Config(), env), binds(files.Config(), env)); err != nil {
 		return fmt.Errorf("%w; HAProxy was not reloaded, because it would stop serving for two seconds and then fail", err)
 	}
 	return nil
 }
 
 // diagnose adds to the error of a start which addresses were taken, if that was why.
-func (m *Manager) diagnose(failed error, files haproxy.Files) error {
+func (m *Manager) diagnose(ctx context.Context, failed error, files haproxy.Files) error {
 	if failed == nil || m.child != nil {
 		return failed
 	}
-	if taken := takenBinds(binds(files.Config(), getenv(m.opts.Env))); taken != nil {
+	if taken := takenBinds(ctx, binds(files.Config(), getenv(m.opts.Env))); taken != nil {
 		return fmt.Errorf("%w: %w", taken, failed)
 	}
 	return failed
@@ -246,7 +246,7 @@ func (m *Manager) activate(ctx context.Context, mode Mode, next Generation, file
 	}
 	m.step("load")
 	if mode == ModeStart {
-		return m.diagnose(m.start(ctx), files)
+		return m.diagnose(ctx, m.start(ctx), files)
 	}
 	err := m.reload(ctx, files)
 	if errors.Is(err, errUnknown) {

@@ -1,9 +1,11 @@
 package reload
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +20,8 @@ const maxProbes = 1 << 16
 // bind is one address that a configuration makes HAProxy listen on, as far as it can be judged from the text.
 type bind struct {
 	addr  netip.AddrPort
+	name  string // instead of an IP address, which the first look-up gives
+	v4    bool   // ipv4@
 	v6    bool
 	only6 bool   // v6only
 	dual  bool   // v4v6
@@ -28,11 +32,12 @@ type bind struct {
 // listener is what has to be equal for HAProxy to hand a listener over to the next worker on a reload.
 type listener struct {
 	addr netip.AddrPort
+	name string
 	v6   bool
 	dev  string
 }
 
-func (b bind) listener() listener { return listener{b.addr, b.v6, b.dev} }
+func (b bind) listener() listener { return listener{b.addr, b.name, b.v6, b.dev} }
 
 // Taken is an address on which HAProxy is to listen and cannot.
 type Taken struct {
@@ -60,20 +65,26 @@ func (e *BindError) Error() string {
 
 // probeBinds tries to bind what next listens on and running does not; its error is a *BindError. "haproxy -c" does not
 // look at this, and a reload that then meets a taken address closes every listener for two seconds. What cannot be
-// judged from here (names, file descriptors, sockets in the file system, other network namespaces) is skipped.
-func probeBinds(running, next []bind) error {
+// judged from here (file descriptors, sockets in the file system, other network namespaces) is skipped.
+func probeBinds(ctx context.Context, running, next []bind) error {
 	kept, ports := map[listener]bool{}, map[uint16]bool{}
 	for _, r := range running {
 		kept[r.listener()], ports[r.addr.Port()] = true, true
 	}
+	fresh := slices.DeleteFunc(slices.Clone(next), func(b bind) bool { return kept[b.listener()] })
+	if len(fresh) == 0 {
+		return nil
+	}
+	names, cancel := newNames(ctx)
+	defer cancel()
+	for _, r := range names.resolve(running) {
+		kept[r.listener()] = true
+	}
+	fresh = names.resolve(fresh)
 	var found BindError
-	tried := 0
-	for _, b := range next {
+	for _, b := range fresh[:min(len(fresh), maxProbes)] {
 		if kept[b.listener()] {
 			continue
-		}
-		if tried++; tried > maxProbes {
-			break
 		}
 		// HAProxy binds with SO_REUSEPORT, so its own old listeners on an overlapping address do not hinder it. Where it
 		// has none, a foreign process that shares its port with everyone would silently get part of the traffic.
@@ -83,7 +94,10 @@ func probeBinds(running, next []bind) error {
 }
 
 // takenBinds finds what kept haproxy from starting. Here an old listener of its own may be left, which shares its port.
-func takenBinds(next []bind) error {
+func takenBinds(ctx context.Context, next []bind) error {
+	names, cancel := newNames(ctx)
+	defer cancel()
+	next = names.resolve(next)
 	var found BindError
 	for _, b := range next[:min(len(next), maxProbes)] {
 		found.add(b, false)
@@ -196,10 +210,10 @@ func lineBinds(l haproxy.Line, first int) []bind {
 	return out
 }
 
-// expand reads "[<family>@][<ip>]:<port>[-<port>]" as HAProxy does: no address, or "*", is IPv4's wildcard.
+// expand reads "[<family>@][<ip>|<name>]:<port>[-<port>]" as HAProxy does: no address, or "*", is IPv4's wildcard.
 func expand(address string, proto bind) []bind {
 	rest, v4 := strings.CutPrefix(address, "ipv4@")
-	if !v4 {
+	if proto.v4 = v4; !v4 {
 		rest, proto.v6 = strings.CutPrefix(address, "ipv6@")
 	}
 	colon := strings.LastIndexByte(rest, ':')
@@ -214,6 +228,8 @@ func expand(address string, proto bind) []bind {
 		ip = netip.IPv6Unspecified()
 	case host == "" || host == "*":
 		ip = netip.IPv4Unspecified()
+	case err != nil && isHostName(host):
+		proto.name = host
 	case err != nil || ip.Zone() != "" || v4 && ip.Is6():
 		return nil
 	}

@@ -1,6 +1,8 @@
 package reload
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -38,13 +40,17 @@ func Patience(took time.Duration) (quiet, limit time.Duration) { return patience
 
 // ProbeBinds is the search for taken addresses, from two configurations.
 func ProbeBinds(running, next string) error {
-	return probeBinds(binds([]byte(running), nil), binds([]byte(next), nil))
+	return probeBinds(context.Background(), binds([]byte(running), nil), binds([]byte(next), nil))
 }
 
 // BindAddresses are the addresses that can be judged.
 func BindAddresses(config string) []string {
 	out := []string{}
 	for _, b := range binds([]byte(config), nil) {
+		if b.name != "" {
+			out = append(out, fmt.Sprintf("%s:%d", b.name, b.addr.Port()))
+			continue
+		}
 		out = append(out, b.addr.String())
 	}
 	return out

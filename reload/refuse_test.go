@@ -87,7 +87,10 @@ func TestBindAddressesThatCanBeJudged(t *testing.T) {
 		{"bind fd@3", nil},
 		{"bind abns@x", nil},
 		{"bind quic4@:443", nil},
-		{"bind localhost:80", nil},
+		{"bind localhost:80", []string{"localhost:80"}},
+		{"bind ipv6@my-host_1.example.com:80-81", []string{"my-host_1.example.com:80", "my-host_1.example.com:81"}},
+		{"bind 10.1:80", nil},
+		{"bind fe80::1%eth0:80", nil},
 		{`bind '$HOST':80`, nil},
 		{"bind 10.0.0.1:80 transparent", nil},
 		{"bind :80 namespace blue", nil},
@@ -118,6 +121,12 @@ func TestProbeFindsTakenAddressesOnly(t *testing.T) {
 	defer l.Close()
 	taken, free := l.Addr().String(), testkit.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(taken)
+	local, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	address, name := local.Addr().String(), strings.Replace(local.Addr().String(), "127.0.0.1", "ipv4@localhost", 1)
 	cfg := func(bind string) string { return "frontend f\n bind " + bind + "\n" }
 	for _, c := range []struct {
 		name, running, next string
@@ -129,6 +138,12 @@ func TestProbeFindsTakenAddressesOnly(t *testing.T) {
 		{"one of two is taken", "", cfg(free + "," + taken), false},
 		{"the wildcard overlaps with what another process has", "", cfg(":" + port), false},
 		{"not an address of this host", "", cfg("192.0.2.1:80"), false},
+		{"a name whose address is taken", "", cfg(name), false},
+		{"a name that the running configuration has", cfg(name), cfg(name), true},
+		{"a name that the running configuration has as an address", cfg(address), cfg(name), true},
+		{"an address that the running configuration has as a name", cfg(name), cfg(address), true},
+		{"a name that is free", "", cfg("ipv4@localhost" + free[strings.LastIndexByte(free, ':'):]), true},
+		{"a name that does not exist", "", cfg("no-such-name.invalid:" + port), true},
 		{"not an address of this host, but transparent", "", cfg("192.0.2.1:80 transparent"), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

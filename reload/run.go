@@ -137,7 +137,7 @@ func (m *Manager) revive(ctx context.Context) {
 	}
 	began := time.Now()
 	if err == nil {
-		err = m.diagnose(m.start(ctx), m.running.files)
+		err = m.diagnose(ctx, m.start(ctx), m.running.files)
 	}
 	if ctx.Err() != nil {
 		return

@@ -88,7 +88,7 @@ func (m *Manager) save(ctx context.Context) {
 	go func() {
 		// Servers and maps alone have changed, so there is no new address to try.
 		began := time.Now()
-		g, err := m.stage(ctx, files, revision, func(haproxy.Files) error { return nil }, saveNiceness)
+		g, err := m.stage(ctx, files, revision, func(context.Context, haproxy.Files) error { return nil }, saveNiceness)
 		m.saver.done <- saved{files, g, time.Since(began), err}
 	}()
 }

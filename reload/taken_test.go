@@ -64,6 +64,33 @@ func TestTakenAddressesAreNamed(t *testing.T) {
 	})
 }
 
+// HAProxy looks the name up only when it binds, and that is too late.
+func TestATakenAddressIsFoundBehindItsName(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		addr := testkit.FreeAddr(t)
+		r := start(t, h, reload.Options{})
+		first := r.applied(config(addr, "one"), 1)
+		stop := outage(t, addr)
+		r.submit(config(addr, "two", "    bind ipv4@localhost:"+port), 2)
+		s := r.until("three attempts", func(s reload.Status) bool { return len(s.Applies) >= 4 })
+		if a := last(s); a.ReloadFailed || len(a.Taken) != 1 || a.Taken[0].Addr.String() != l.Addr().String() || s.WorkerPid != first.WorkerPid {
+			t.Errorf("got %+v, want %s taken and no reload", a, l.Addr())
+		}
+		if failed, done := stop(); failed != 0 || done == 0 {
+			t.Errorf("%d of %d requests failed", failed, done)
+		}
+		l.Close()
+		r.until("revision 2", func(s reload.Status) bool { return s.State == reload.Running && s.AppliedRevision == 2 })
+		r.serves("127.0.0.1:"+port, "two")
+	})
+}
+
 func TestAnAddressTakenWhileHAProxyWasDeadIsNamed(t *testing.T) {
 	all := testkit.HAProxies(t)
 	h := all[len(all)-1]
