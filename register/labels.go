@@ -190,6 +190,37 @@ func (s settings) enabled(port int) (on, said bool, reason string, err error) {
 	return on, true, fmt.Sprintf("%s switches it off", name), nil
 }
 
+// off is the reason why a port is left out; empty when it is not. The error is that of a setting that cannot be read.
+func (s settings) off(port int) (string, error) {
+	on, said, why, err := s.enabled(port)
+	if err != nil || !said || on {
+		return "", err
+	}
+	return fmt.Sprintf("port %d/tcp: %s", port, why), nil
+}
+
+// left are the ports that are neither taken nor off. It gives a reason for each whose switch cannot be read; those that are
+// off as they should be need one only when nothing is left.
+func (s settings) left(ports []int, taken map[int]bool) (left []int, reasons []string) {
+	var off []string
+	for _, p := range ports {
+		why, err := s.off(p)
+		switch {
+		case taken[p]:
+		case err != nil:
+			reasons = append(reasons, err.Error())
+		case why != "":
+			off = append(off, why)
+		default:
+			left = append(left, p)
+		}
+	}
+	if len(left) == 0 {
+		reasons = append(reasons, off...)
+	}
+	return left, reasons
+}
+
 // meta unites the entries for one port, the strongest source of each entry winning.
 func (s settings) meta(port int) map[string]string {
 	meta := map[string]string{}

@@ -211,8 +211,11 @@ func (r Rules) wants(c *Container, s settings, byID map[string]*Container) (want
 			continue
 		}
 		taken[p.Number] = true
-		if on, said, why, _ := s.enabled(p.Number); said && !on {
-			reasons = append(reasons, fmt.Sprintf("port %s: %s", p, why))
+		if why, err := s.off(p.Number); err != nil || why != "" {
+			if err != nil {
+				why = err.Error()
+			}
+			reasons = append(reasons, why)
 			continue
 		}
 		service, _, _ := s.get(p.Number, keyService)
@@ -230,17 +233,23 @@ func (r Rules) wants(c *Container, s settings, byID map[string]*Container) (want
 	case !ok:
 		name = defaultService(c)
 	}
-	more, err := r.ports(c, s, name, taken, byID)
-	if err != nil {
-		return wants, append(reasons, err.Error())
-	}
-	return append(wants, more...), reasons
+	more, others := r.ports(c, s, name, taken, byID)
+	return append(wants, more...), append(reasons, others...)
 }
 
-// ports finds the ports of the service that the container as a whole is.
-func (r Rules) ports(c *Container, s settings, service string, taken map[int]bool, byID map[string]*Container) ([]want, error) {
+// ports finds the ports of the service that the container as a whole is: without those that are taken, because they
+// have a service of their own, and those that are switched off.
+func (r Rules) ports(c *Container, s settings, service string, taken map[int]bool, byID map[string]*Container) (wants []want, reasons []string) {
 	if list, label, ok := s.get(0, keyPort); ok {
-		return listedPorts(list, label, service)
+		listed, err := listedPorts(list, label)
+		if err != nil {
+			return nil, []string{err.Error()}
+		}
+		left, reasons := s.left(listed, taken)
+		for _, p := range left {
+			wants = append(wants, want{service, p})
+		}
+		return wants, reasons
 	}
 	if borrowed, err := borrowNetwork(c, byID); err == nil {
 		c = borrowed
@@ -252,45 +261,42 @@ func (r Rules) ports(c *Container, s settings, service string, taken map[int]boo
 		if len(taken) > 0 {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("it uses host networking; label %sport has to say its port", r.LabelPrefix)
+		return nil, []string{fmt.Sprintf("it uses host networking; label %sport has to say its port", r.LabelPrefix)}
 	case network || r.ContainerAddresses:
 		candidates = c.exposedTCP()
 	default:
 		candidates = c.publishedTCP()
 	}
-	candidates = slices.DeleteFunc(candidates, func(p int) bool {
-		on, said, _, _ := s.enabled(p)
-		return taken[p] || said && !on
-	})
+	left, reasons := s.left(candidates, taken)
 	switch {
-	case len(candidates) == 1:
-		return []want{{service, candidates[0]}}, nil
-	case len(candidates) == 0 && len(taken) > 0:
-		return nil, nil
-	case len(candidates) == 0:
-		return nil, errors.New("it publishes no TCP port; publish one with docker run -p")
+	case len(left) == 1:
+		return []want{{service, left[0]}}, reasons
+	case len(left) == 0 && (len(taken) > 0 || len(reasons) > 0):
+		return nil, reasons
+	case len(left) == 0:
+		return nil, []string{"it publishes no TCP port; publish one with docker run -p"}
 	case r.MultiPort == MultiPortSuffix:
-		var wants []want
-		for _, p := range candidates {
+		for _, p := range left {
 			wants = append(wants, want{service + "-" + strconv.Itoa(p), p})
 		}
-		return wants, nil
+		return wants, reasons
 	}
-	return nil, fmt.Errorf("it has the TCP ports %s; label %sport, or labels such as %s%d.service, say which are meant",
-		join(candidates), r.LabelPrefix, r.LabelPrefix, candidates[0])
+	return nil, append(reasons, fmt.Sprintf("it has the TCP ports %s; label %sport, or labels such as %s%d.service, say which are meant",
+		join(left), r.LabelPrefix, r.LabelPrefix, left[0]))
 }
 
-func listedPorts(list, label, service string) (wants []want, err error) {
+// listedPorts reads the list of a port label.
+func listedPorts(list, label string) (ports []int, err error) {
 	for p := range strings.SplitSeq(list, ",") {
 		port, ok := parsePort(strings.TrimSpace(p), "/")
 		if !ok || port.Proto != "tcp" {
 			return nil, fmt.Errorf("%s=%s: %q is not a TCP port from 1 to 65535", label, list, p)
 		}
-		if w := (want{service, port.Number}); !slices.Contains(wants, w) {
-			wants = append(wants, w)
+		if !slices.Contains(ports, port.Number) {
+			ports = append(ports, port.Number)
 		}
 	}
-	return wants, nil
+	return ports, nil
 }
 
 func (r Rules) record(c *Container, s settings, w want, several bool, adv Advertise) (Record, error) {
