@@ -80,8 +80,10 @@ func (r *reading) note(file, comment string) {
 }
 
 func (r *reading) server(rest string) {
-	if words := strings.Fields(rest); len(words) > 1 && !strings.ContainsAny(words[0]+words[1], `"'\`) {
-		r.servers[[2]string{r.section.Name, words[0]}] = words[1]
+	name, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	address, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	if !strings.ContainsAny(name, "\t\"'\\") && !strings.ContainsAny(address, "\t\"'\\") {
+		r.servers[[2]string{r.section.Name, name}] = address
 	}
 }
 
