@@ -93,6 +93,8 @@ func (h home) Behind() string {
 		return "No: losses are held back"
 	case h.Applied.Generation == 0:
 		return "Not yet"
+	case h.State == "running" && h.Store.Error != "":
+		return "Not known: etcd does not answer"
 	default:
 		return "No: behind"
 	}

@@ -29,8 +29,11 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 			}
 		}
 	case "maint", "drain":
+		if i.State == catalog.StateReady && unresolved(v) {
+			return "HAProxy cannot resolve its host name " + i.Host
+		}
 		if i.State == catalog.StateReady {
-			return "HAProxy has it in " + v.Health + ", though its record says ready: somebody set that in HAProxy, or its name does not resolve"
+			return "HAProxy has it in " + v.Health + ", though its record says ready: somebody set that in HAProxy"
 		}
 		fallthrough
 	default:
@@ -49,6 +52,11 @@ func whoDrained(i *catalog.Instance) string {
 		return " (set by nuncio-registrar drain)"
 	}
 	return ""
+}
+
+// unresolved says whether a server has no address; HAProxy also puts it so of a name that it only tries when it starts.
+func unresolved(v InstanceView) bool {
+	return slices.ContainsFunc(v.Servers, func(s ServerView) bool { return s.Status == "MAINT (resolution)" })
 }
 
 // behind says why HAProxy goes on with what earlier records said.

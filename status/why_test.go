@@ -143,3 +143,21 @@ func TestWhyNamesTheTemplatesThatAreNotInUse(t *testing.T) {
 		t.Errorf("with its own line left out: got %q, want the template's place", v.Why)
 	}
 }
+
+func TestWhyNamesAHostThatDoesNotResolve(t *testing.T) {
+	w := newWorld(t, runHAProxy(t, "backend web\n\tserver a no-such-host.invalid:80 init-addr none\n\tserver b 127.0.0.3:3 disabled\n"))
+	w.put("web/a", "no-such-host.invalid:80", "web/b", "127.0.0.3:3")
+	for query, want := range map[string]string{"web/a": "HAProxy cannot resolve its host name no-such-host.invalid", "web/b": "somebody set that in HAProxy"} {
+		if v := explain(t, w, query); v.Health != "maint" || !strings.Contains(v.Why, want) {
+			t.Errorf("%s: got health %q and %q, want maint and %q", query, v.Health, v.Why, want)
+		}
+	}
+}
+
+func TestThePageDoesNotAnswerForASilentEtcd(t *testing.T) {
+	w := newWorld(t, nil)
+	w.change(func(o *status.Overview) { o.InStep, o.Store.Error = false, "connection refused" })
+	if _, _, body := fetch(t, w.URL+"/"); !strings.Contains(body, "Not known: etcd does not answer") || strings.Contains(body, "No: behind") {
+		t.Errorf("the page while etcd is silent: want that it is not known, in\n%s", body)
+	}
+}

@@ -46,7 +46,7 @@ var errNotRunning = errors.New("not running as wanted")
 // Run asks the running nuncio and prints one screen.
 func (c *statusCmd) Run(ctx context.Context, s *streams) error {
 	for shown := ""; ; {
-		text, state, err := c.look(ctx, s)
+		text, fine, err := c.look(ctx, s)
 		if err != nil && !c.Watch {
 			return err
 		}
@@ -55,7 +55,7 @@ func (c *statusCmd) Run(ctx context.Context, s *streams) error {
 		}
 		if !c.Watch {
 			_, err := io.WriteString(s.out, text)
-			if err == nil && state != "running" && state != "applying" {
+			if err == nil && !fine {
 				err = refused(errNotRunning)
 			}
 			return err
@@ -82,12 +82,13 @@ func (c *statusCmd) again(s *streams, text string) {
 	fmt.Fprint(s.out, text)
 }
 
-func (c *statusCmd) look(ctx context.Context, s *streams) (text, state string, err error) {
+// look makes the text, and says whether HAProxy runs what is wanted or is about to.
+func (c *statusCmd) look(ctx context.Context, s *streams) (text string, fine bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
 	var o status.Overview
 	if err := c.client().Get(ctx, "/v1/status", &o); err != nil {
-		return "", "", notRunning(err)
+		return "", false, notRunning(err)
 	}
 	limit := 10000
 	if c.Instance == "" {
@@ -96,7 +97,7 @@ func (c *statusCmd) look(ctx context.Context, s *streams) (text, state string, e
 	var page status.Page
 	query := url.Values{"q": {c.Instance}, "limit": {fmt.Sprint(limit)}}
 	if err := c.client().Get(ctx, "/v1/services?"+query.Encode(), &page); err != nil {
-		return "", "", notRunning(err)
+		return "", false, notRunning(err)
 	}
 	var b strings.Builder
 	switch {
@@ -109,7 +110,8 @@ func (c *statusCmd) look(ctx context.Context, s *streams) (text, state string, e
 	default:
 		printStatus(&b, s.paint(), &o)
 	}
-	return b.String(), o.State, err
+	// While etcd is silent, HAProxy may be behind without anybody here knowing.
+	return b.String(), o.State == "applying" || o.State == "running" && o.Store.Error == "", err
 }
 
 func encode(w io.Writer, v any) error {
@@ -134,11 +136,7 @@ func printStatus(w io.Writer, p paint, o *status.Overview) {
 	if !o.Ready {
 		ready = "not ready"
 	}
-	step := "HAProxy runs what etcd says"
-	if !o.InStep {
-		step = "HAProxy does not run what etcd says"
-	}
-	fmt.Fprintf(w, "%s %s, %s: %s\n", p.faint(fmt.Sprintf("%-10s", "state")), p.bold(word(o.State)), ready, step)
+	fmt.Fprintf(w, "%s %s, %s: %s\n", p.faint(fmt.Sprintf("%-10s", "state")), p.bold(word(o.State)), ready, inStep(o))
 	if o.Applied.Generation > 0 {
 		row("applied", "generation %d from revision %d, confirmed %s", o.Applied.Generation, o.Applied.Revision, status.Ago(o.Applied.Time))
 	} else {
@@ -168,6 +166,18 @@ func printStatus(w io.Writer, p paint, o *status.Overview) {
 		for i := n - 1; i >= max(0, n-5); i-- {
 			printApply(w, p, o.Applies[i])
 		}
+	}
+}
+
+// inStep answers the first question of docs/operations.md.
+func inStep(o *status.Overview) string {
+	switch {
+	case o.InStep:
+		return "HAProxy runs what etcd says"
+	case o.State == "running" && o.Store.Error != "":
+		return "HAProxy runs what etcd said last"
+	default:
+		return "HAProxy does not run what etcd says"
 	}
 }
 
