@@ -12,11 +12,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"nuncio/admin"
 	"nuncio/register"
 )
 
-// serveAdmin answers health checks, metrics and "list" until ctx ends; without a listener it does nothing.
-func serveAdmin(ctx context.Context, listener net.Listener, status func() register.Status, gatherer prometheus.Gatherer) error {
+// adminFlags say where the daemon answers, and under which names.
+type adminFlags struct {
+	AdminHost []string `placeholder:"NAME" help:"Names by which --admin-listen is reached, beside localhost and IP addresses: requests for another name are refused. Without any, all names will do where it is not on a loopback address."`
+}
+
+// serveAdmin answers health checks, metrics and "list" until ctx ends; without a listener it does nothing. Requests for a
+// name that is neither this host's nor one of names are refused.
+func serveAdmin(ctx context.Context, listener net.Listener, names []string, status func() register.Status, gatherer prometheus.Gatherer) error {
 	if listener == nil {
 		return nil
 	}
@@ -41,7 +48,7 @@ func serveAdmin(ctx context.Context, listener net.Listener, status func() regist
 		_ = enc.Encode(status()) // the client is gone if this fails
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	server := &http.Server{Handler: admin.KnownHosts(listener.Addr(), names, mux), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)

@@ -31,6 +31,7 @@ type runCmd struct {
 	dockerFlags
 	advertiseFlags
 	keepFlags
+	adminFlags
 	flags.Log
 	All                bool          `help:"Register every container that publishes a TCP port, not only labelled ones."`
 	LabelPrefix        string        `default:"nuncio" help:"Prefix of the labels."`
@@ -57,7 +58,7 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	d := daemon{
-		etcdFlags: c.etcdFlags, dockerFlags: c.dockerFlags, advertiseFlags: c.advertiseFlags, log: c.Logger(s.err),
+		etcdFlags: c.etcdFlags, dockerFlags: c.dockerFlags, advertiseFlags: c.advertiseFlags, adminFlags: c.adminFlags, log: c.Logger(s.err),
 		sweep: c.Sweep, stopWindow: c.StopWindow, admin: c.AdminListen,
 		rules: register.Rules{
 			Node: node, LabelPrefix: prefix, All: c.All, MultiPort: c.MultiPort,
@@ -84,6 +85,7 @@ type classicCmd struct {
 	dockerFlags
 	advertiseFlags
 	keepFlags
+	adminFlags
 	flags.Log
 	Container   string        `arg:"" help:"Name of the container. It may come later, and come again."`
 	Port        int           `arg:"" help:"Its TCP port, inside the container."`
@@ -110,7 +112,7 @@ func (c *classicCmd) Run(ctx context.Context, s *streams) error {
 	}
 	container := strings.TrimPrefix(c.Container, "/")
 	d := daemon{
-		etcdFlags: c.etcdFlags, dockerFlags: c.dockerFlags, advertiseFlags: c.advertiseFlags, log: c.Logger(s.err),
+		etcdFlags: c.etcdFlags, dockerFlags: c.dockerFlags, advertiseFlags: c.advertiseFlags, adminFlags: c.adminFlags, log: c.Logger(s.err),
 		sweep: c.Sweep, stopWindow: c.StopWindow, admin: c.AdminListen,
 		rules: register.Rules{
 			Node: node, LabelPrefix: prefix,
@@ -129,6 +131,7 @@ type daemon struct {
 	etcdFlags
 	dockerFlags
 	advertiseFlags
+	adminFlags
 	log               *slog.Logger
 	sweep, stopWindow time.Duration
 	admin             string
@@ -184,7 +187,7 @@ func (d *daemon) run(ctx context.Context, s *streams) error {
 		defer stopAdmin()
 		return reg.Run(gctx)
 	})
-	g.Go(func() error { return serveAdmin(adminCtx, listener, reg.Status, registry) })
+	g.Go(func() error { return serveAdmin(adminCtx, listener, d.AdminHost, reg.Status, registry) })
 	if err := g.Wait(); err != nil {
 		return err
 	}

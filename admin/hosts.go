@@ -1,4 +1,5 @@
-package status
+// Package admin guards the admin listeners of both programs, whatever they show.
+package admin
 
 import (
 	"net"
@@ -8,11 +9,11 @@ import (
 	"strings"
 )
 
-// expected refuses requests for a name that is not this server's. A page of a stranger, open in a browser that can reach
+// KnownHosts refuses requests for a name that is not this server's. A page of a stranger, open in a browser that can reach
 // the listener, may let its own name lead here and then read what it likes (DNS rebinding); it can give neither an IP address
 // nor localhost as its name. Behind a listener that is not on loopback the names are not known, and the operator has
 // opened it to others anyway: there nothing is refused until names are given.
-func expected(listener net.Addr, names []string, next http.Handler) http.Handler {
+func KnownHosts(listener net.Addr, names []string, next http.Handler) http.Handler {
 	addr, err := netip.ParseAddrPort(listener.String())
 	if len(names) == 0 && (err != nil || !addr.Addr().Unmap().IsLoopback()) {
 		return next
