@@ -161,3 +161,38 @@ func TestThePageDoesNotAnswerForASilentEtcd(t *testing.T) {
 		t.Errorf("the page while etcd is silent: want that it is not known, in\n%s", body)
 	}
 }
+
+// TestTheRunningFilesAreReadOncePerGeneration: those of 10,000 instances have a megabyte, and a page asks every second.
+func TestTheRunningFilesAreReadOncePerGeneration(t *testing.T) {
+	w := newWorld(t, nil)
+	reads := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.reads
+	}
+	w.put("web/a", "127.0.0.3:3", "web/b", "127.0.0.3:4")
+	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte("frontend f\n\tdefault_backend web\n")})
+	for _, newest := range []string{"newer", "newer still"} { // what is wanted goes on, what runs stays
+		w.change(func(o *status.Overview) { o.Desired.Digest, o.Pinned = newest, &status.Pin{Generation: 2} })
+		for range 3 {
+			explain(t, w, "web/a")
+		}
+	}
+	if n := reads(); n != 1 {
+		t.Errorf("the generation that runs was read %d times, want once", n)
+	}
+	// One that is not to be had is not looked for again with each request.
+	w.change(func(o *status.Overview) { o.Applied.Digest = "gone" })
+	for range 3 {
+		explain(t, w, "web/a")
+	}
+	if n := reads(); n != 2 {
+		t.Errorf("with one that is not to be had, generations were read %d times, want twice", n)
+	}
+	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte("frontend f\n\tdefault_backend other\n")})
+	w.change(func(o *status.Overview) { o.Desired.Digest = "newest" })
+	explain(t, w, "web/a")
+	if n := reads(); n != 3 {
+		t.Errorf("after another generation: %d reads, want a third one", n)
+	}
+}

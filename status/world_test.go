@@ -32,6 +32,7 @@ type world struct {
 
 	generations map[int64]haproxy.Files
 	wanted      haproxy.Files
+	reads       int // of generations
 	bell        chan struct{}
 }
 
@@ -100,6 +101,7 @@ func files(t *testing.T, text string) haproxy.Files {
 func (w *world) getFiles(n int64) (haproxy.Files, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.reads++
 	f, ok := w.generations[n]
 	if !ok {
 		return haproxy.Files{}, errors.New("there is none")
