@@ -108,14 +108,14 @@ func (s *Server) find(ctx context.Context, query string, offset, limit int) Page
 	snap := s.snapshot()
 	rows, alive := s.index.of(snap), s.health.get(ctx)
 	o := s.opts.Overview()
-	l := lookup{servers: alive, routes: s.routes(&o), o: &o, behind: behind(&o)}
+	l := newLookup(alive, s.routes(&o), &o, snap)
 	page := Page{Document: 1, Revision: snap.Revision, Query: query, All: len(rows), Offset: offset, Limit: limit, Services: []ServiceView{}}
 	if alive.err != nil {
 		page.HealthError = alive.err.Error()
 	}
 	words := strings.Fields(strings.ToLower(query))
 	for _, r := range rows {
-		if !matches(r, words, &l) {
+		if !matches(r, words, l) {
 			continue
 		}
 		page.Found++

@@ -12,14 +12,14 @@ import (
 	"nuncio/catalog"
 )
 
-// why says why an instance gets no new requests, the nearest cause first; empty when it gets them. stale is the address
-// that HAProxy has for it instead of its own.
+// why says why an instance gets no new requests, the nearest cause first; empty when it gets them. stale is what
+// HAProxy has of it instead.
 func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 	switch v.Health {
 	case "unknown":
 	case "absent":
 		if stale != "" {
-			return "HAProxy still has " + stale + " for it: " + l.behind
+			return stale + ": " + l.behind
 		}
 		return "no server of the running configuration has this address: " + l.whyAbsent(i)
 	case "down":

@@ -75,11 +75,11 @@ func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
 
 // TestWhyNamesTheAddressThatHAProxyStillHas moves records while HAProxy goes on with what it has.
 func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
-	const text = "frontend f\n\tdefault_backend web\nbackend web\n\tserver a 127.0.0.3:3\n\tserver n localhost:3\n\tserver six [::1]:6\nbackend other\n\tserver x 127.0.0.9:9\n"
+	const text = "frontend f\n\tuse_backend other if { path /other }\n\tdefault_backend web\nbackend web\n\tserver a 127.0.0.3:3\n\tserver n localhost:3\n\tserver six [::1]:6\nbackend other\n\tserver x 127.0.0.9:9\nlisten all\n\tserver n-1 127.0.0.8:8\n"
 	_, backends, _ := strings.Cut(text, "default_backend web\n")
 	w := newWorld(t, runHAProxy(t, backends))
 	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte(text)})
-	w.put("web/a", "127.0.0.3:3", "web/n", "localhost:3", "web/six", "[::1]:6")
+	w.put("web/a", "127.0.0.3:3", "web/n", "localhost:3", "web/six", "[::1]:6", "other/x", "192.0.2.9:9")
 	pin := func(o *status.Overview) {
 		o.Desired.Digest, o.Pinned, o.InStep = "newer", &status.Pin{Generation: 2}, false
 	}
@@ -94,6 +94,9 @@ func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
 		{"pinned, not moved", "web/a", "127.0.0.3:3", pin, "unchecked", ""},
 		{"pinned, moved", "web/a", "192.0.2.77:9999", pin, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is pinned; nuncio resume ends that"},
 		{"pinned, moved to where another one is", "web/a", "127.0.0.9:9", pin, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is pinned"},
+		{"pinned, new, where one of another service was", "new/n", "127.0.0.9:9", pin, "absent", "HAProxy has its address for other/x only: generation 2 is pinned"},
+		{"pinned, in a backend of another name", "x-service/n1", "127.0.0.8:8", pin, "unchecked", ""},
+		{"new, where one of another service is", "new/n", "127.0.0.9:9", free, "unchecked", ""},
 		{"pinned, a name not moved", "web/n", "localhost:3", pin, "unchecked", ""},
 		{"pinned, a name moved", "web/n", "elsewhere.example.com:3", pin, "absent", "HAProxy still has localhost:3 for it: generation 2 is pinned"},
 		{"pinned, an IPv6 address not moved", "web/six", "[::1]:6", pin, "unchecked", ""},
