@@ -95,6 +95,9 @@ func (s *settings) ownLabel(to layer, name, rest, value string) {
 			s.warnings = append(s.warnings, fmt.Sprintf("label %s is not known; ignored", name))
 			return
 		}
+		if s.reserved("label "+name, strings.TrimPrefix(rest, keyMeta)) {
+			return
+		}
 	}
 	to.put(port, rest, "label "+name, value)
 }
@@ -132,8 +135,19 @@ func (s *settings) registrator(to layer, name, rest, value string) {
 	case strings.HasPrefix(rest, "CHECK_"):
 		s.warnings = append(s.warnings, fmt.Sprintf("%s is a Consul check; ignored", name))
 	default:
-		to.put(port, keyMeta+strings.ToLower(rest), name, value)
+		if entry := strings.ToLower(rest); !s.reserved(name, entry) {
+			to.put(port, keyMeta+entry, name, value)
+		}
 	}
+}
+
+// reserved refuses a meta entry that would have the name of one of the registrar's own members.
+func (s *settings) reserved(name, entry string) bool {
+	if !Reserved(entry) {
+		return false
+	}
+	s.warnings = append(s.warnings, fmt.Sprintf("%s: the registrar writes %q itself; ignored", name, entry))
+	return true
 }
 
 // parsePort reads "80", "80-tcp" or "80-udp".

@@ -18,6 +18,16 @@ const (
 // operatorDrain marks a record that "nuncio-registrar drain" has put into drain.
 const operatorDrain = "drain"
 
+// Reserved says whether a registrar writes a member of this name itself, if only at times: no meta entry may have it,
+// because a reader could not tell the two apart, and the codec refuses a record with both.
+func Reserved(name string) bool {
+	switch name {
+	case "node", "registrar", "container", "container_id", "started_at", "image", "container_port", "health", "operator":
+		return true
+	}
+	return false
+}
+
 // encode makes the value of the record. Equal records give equal bytes.
 func (r Record) encode(node, kind string, drained bool) ([]byte, error) {
 	inst := r.Instance

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,6 +158,11 @@ func (a Advertise) outside(containers []*Container) Advertise {
 func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) decision {
 	s := readSettings(r.LabelPrefix, c.Labels, c.Env)
 	wants, reasons := r.wants(c, s, byID)
+	for _, name := range slices.Sorted(maps.Keys(c.Labels)) {
+		if r.copies(name) {
+			s.reserved("label "+name, name)
+		}
+	}
 	d := decision{reasons: reasons, warnings: s.warnings}
 	if wants == nil {
 		return d
@@ -356,14 +362,16 @@ func (r Rules) instance(c *Container, s settings, port int, several bool) string
 
 func (r Rules) meta(c *Container, s settings, port int) map[string]string {
 	meta := s.meta(port)
-	for _, prefix := range r.CopyLabels {
-		for label, value := range c.Labels {
-			if strings.HasPrefix(label, prefix) && prefix != "" {
-				meta[label] = value
-			}
+	for label, value := range c.Labels {
+		if r.copies(label) && !Reserved(label) {
+			meta[label] = value
 		}
 	}
 	return meta
+}
+
+func (r Rules) copies(label string) bool {
+	return slices.ContainsFunc(r.CopyLabels, func(prefix string) bool { return prefix != "" && strings.HasPrefix(label, prefix) })
 }
 
 // defaultService is registrator's choice for a container that names none: what Compose calls it, else the

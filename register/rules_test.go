@@ -244,6 +244,30 @@ func TestSettingsWithoutEffectAreNamed(t *testing.T) {
 	}
 }
 
+func TestMetaThatTheRegistrarWritesItselfIsLeftOutAndNamed(t *testing.T) {
+	c := facts("a", label("nuncio.service", "web", "nuncio.meta.operator", "alice", "nuncio.80.meta.health", "fine", "nuncio.meta.team", "x", "SERVICE_NODE", "y", "image", "z"), "80=0.0.0.0:1")
+	c.Env = []string{"SERVICE_STARTED_AT=now"}
+	d := register.Rules{Node: "n1", CopyLabels: []string{"image"}}.Decide([]*register.Container{c}, advertised)
+	records, reasons := brief(d)
+	if want := []string{"web/n1:a 192.0.2.10:1 map[team:x]"}; !cmp.Equal(want, records) {
+		t.Errorf("records %q, want %q; skipped %q", records, want, reasons)
+	}
+	var got []string
+	for _, w := range d.Warnings {
+		got = append(got, w.Reason)
+	}
+	want := []string{
+		`label SERVICE_NODE: the registrar writes "node" itself; ignored`,
+		`label nuncio.80.meta.health: the registrar writes "health" itself; ignored`,
+		`label nuncio.meta.operator: the registrar writes "operator" itself; ignored`,
+		`variable SERVICE_STARTED_AT: the registrar writes "started_at" itself; ignored`,
+		`label image: the registrar writes "image" itself; ignored`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
 // FuzzDecide feeds labels and variables of any form: nothing panics, and what is decided can be encoded and is
 // the same the second time.
 func FuzzDecide(f *testing.F) {
