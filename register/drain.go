@@ -30,6 +30,8 @@ type DrainOptions struct {
 	Target string
 	// Undo takes the mark away again.
 	Undo bool
+	// Timeout is how long etcd may take to confirm, all attempts together; 0 means as long as the context lasts.
+	Timeout time.Duration
 	// Wait is how long Drain stays after etcd has confirmed the mark.
 	Wait time.Duration
 }
@@ -42,22 +44,31 @@ type DrainOptions struct {
 // Its error says so when a mark was taken away within that time.
 func Drain(ctx context.Context, o DrainOptions) ([]string, error) {
 	o.Prefix = catalog.NormalizePrefix(cmp.Or(o.Prefix, catalog.DefaultPrefix))
+	marked, rev, err := o.confirm(ctx)
+	if err != nil || o.Undo || o.Wait <= 0 {
+		return marked, err
+	}
+	return marked, o.stay(ctx, marked, rev)
+}
+
+// confirm returns when etcd holds the marks.
+func (o DrainOptions) confirm(ctx context.Context) (marked []string, rev int64, err error) {
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
 	const attempts = 10
 	for range attempts {
 		all, _, err := readAll(ctx, o.Client, o.Prefix)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		marked, rev, err := o.mark(ctx, all)
-		if errors.Is(err, errChanged) {
-			continue
+		if marked, rev, err = o.mark(ctx, all); !errors.Is(err, errChanged) {
+			return marked, rev, err
 		}
-		if err != nil || o.Undo || o.Wait <= 0 {
-			return marked, err
-		}
-		return marked, o.stay(ctx, marked, rev)
 	}
-	return nil, fmt.Errorf("drain %s: its records changed at every one of %d attempts", o.Target, attempts)
+	return nil, 0, fmt.Errorf("drain %s: its records changed at every one of %d attempts", o.Target, attempts)
 }
 
 var errChanged = errors.New("a record changed in between")
@@ -96,8 +107,6 @@ func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []s
 	if len(keys) == 0 {
 		return nil, 0, fmt.Errorf("%w of node %q matches %q", ErrNoRecord, o.Node, o.Target)
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	resp, err := o.Client.Txn(ctx).If(ifs...).Then(then...).Commit()
 	switch {
 	case err != nil:

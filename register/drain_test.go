@@ -1,6 +1,7 @@
 package register_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -89,6 +90,58 @@ func TestADrainEndsWithARestartThatNobodySaw(t *testing.T) {
 	c.Restart()
 	r.start()
 	r.expect("restarted", r.truth(catalog.StateReady, c))
+}
+
+// TestDrainGivesEtcdTheTimeThatItWasTold asks an etcd that stands still.
+func TestDrainGivesEtcdTheTimeThatItWasTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	source, want := fixed(1)
+	r.opts.Source, r.opts.TTL = source, time.Minute
+	r.start()
+	r.expect("start", want)
+	drain := func(timeout, wait time.Duration) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := register.Drain(t.Context(), register.DrainOptions{Client: r.store, Node: r.node, Target: "web/i000", Timeout: timeout, Wait: wait})
+			done <- err
+		}()
+		return done
+	}
+	r.etcd.Pause()
+	patient, hasty := drain(time.Hour, 0), drain(100*time.Millisecond, time.Hour)
+	if err := <-hasty; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v after 100ms, want %v", err, context.DeadlineExceeded)
+	}
+	select { // the outage itself, longer than one of the registrar's own requests may take
+	case err := <-patient:
+		t.Fatalf("gave up before its time: %v", err)
+	case <-time.After(6 * time.Second):
+	}
+	r.etcd.Resume()
+	if err := <-patient; err != nil {
+		t.Errorf("error %v when etcd goes on, want none", err)
+	}
+	r.expect("drained", map[string]entry{"web/i000": {"192.0.2.7:1000", catalog.StateDrain}})
+}
+
+// TestADrainDrainsWhateverTheLabelsSay has a label with the name of the mark that drain leaves in a record.
+func TestADrainDrainsWhateverTheLabelsSay(t *testing.T) {
+	t.Parallel()
+	r, api := fakeRig(t, &answers{now: advertised})
+	api.container.Labels[r.rules.LabelPrefix+"meta.operator"] = "alice"
+	r.start()
+	r.expect("start", map[string]entry{"web/n1:web1": {"192.0.2.10:32768", catalog.StateReady}})
+	created := r.raw()["/services/web/n1:web1"].create
+	if _, err := r.drain("web1"); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("drained", map[string]entry{"web/n1:web1": {"192.0.2.10:32768", catalog.StateDrain}})
+	r.steady()
+	if now := r.raw()["/services/web/n1:web1"]; now.create != created || !strings.Contains(now.value, `"operator":"drain"`) {
+		t.Errorf("the record was deleted in between, or lost its mark: %+v, created at %d before", now, created)
+	}
+	r.logged("setting without effect", "meta.operator")
 }
 
 func TestDrainOfNothing(t *testing.T) {

@@ -73,7 +73,9 @@ func (w *watcher) session(ctx context.Context) (listed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the watch
 	began := time.Now()
-	all, rev, err := readAll(ctx, w.client, w.prefix)
+	listCtx, done := context.WithTimeout(ctx, requestTimeout)
+	all, rev, err := readAll(listCtx, w.client, w.prefix)
+	done()
 	if err != nil {
 		return false, err
 	}
@@ -118,8 +120,6 @@ func changes(resp clientv3.WatchResponse) news {
 }
 
 func readAll(ctx context.Context, client *clientv3.Client, prefix string) (map[string]stored, int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	resp, err := client.Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
 		return nil, 0, fmt.Errorf("read %s: %w", prefix, err)

@@ -28,6 +28,9 @@ func (c *drainCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
+	if c.Timeout <= 0 {
+		return usage("--timeout needs a duration above zero")
+	}
 	client, config, err := c.dial(s, c.Logger(s.err))
 	if err != nil {
 		return err
@@ -35,10 +38,8 @@ func (c *drainCmd) Run(ctx context.Context, s *streams) error {
 	defer client.Close()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout+c.Wait)
-	defer cancel()
 	keys, err := register.Drain(ctx, register.DrainOptions{
-		Client: client, Prefix: c.Prefix, Node: node, Target: c.Container, Undo: c.Undo, Wait: c.Wait,
+		Client: client, Prefix: c.Prefix, Node: node, Target: c.Container, Undo: c.Undo, Timeout: c.Timeout, Wait: c.Wait,
 	})
 	if err != nil && !errors.Is(err, register.ErrNoRecord) {
 		return fmt.Errorf("ask etcd at %v: %w", config.Endpoints, etcd.Explain(client, err))
