@@ -87,6 +87,11 @@ func (c *holdCmd) record() (register.Record, error) {
 	if err != nil || port == 0 {
 		return register.Record{}, usage("%q: the port has to be a number from 1 to 65535", c.Address)
 	}
+	for name := range c.Meta {
+		if register.Reserved(name) {
+			return register.Record{}, usage("--meta=%s=...: the registrar writes an entry of this name itself", name)
+		}
+	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		host = ip.Unmap().String()
 	}
@@ -126,6 +131,7 @@ func (c *holdCmd) beside(ctx context.Context, reg *register.Registrar, log *slog
 	var group errgroup.Group
 	left := make(chan struct{})
 	var code int
+	var taken error
 	group.Go(func() error { return reaper.Run(over) })
 	group.Go(func() error {
 		defer finish()
@@ -139,16 +145,20 @@ func (c *holdCmd) beside(ctx context.Context, reg *register.Registrar, log *slog
 			return nil
 		}
 		err := reg.Run(registered)
-		if errors.Is(err, register.ErrClaimed) {
+		switch {
+		case errors.Is(err, register.ErrClaimed):
+			taken = err
 			giveUp() // somebody else serves this record: do not run a server that nobody reaches
+		case err != nil:
+			log.Warn("trouble with etcd, the command's end counts", "err", err)
 		}
-		return err
+		return nil
 	})
 	group.Go(func() error {
 		relay(over, ours, passed, leave, left, giveUp, c.Stop)
 		return nil
 	})
-	if err := group.Wait(); err != nil {
+	if err := errors.Join(group.Wait(), taken); err != nil {
 		return err
 	}
 	if code != 0 {

@@ -33,8 +33,12 @@ func (c *listCmd) Run(ctx context.Context, s *streams) error {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the registrar at %s: %s %w", c.AdminListen, resp.Status, err)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask the registrar at %s: %w", c.AdminListen, err)
+	case resp.StatusCode != http.StatusOK:
+		return fmt.Errorf("the answer of %s is %q: --admin-listen has to be the registrar's own, by an address or one of its --admin-host names",
+			c.AdminListen, resp.Status)
 	}
 	if c.JSON {
 		_, err := s.out.Write(body)

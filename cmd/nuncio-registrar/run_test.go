@@ -186,6 +186,37 @@ func TestHoldACommand(t *testing.T) {
 	s.expect("the command ended", nil)
 }
 
+func TestTheCodeOfAHeldCommandIsWorthMoreThanTroubleWithEtcd(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	l, err := net.Listen("tcp", testkit.FreeAddr(t)) // stands for the command's own listener
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	end := filepath.Join(t.TempDir(), "end")
+	p := start(t, nil, "nuncio-registrar", "hold", "--node=n1", "--etcd-endpoints="+s.etcd.Endpoint, "web/cmd", l.Addr().String(), "--",
+		"sh", "-c", "while [ ! -e "+end+" ]; do sleep 0.05; done; exit 7")
+	s.expect("held", map[string]string{"web/cmd": begins(l.Addr().String())})
+	s.etcd.Kill()
+	if err := os.WriteFile(end, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.code(); code != 7 {
+		t.Errorf("exit code %d, want the command's 7", code)
+	}
+	p.logged("remove the records (they end with their lease")
+}
+
+func TestListOfAnotherListenerSaysSo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := start(t, nil, "nuncio-registrar", "list", "--admin-listen="+strings.TrimPrefix(s.etcd.Endpoint, "http://"))
+	if code, out := p.code(), p.out.String(); code != 4 || !strings.Contains(out, `is "404 Not Found": --admin-listen has to be`) {
+		t.Errorf("exit code %d, want 4; output:\n%s", code, out)
+	}
+}
+
 func TestListDrainAndHealth(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -298,6 +329,8 @@ func TestWrongUsageSaysWhatToDo(t *testing.T) {
 		"hold with a bad host":         {"hold web/a 0.0.0.0:80 --node=n", nil, 2, "any address"},
 		"hold without its command":     {"hold web/a 192.0.2.7:80 --node=n -- /no/such/command", nil, 3, "/no/such/command"},
 		"drain without etcd":           {"drain a --node=n --timeout=300ms --etcd-endpoints=http://127.0.0.1:1", nil, 4, "127.0.0.1:1"},
+		"drain without any time":       {"drain a --node=n --timeout=0s", nil, 2, "above zero"},
+		"hold with a member of ours":   {"hold web/a 192.0.2.7:80 --node=n --meta=operator=x", nil, 2, "writes an entry of this name itself"},
 		"help":                         {"--help", nil, 0, "classic"},
 		"nothing":                      {"", nil, 0, "Commands:"},
 	}
