@@ -108,7 +108,8 @@ func (e *escaper) name(p *piece, at int) {
 		e.format(p, at)
 		return
 	}
-	if (word == "or" || word == "if" || word == "unless") && !(at == 1 && anyName[e.literal(0)]) {
+	free := at == 1 && anyName[e.literal(0)]
+	if !free && (word == "or" || word == "if" || word == "unless") {
 		p.refuse("it means something to HAProxy: use another name")
 	}
 	p.check(haproxy.CheckName(strings.TrimLeft(word, "!")))
