@@ -94,7 +94,7 @@ func (c *historyCmd) print(s *streams, doc historyDoc) {
 
 type rollbackCmd struct {
 	runningFlags
-	Generation int64 `arg:"" optional:"" help:"Number of the generation; the one before what runs if none is given."`
+	Generation int64 `arg:"" optional:"" help:"Number of the generation; the one before what runs, or before what is pinned, if none is given."`
 }
 
 // Run pins a generation and waits until HAProxy runs it.
