@@ -15,7 +15,7 @@ import (
 // opened it to others anyway: there nothing is refused until names are given.
 func KnownHosts(listener net.Addr, names []string, next http.Handler) http.Handler {
 	addr, err := netip.ParseAddrPort(listener.String())
-	if len(names) == 0 && (err != nil || !addr.Addr().Unmap().IsLoopback()) {
+	if len(names) == 0 && (err != nil || !addr.Addr().IsLoopback()) {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
