@@ -221,57 +221,46 @@ func (b *bench) startNuncio(h testkit.HAProxy) time.Duration {
 	return time.Since(start)
 }
 
-// follow asks an address over and over until the answer is the wanted one. Kept connections are used, as between
-// real programs; a little sleep leaves the processors to those who are measured.
+// follow asks an address over and over until the answer is the wanted one, each time as a client that has just come:
+// after "set server addr" HAProxy 2.6 goes on sending the requests of a client over the connection to the old address that was
+// in use for it at that moment, for as long as the client keeps its own. A little sleep leaves the processors to those who
+// are measured.
 func (b *bench) follow(addr, host, want string, deadline time.Time) time.Time {
 	b.t.Helper()
 	if host == "" {
 		host = "x"
 	}
-	var conn net.Conn
-	var in *bufio.Reader
 	var got string
-	for asked := 1; time.Now().Before(deadline); asked++ {
-		var err error
-		if conn == nil {
-			if conn, err = net.Dial("tcp", addr); err != nil {
-				time.Sleep(time.Millisecond)
-				continue
-			}
-			defer conn.Close() //nolint:revive // all but the last are closed below
-			in = bufio.NewReader(conn)
-		}
-		var again bool
-		got, again, err = askOnce(conn, in, host)
-		if err == nil && got == want {
+	var err error
+	for time.Now().Before(deadline) {
+		if got, err = askOnce(addr, host); err == nil && got == want {
 			return time.Now()
-		}
-		// After "set server addr" HAProxy 2.6 still sends a client's requests over a connection that was in use at that moment,
-		// for as long as the client keeps its own.
-		if err != nil || !again || asked%20 == 0 {
-			conn.Close()
-			conn = nil
 		}
 		time.Sleep(100 * time.Microsecond)
 	}
-	b.t.Fatalf("%s answers %q, not %q", addr, got, want)
+	b.t.Fatalf("%s answers %q (%v), not %q", addr, got, err, want)
 	return time.Time{}
 }
 
-func askOnce(conn net.Conn, in *bufio.Reader, host string) (body string, again bool, err error) {
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return "", false, err
-	}
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); err != nil {
-		return "", false, err
-	}
-	resp, err := http.ReadResponse(in, nil)
+func askOnce(addr, host string) (string, error) {
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
-		return "", false, err
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"); err != nil {
+		return "", err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return string(text), !resp.Close, err
+	return string(text), err
 }
 
 // alternate moves the floor's server and nuncio's in turn.
