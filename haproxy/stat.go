@@ -19,11 +19,12 @@ type ServerStat struct {
 	Addr          string // empty where the socket's level does not allow to see it
 	Status        string // "UP", "DOWN", "no check", "MAINT", "DRAIN", "UP 1/3", …
 	Weight        int
-	Sessions      int   // now
-	Total         int64 // since the worker was started
-	Changed       int64 // seconds since Status changed
-	Check         string
-	CheckInfo     string // what the last check met, in HAProxy's words
+	Sessions      int    // now
+	Total         int64  // since the worker was started
+	Changed       int64  // seconds since Status changed
+	Check         string // the last check's result, such as "L4CON"
+	CheckInfo     string // what that check met, in HAProxy's words; what Check means while Checking
+	Checking      bool   // the next check is under way: its start has cleared what the last one met
 }
 
 // ParseStat reads the answer to ShowStat. Columns are found by name, because every version adds some.
@@ -66,10 +67,11 @@ func ParseStat(text string) ([]ServerStat, error) {
 		if info == "" {
 			info = field("check_desc")
 		}
+		check, checking := strings.CutPrefix(field("check_status"), "* ")
 		servers = append(servers, ServerStat{
 			Backend: field("pxname"), Name: field("svname"), Addr: field("addr"), Status: field("status"),
 			Weight: int(number("weight")), Sessions: int(number("scur")), Total: number("stot"), Changed: number("lastchg"),
-			Check: field("check_status"), CheckInfo: info,
+			Check: check, CheckInfo: info, Checking: checking,
 		})
 	}
 }

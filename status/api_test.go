@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,36 +121,7 @@ func TestDiffNamesItsErrors(t *testing.T) {
 
 func TestEventsTellOfChangesAndNothingElse(t *testing.T) {
 	w := newWorld(t, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/v1/events", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Close = true
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	next := func() (e struct {
-		State    string
-		Revision int64
-	},
-	) {
-		t.Helper()
-		for lines.Scan() {
-			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-				if err := json.Unmarshal([]byte(data), &e); err != nil {
-					t.Fatal(err)
-				}
-				return e
-			}
-		}
-		t.Fatalf("the stream ended: %v", lines.Err())
-		return e
-	}
+	next := w.stream(t)
 	first := next()
 	if first.State != "running" {
 		t.Errorf("first event: %+v, want the state as it is", first)
@@ -160,5 +133,86 @@ func TestEventsTellOfChangesAndNothingElse(t *testing.T) {
 	time.AfterFunc(1500*time.Millisecond, func() { w.put("web/a", "192.0.2.7:80") })
 	if e := next(); e.Revision != first.Revision+1 {
 		t.Errorf("next event: %+v, want revision %d", e, first.Revision+1)
+	}
+}
+
+// TestEventsTellOfAnotherReasonForTheSameState has a server that stays down, for other reasons than before.
+func TestEventsTellOfAnotherReasonForTheSameState(t *testing.T) {
+	var answer atomic.Int32
+	answer.Store(http.StatusServiceUnavailable)
+	held := make(chan struct{}, 1)
+	checked := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if code := answer.Load(); code > 0 {
+			w.WriteHeader(int(code))
+			return
+		}
+		select {
+		case held <- struct{}{}:
+		default:
+		}
+		<-r.Context().Done()
+	}))
+	t.Cleanup(checked.Close)
+	addr := checked.Listener.Addr().String()
+	w := newWorld(t, runHAProxy(t, "backend web\n\toption httpchk\n\ttimeout check 20s\n\tserver a "+addr+" check inter 100ms fall 1\n"))
+	w.put("web/a", addr)
+	why := func() string {
+		t.Helper()
+		_, _, body := fetch(t, w.URL+"/v1/services")
+		return body
+	}
+	next := w.stream(t)
+	for _, step := range []struct {
+		code int32
+		want string
+	}{{http.StatusServiceUnavailable, "L7STS Service Unavailable"}, {http.StatusNotFound, "L7STS Not Found"}} {
+		answer.Store(step.code)
+		for !strings.Contains(why(), step.want) {
+			next() // or the test ends here
+		}
+	}
+	// The start of a check clears the reason that HAProxy gives.
+	answer.Store(0)
+	<-held
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if body := why(); !strings.Contains(body, "now: L7STS Not Found") {
+			t.Fatalf("while the next check is under way: want the reason of the last one:\n%s", body)
+		}
+	}
+}
+
+type streamed struct {
+	State    string
+	Revision int64
+}
+
+// stream opens the stream of events; what it returns waits for the next one, at most until a minute has passed since.
+func (w *world) stream(t *testing.T) func() streamed {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/v1/events", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	lines := bufio.NewScanner(resp.Body)
+	return func() (e streamed) {
+		t.Helper()
+		for lines.Scan() {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				if err := json.Unmarshal([]byte(data), &e); err != nil {
+					t.Fatal(err)
+				}
+				return e
+			}
+		}
+		t.Fatalf("the stream ended: %v", lines.Err())
+		return e
 	}
 }

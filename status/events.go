@@ -116,7 +116,7 @@ func (s *servers) hash(h io.Writer) {
 	for _, list := range s.byName {
 		for _, server := range list {
 			one := fnv.New64a()
-			fmt.Fprintln(one, server.Backend, server.Name, server.Status, server.Weight, server.Addr)
+			fmt.Fprintln(one, server.Backend, server.Name, server.Status, server.Weight, server.Addr, server.Check, server.CheckInfo)
 			sum += one.Sum64()
 		}
 	}

@@ -65,9 +65,24 @@ func (h *health) ask(ctx context.Context) *servers {
 	}
 	for _, server := range all {
 		name := [2]string{server.Backend, server.Name}
+		if server.Checking {
+			server.CheckInfo = h.last.met(name, server)
+		}
 		s.byName[name] = append(s.byName[name], server)
 		address := canonical(server.Addr)
 		s.byAddr[address] = append(s.byAddr[address], server)
 	}
 	return s
+}
+
+// met is what a server's last check met, which this older answer may still tell.
+func (s *servers) met(name [2]string, now haproxy.ServerStat) string {
+	if s != nil {
+		for _, before := range s.byName[name] {
+			if before.Check == now.Check && before.Status == now.Status {
+				return before.CheckInfo
+			}
+		}
+	}
+	return now.CheckInfo
 }
