@@ -4,17 +4,13 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"nuncio/reload"
 )
 
-const (
-	// dearFirst and dearMost bound the pause after a trial that made HAProxy reload in vain. It may have closed every
-	// listener for two seconds, and neither a change of services nor the passing of a few seconds is likely to heal it.
-	dearFirst = 10 * time.Second
-	dearMost  = 5 * time.Minute
-	// trialShare bounds what trials take of the applier's time, in which changes of services have to wait: the pause is at
-	// least that many times as long as the last trial was, as far as the longest pause allows.
-	trialShare = 10
-)
+// trialShare bounds what trials take of the applier's time, in which changes of services have to wait: the pause is at
+// least that many times as long as the last trial was, as far as the longest pause allows.
+const trialShare = 10
 
 // schedule says when templates that did not work are tried again. There is one deadline: changes of services may bring
 // it forward, never put it off, and never to before floor.
@@ -30,8 +26,9 @@ type schedule struct {
 func newSchedule(first, most time.Duration) schedule {
 	s := schedule{pause: backoff.NewExponentialBackOff(), dear: backoff.NewExponentialBackOff()}
 	s.pause.InitialInterval, s.pause.MaxInterval = first, most
-	s.dear.InitialInterval, s.dear.MaxInterval, s.dear.Multiplier, s.dear.RandomizationFactor = dearFirst, dearMost, 2, 0
-	// Not random, since reload holds such files back for the same times and would only refuse an earlier trial.
+	// As long as reload holds such files back, which would only refuse an earlier trial; so it is not random either. Neither
+	// a change of services nor the passing of a few seconds is likely to heal what made HAProxy reload in vain.
+	s.dear.InitialInterval, s.dear.MaxInterval, s.dear.Multiplier, s.dear.RandomizationFactor = reload.HoldFirst, reload.HoldMost, 2, 0
 	s.reset()
 	return s
 }

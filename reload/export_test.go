@@ -25,7 +25,7 @@ func (m *Manager) SetHold(first time.Duration) { m.holds.first = first }
 type Holds struct{ holds }
 
 // NewHolds holds nothing back.
-func NewHolds() *Holds { return &Holds{holds{first: holdFirst}} }
+func NewHolds() *Holds { return &Holds{holds{first: HoldFirst}} }
 
 // Failed, Worked and Left are for files that HAProxy could not load, or could, and that may be held back.
 func (h *Holds) Failed(files haproxy.Files)             { h.failed(files, errKept) }

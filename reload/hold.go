@@ -9,13 +9,14 @@ import (
 	"nuncio/haproxy"
 )
 
+// HoldFirst and HoldMost bound how long files are held back that HAProxy has failed to load although "haproxy -c" passed
+// them: after each failure twice as long. Before it gave up, it closed every listener for two seconds.
 const (
-	// holdFirst and holdMost bound how long files are held back that HAProxy has failed to load although "haproxy -c" passed
-	// them. Before it gave up, it closed every listener for two seconds.
-	holdFirst = 10 * time.Second
-	holdMost  = 5 * time.Minute
-	holdsKept = 16
+	HoldFirst = 10 * time.Second
+	HoldMost  = 5 * time.Minute
 )
+
+const holdsKept = 16
 
 // holds are the structures of files that HAProxy has failed to load. What it fails on is never a server, so a change of
 // services makes no files of another structure, and must not cause the next outage.
@@ -44,7 +45,7 @@ func (e *heldError) Error() string {
 func (h *holds) failed(files haproxy.Files, err error) {
 	n := hold{structure: structure(files), reason: err.Error(), wait: h.first}
 	if i := h.index(n.structure); i >= 0 {
-		n.wait = min(2*h.all[i].wait, holdMost)
+		n.wait = min(2*h.all[i].wait, HoldMost)
 		h.all = slices.Delete(h.all, i, i+1)
 	}
 	n.until = time.Now().Add(n.wait)

@@ -89,7 +89,7 @@ func New(opts Options) (*Manager, error) {
 		submits: make(chan Desired), hurried: make(chan struct{}), done: make(chan struct{}),
 		retry:   newPause(opts.RetryMin, opts.RetryMax),
 		restart: newPause(restartMin, restartMax),
-		holds:   holds{first: holdFirst},
+		holds:   holds{first: HoldFirst},
 		live:    newLive(), saver: newSaver(opts.RetryMin, opts.RetryMax),
 		step: func(string) {}, reconcileEvery: 10 * time.Second, settleTime: settleTime,
 	}
