@@ -156,7 +156,7 @@ func TestEventsTellOfAnotherReasonForTheSameState(t *testing.T) {
 	addr := checked.Listener.Addr().String()
 	w := newWorld(t, runHAProxy(t, "backend web\n\toption httpchk\n\ttimeout check 20s\n\tserver a "+addr+" check inter 100ms fall 1\n"))
 	w.put("web/a", addr)
-	why := func() string {
+	services := func() string {
 		t.Helper()
 		_, _, body := fetch(t, w.URL+"/v1/services")
 		return body
@@ -167,7 +167,7 @@ func TestEventsTellOfAnotherReasonForTheSameState(t *testing.T) {
 		want string
 	}{{http.StatusServiceUnavailable, "L7STS Service Unavailable"}, {http.StatusNotFound, "L7STS Not Found"}} {
 		answer.Store(step.code)
-		for !strings.Contains(why(), step.want) {
+		for !strings.Contains(services(), step.want) {
 			next() // or the test ends here
 		}
 	}
@@ -175,7 +175,7 @@ func TestEventsTellOfAnotherReasonForTheSameState(t *testing.T) {
 	answer.Store(0)
 	<-held
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if body := why(); !strings.Contains(body, "now: L7STS Not Found") {
+		if body := services(); !strings.Contains(body, "now: L7STS Not Found") {
 			t.Fatalf("while the next check is under way: want the reason of the last one:\n%s", body)
 		}
 	}

@@ -66,7 +66,7 @@ func (h *health) ask(ctx context.Context) *servers {
 	for _, server := range all {
 		name := [2]string{server.Backend, server.Name}
 		if server.Checking {
-			server.CheckInfo = h.last.met(name, server)
+			server.CheckInfo = h.last.met(server)
 		}
 		s.byName[name] = append(s.byName[name], server)
 		address := canonical(server.Addr)
@@ -76,10 +76,10 @@ func (h *health) ask(ctx context.Context) *servers {
 }
 
 // met is what a server's last check met, which this older answer may still tell.
-func (s *servers) met(name [2]string, now haproxy.ServerStat) string {
+func (s *servers) met(now haproxy.ServerStat) string {
 	if s != nil {
-		for _, before := range s.byName[name] {
-			if before.Check == now.Check && before.Status == now.Status {
+		for _, before := range s.byName[[2]string{now.Backend, now.Name}] {
+			if before.Check == now.Check {
 				return before.CheckInfo
 			}
 		}

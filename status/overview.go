@@ -159,6 +159,9 @@ type Generation struct {
 	Current  bool      `json:"current"`
 }
 
+// Unheard says that nothing is wrong but that etcd is silent: HAProxy may be behind without anybody here knowing.
+func (o *Overview) Unheard() bool { return o.State == "running" && o.Store.Error != "" }
+
 // overview completes what the wiring says with what the snapshot says.
 func (s *Server) overview() Overview {
 	o := s.opts.Overview()

@@ -93,7 +93,7 @@ func (h home) Behind() string {
 		return "No: losses are held back"
 	case h.Applied.Generation == 0:
 		return "Not yet"
-	case h.State == "running" && h.Store.Error != "":
+	case h.Unheard():
 		return "Not known: etcd does not answer"
 	default:
 		return "No: behind"

@@ -110,8 +110,7 @@ func (c *statusCmd) look(ctx context.Context, s *streams) (text string, fine boo
 	default:
 		printStatus(&b, s.paint(), &o)
 	}
-	// While etcd is silent, HAProxy may be behind without anybody here knowing.
-	return b.String(), o.State == "applying" || o.State == "running" && o.Store.Error == "", err
+	return b.String(), o.State == "applying" || o.State == "running" && !o.Unheard(), err
 }
 
 func encode(w io.Writer, v any) error {
@@ -174,7 +173,7 @@ func inStep(o *status.Overview) string {
 	switch {
 	case o.InStep:
 		return "HAProxy runs what etcd says"
-	case o.State == "running" && o.Store.Error != "":
+	case o.Unheard():
 		return "HAProxy runs what etcd said last"
 	default:
 		return "HAProxy does not run what etcd says"
