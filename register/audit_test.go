@@ -3,8 +3,6 @@ package register_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -39,17 +37,11 @@ var rangeTotal = regexp.MustCompile(`(?m)^grpc_server_handled_total\{grpc_code="
 // ranges is how many reads etcd has answered.
 func ranges(t *testing.T, e *testkit.Etcd) float64 {
 	t.Helper()
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get(e.Endpoint + "/metrics")
+	text, err := testkit.Get(e.Endpoint + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := rangeTotal.FindSubmatch(text)
+	m := rangeTotal.FindStringSubmatch(text)
 	if m == nil {
 		t.Fatalf("etcd's metrics lack %s", rangeTotal)
 	}

@@ -50,6 +50,21 @@ func (w *Web) Stop() { w.server.Close() }
 // Active is the number of requests under way.
 func (w *Web) Active() int { return int(w.active.Load()) }
 
+// Get returns the text behind a URL, asked for over a connection of its own. Any status but 200 is an error.
+func Get(url string) (string, error) {
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s", url, resp.Status)
+	}
+	return string(text), err
+}
+
 // Load keeps asking one URL: new connections, kept connections and POSTs, a few at a time.
 type Load struct {
 	cancel context.CancelFunc

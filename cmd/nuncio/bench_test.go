@@ -355,14 +355,12 @@ func memoryOf(pid int) string {
 
 // applies reads how nuncio has counted.
 func (b *bench) applies() string {
-	resp, err := http.Get("http://" + b.admin + "/metrics")
+	text, err := testkit.Get("http://" + b.admin + "/metrics")
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body)
 	count := func(result string) string {
-		_, rest, _ := strings.Cut(string(text), `nuncio_applies_total{result="`+result+`"} `)
+		_, rest, _ := strings.Cut(text, `nuncio_applies_total{result="`+result+`"} `)
 		n, _, _ := strings.Cut(rest, "\n")
 		return n
 	}

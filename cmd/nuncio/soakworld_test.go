@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,17 +159,8 @@ func (w *world) del(key string) {
 }
 
 func (w *world) get() (string, error) {
-	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := c.Get("http://" + w.http + "/")
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
-	}
-	return strings.TrimSpace(string(body)), err
+	body, err := testkit.Get("http://" + w.http + "/")
+	return strings.TrimSpace(body), err
 }
 
 // divergence compares the servers that HAProxy has, by its own account, with the records in etcd. Servers that have left
@@ -223,16 +212,11 @@ func (w *world) divergence() error {
 type usage struct{ rss, files, goroutines, workers, leaving int }
 
 func (w *world) usage() (u usage, err error) {
-	resp, err := http.Get("http://" + w.admin + "/metrics")
+	text, err := testkit.Get("http://" + w.admin + "/metrics")
 	if err != nil {
 		return u, err
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return u, err
-	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		n, _ := strconv.ParseFloat(value, 64) // comments are no numbers, and not asked for
 		switch name {
