@@ -16,7 +16,7 @@ import (
 	"nuncio/register"
 )
 
-// adminFlags say where the daemon answers, and under which names.
+// adminFlags say by which names the daemon's listener is reached.
 type adminFlags struct {
 	AdminHost []string `placeholder:"NAME" help:"Names by which --admin-listen is reached, beside localhost and IP addresses: requests for another name are refused. Without any, all names will do where it is not on a loopback address."`
 }
