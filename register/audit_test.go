@@ -2,6 +2,7 @@ package register_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -104,12 +105,39 @@ func TestACutConnectionIsForgottenWhenItIsBack(t *testing.T) {
 	}
 }
 
+// silent is a source that has said nothing yet, as Docker when it does not answer.
+type silent struct{}
+
+func (silent) Run(ctx context.Context, _ func(register.Published)) error {
+	<-ctx.Done()
+	return nil
+}
+
+// TestADryRunForgetsACutConnectionToo has a registrar that never writes, and so has no write that would be a sign of life.
+func TestADryRunForgetsACutConnectionToo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	wire := testkit.StartWire(t, strings.TrimPrefix(r.etcd.Endpoint, "http://"))
+	r.opts.Source, r.opts.DryRun, r.endpoint = silent{}, true, "http://"+wire.Addr
+	wire.Cut()
+	r.start()
+	r.logged("etcd does not answer")
+	wire.Join()
+	testkit.Eventually(t, within, func() error {
+		if s := r.reg.Status(); s.Etcd != "" {
+			return errors.New(s.Etcd)
+		}
+		return nil
+	})
+}
+
 // TestAWriteThatEtcdRefusesIsOneOutage takes the permission to write away, while reading goes on.
 func TestAWriteThatEtcdRefusesIsOneOutage(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	source, want := fixed(2)
-	r.opts.Source, r.opts.Sweep = source, 50*time.Millisecond
+	registry := prometheus.NewRegistry()
+	r.opts.Source, r.opts.Sweep, r.opts.Metrics = source, 50*time.Millisecond, register.NewMetrics(registry)
 	writes, reads := clientv3.PermissionType(clientv3.PermReadWrite), clientv3.PermissionType(clientv3.PermRead)
 	grant := func(client *clientv3.Client, prefix string, p clientv3.PermissionType) {
 		t.Helper()
@@ -149,13 +177,24 @@ func TestAWriteThatEtcdRefusesIsOneOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.logged("etcd does not answer", "permission denied")
+	// Reading works all the while: comparisons, and, where somebody's changes come faster than the watch tells of them,
+	// whole lists.
 	began := ranges(t, r.etcd)
-	testkit.Eventually(t, within, func() error { // reading works all the while
-		if n := ranges(t, r.etcd) - began; n < 20 {
-			return fmt.Errorf("%v comparisons", n)
+	testkit.Eventually(t, within, func() error {
+		for i := range 100 {
+			if _, err := root.Put(ctx10(t), fmt.Sprintf("/services/other/%d", i), "192.0.2.9:1"); err != nil {
+				return err
+			}
+		}
+		n, lists := ranges(t, r.etcd)-began, counter(t, registry, "nuncio_registrar_drift_total")
+		if n < 20 || lists < 3 {
+			return fmt.Errorf("%v comparisons, after %v of them a list", n, lists)
 		}
 		return nil
 	})
+	if _, err := root.Delete(ctx10(t), "/services/other/", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
 	if s := r.reg.Status(); !strings.Contains(s.Etcd, "permission denied") {
 		t.Errorf("etcd error %q, want the refused write", s.Etcd)
 	}

@@ -53,6 +53,7 @@ type keeper struct {
 	beats    sync.WaitGroup
 
 	failures int
+	deaf     bool              // the watcher has not read everything since its last trouble
 	retry    time.Time         // nothing is tried before
 	look     time.Time         // when to look again without being told
 	told     map[string]string // conflicts that were logged
@@ -132,6 +133,7 @@ func (k *keeper) drop() {
 
 func (k *keeper) hear(n news) {
 	if n.err != nil {
+		k.deaf = true
 		k.trouble(n.err)
 		return
 	}
@@ -145,7 +147,10 @@ func (k *keeper) hear(n news) {
 			k.log.Warn("etcd has lost data, records are written again", "revision", n.rev, "last_written", k.committed)
 			k.committed = 0
 		}
-		k.fine()
+		if k.deaf {
+			// Whether writing works too, the next pass finds out, at once: a list is no sign of that.
+			k.deaf, k.retry = false, time.Time{}
+		}
 	}
 }
 
@@ -220,6 +225,7 @@ func (k *keeper) pass(ctx context.Context) error {
 	}
 	k.retry, k.look = time.Time{}, time.Time{}
 	if k.opts.DryRun {
+		k.probe(ctx)
 		if k.desired == nil || len(k.desired.Unknown) > 0 {
 			return nil
 		}
