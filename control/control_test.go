@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"nuncio/control"
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

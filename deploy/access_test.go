@@ -16,8 +16,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/etcd"
-	"nuncio/testkit"
+	"nuncio/internal/etcd"
+	"nuncio/internal/testkit"
 )
 
 // TestRolesGiveWhatIsNeededAndNoMore follows docs/deploy.md: an authority, certificates, a server, the roles.

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // TestComposeComesUpWithOneCommand runs the file with every Compose that this machine has: the Python one and

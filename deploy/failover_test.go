@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // site is the walk-through: an etcd cluster, two machines and an HAProxy.

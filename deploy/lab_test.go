@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // labLabel marks what a lab makes, with the process that made it, so that the next run can remove what a killed one left.

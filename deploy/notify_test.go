@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // program builds one of the programs as the images have it: static, without the race detector.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // fakeSystemd runs the commands of shipped units as systemd would. Names are made this test's own: Docker has only

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 	"nuncio/register"
 )
 

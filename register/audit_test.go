@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"nuncio/internal/testkit"
 	"nuncio/register"
-	"nuncio/testkit"
 )
 
 // counter is the value of a metric without labels.

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/etcd"
+	"nuncio/internal/etcd"
 )
 
 // ErrClaimed is returned by Run when another registrar of the same node and kind is alive.

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 	"nuncio/register"
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
 )
 
 func TestAContainerIsRegisteredWhileItRuns(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // ErrNoRecord is returned by Drain when nothing of this node matches.

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 	"nuncio/register"
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
 )
 
 func (r *rig) drain(target string, change ...func(*register.DrainOptions)) ([]string, error) {

@@ -17,10 +17,10 @@ import (
 
 	"github.com/docker/docker/client"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 	"nuncio/register"
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
 )
 
 // dockerd is a Docker engine of the test's own, in network, mount and process namespaces of its own.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/internal/testkit"
 	"nuncio/register"
-	"nuncio/testkit"
 )
 
 // fakeAPI is a Docker whose events and troubles a test decides. It has one container until gone is called.

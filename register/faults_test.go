@@ -12,10 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 	"nuncio/register"
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
 )
 
 // fixed are n records that no Docker is needed for.

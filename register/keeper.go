@@ -11,8 +11,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
-	"nuncio/etcd"
+	"nuncio/internal/catalog"
+	"nuncio/internal/etcd"
 )
 
 const (

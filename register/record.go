@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // The kinds of registrars. A record names the kind that wrote it, because several registrars may serve one

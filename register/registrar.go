@@ -13,7 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // The limits of a lease's time to live. Below the least, the third after which it is renewed is no more than

@@ -17,11 +17,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
-	"nuncio/catalog"
-	"nuncio/etcd"
+	"nuncio/internal/catalog"
+	"nuncio/internal/etcd"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 	"nuncio/register"
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
 )
 
 func TestMain(m *testing.M) {

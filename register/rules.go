@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // DefaultLabelPrefix is the prefix of the registrar's own labels.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 	"nuncio/register"
 )
 

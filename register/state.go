@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // What a container's HEALTHCHECK means for its record.

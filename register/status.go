@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // Status is what a registrar knows and does at one moment. It is immutable.

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // reloadRetry is the least pause after a reload that went wrong. Where HAProxy itself could not load the files, that

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 func TestFirstSubmitStartsHAProxyAndTheNextReloadsIt(t *testing.T) {

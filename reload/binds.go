@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // maxProbes bounds the addresses tried for one set of files: every port once, say.

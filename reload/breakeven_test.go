@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // TestBreakEven measures when a batch of commands costs as much as a reload; the constants of the planner and docs/performance.md have the

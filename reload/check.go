@@ -13,8 +13,8 @@ import (
 	"strings"
 	"syscall"
 
-	"nuncio/haproxy"
-	"nuncio/proc"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/proc"
 )
 
 // CheckError is a set of files that nuncio or HAProxy refuses. Trying the same set again is of use only when

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // victim is nuncio in a process of its own. It applies "old", then "new", and kills itself at a step of the second apply or

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // patience is how long a client waits for HAProxy on a busy machine.

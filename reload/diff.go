@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // change says how the sections of one text become those of another, when only their server lines differ.

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // ownConfig is the configuration that is loaded before the operator's.

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 func TestWhatSomebodyTypesIntoTheSocketIsPutRight(t *testing.T) {

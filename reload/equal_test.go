@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // Of a line that nuncio does not understand every word has to get to HAProxy all the same.

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // SetStep makes a Manager call step with the name of each step that it takes.

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // fleet is a configuration of many servers, of which one changes at a time.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // HoldFirst and HoldMost bound how long files are held back that HAProxy has failed to load although "haproxy -c" passed

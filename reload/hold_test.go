@@ -8,9 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // Each change of a service makes new files of what HAProxy has just failed to load, and that cost two seconds without listeners.

@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"nuncio/haproxy"
-	"nuncio/proc"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/proc"
 )
 
 const (

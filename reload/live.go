@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 const (

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // pool is a configuration with one backend that has these server lines.

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // turns makes configurations for a run of changes of which a given number, evenly spread, cost a reload: a "frontend web"

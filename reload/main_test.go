@@ -15,9 +15,9 @@ import (
 
 	"go.uber.org/goleak"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 func TestMain(m *testing.M) {

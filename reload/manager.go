@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // ErrStopped is Submit's answer once Run has begun to stop.

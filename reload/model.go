@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // model is a configuration cut into sections, as far as the Runtime API path needs it. It is immutable. Models of

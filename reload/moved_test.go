@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // A server that moves is left by clients that keep their connections and are never quiet, although it still answers where it was.

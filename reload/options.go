@@ -12,8 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"nuncio/haproxy"
-	"nuncio/proc"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/proc"
 )
 
 // Options configure a Manager. Only StateDir is required; a zero value means the default that is named.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // planner finds the commands that make a running HAProxy route as it would after a start with a newer set of files.

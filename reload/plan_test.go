@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 	"nuncio/reload"
 )
 

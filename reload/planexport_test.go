@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // Planner lets tests plan without a HAProxy.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // fileChange is a map or a list of patterns that is to be exchanged as a whole.

@@ -15,9 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // world is a configuration that changes at random.

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // A reload that failed is repeated by its own timer. Nothing else may come to help here: the comparison of every 30

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // server is one server line of a proxy, with the default-server words in force at that line put in front of its own.

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // lasting opens a session and returns what exchanges a message on it.

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // stopStray ends a haproxy that an earlier nuncio on this state directory left behind. It can exist although

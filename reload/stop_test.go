@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // shy is a haproxy whose master listens under another name than nuncio expects. So it serves, and nuncio cannot know: what

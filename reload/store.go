@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 const (

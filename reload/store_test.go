@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 func TestGenerationsArePrunedAndReadBack(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/internal/testkit"
 	"nuncio/reload"
-	"nuncio/testkit"
 )
 
 // Whoever makes the files can only ask for less if it is told what was too much: all of it, and however HAProxy was to get it.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"nuncio/internal/testkit"
 	"nuncio/render"
-	"nuncio/testkit"
 )
 
 // The page for operators lists the functions that there are; -update writes the list.

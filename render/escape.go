@@ -7,7 +7,7 @@ import (
 	"path"
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // fileKind says by which rules values are escaped.

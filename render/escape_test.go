@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/render"
-	"nuncio/testkit"
 )
 
 // benign is a value that fits everywhere that any value fits, but not where an address is wanted.

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"nuncio/haproxy"
-	"nuncio/testkit"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 )
 
 // arguments that HAProxy may read as log-format strings: the value stands at %s, in the section named before

@@ -9,7 +9,7 @@ import (
 
 	"github.com/Masterminds/sprig/v3"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // functions is everything a template can call besides the language's own.

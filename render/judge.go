@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // judge decides whether a value fits where it stands, and what it needs there besides quoting.

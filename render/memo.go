@@ -3,7 +3,7 @@ package render
 import (
 	"fmt"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // memoKey identifies a memoised text. What it is made of is compared by identity: the catalog gives an unchanged

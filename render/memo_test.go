@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 	"nuncio/render"
 	"nuncio/templates"
 )

@@ -4,7 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // Outline is what a service says of itself as a whole, without its instances. Instances come, go and move all the time;

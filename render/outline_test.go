@@ -8,7 +8,7 @@ import (
 
 	"github.com/Masterminds/sprig/v3"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 	"nuncio/render"
 	"nuncio/templates"
 )

@@ -3,7 +3,7 @@ package render
 import (
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // place is what HAProxy expects at a word of a line.

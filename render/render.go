@@ -9,8 +9,8 @@ import (
 	"sync"
 	"text/template"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 )
 
 // The limits that keep a faulty template from taking the process down.

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 	"nuncio/render"
 )
 

@@ -14,11 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/render"
 	"nuncio/templates"
-	"nuncio/testkit"
 )
 
 var update = flag.Bool("update", false, "write what is rendered into the golden files")

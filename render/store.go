@@ -7,7 +7,7 @@ import (
 	"sort"
 	"strings"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // KVPair is what the store functions get and gets return, named as confd names it.

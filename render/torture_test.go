@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 	"nuncio/render"
 	"nuncio/templates"
 )

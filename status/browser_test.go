@@ -19,8 +19,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"nuncio/internal/testkit"
 	"nuncio/status"
-	"nuncio/testkit"
 )
 
 // browser opens pages and remembers what they complain about and ask for.

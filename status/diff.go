@@ -11,7 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // Names of what is no generation with a number of its own.

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // health asks HAProxy how its servers are, only when somebody wants to know and at most once a second: the answer

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"sync"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 )
 
 var errNoRuntime = errors.New("HAProxy's Runtime API is not known here")

@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"strings"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 )
 
 // lookup joins what HAProxy says of its servers with what it was told, for one answer.

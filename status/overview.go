@@ -3,7 +3,7 @@ package status
 import (
 	"time"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // Overview is the document of /v1/status: what nuncio is doing, without the services themselves. Members may be

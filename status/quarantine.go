@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // elsewhere stands for a value that nothing can be told of: a program may keep its passwords under the prefix, and what is

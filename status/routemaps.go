@@ -3,7 +3,7 @@ package status
 import (
 	"strings"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // deepest is how many variables are followed that are set from each other.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 )
 
 // routes is what the configuration that HAProxy runs says of the ways to its servers. Templates are the operators' own,

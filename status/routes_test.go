@@ -3,7 +3,7 @@ package status_test
 import (
 	"testing"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 	"nuncio/status"
 )
 

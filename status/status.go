@@ -14,9 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"nuncio/admin"
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/cli"
+	"nuncio/internal/haproxy"
 )
 
 // Report is what the other rooms say at one moment.
@@ -85,7 +85,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer cancelRequests()
 	srv := &http.Server{
 		BaseContext: func(net.Listener) context.Context { return requests },
-		Handler:     admin.KnownHosts(l.Addr(), s.opts.Hosts, s.Handler()),
+		Handler:     cli.KnownHosts(l.Addr(), s.opts.Hosts, s.Handler()),
 		// A client that sends its request a byte at a time must not hold connections of the admin listener.
 		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // why says why an instance gets no new requests, the nearest cause first; empty when it gets them. stale is what

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 	"nuncio/status"
 )
 

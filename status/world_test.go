@@ -14,10 +14,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/status"
-	"nuncio/testkit"
 )
 
 // world is what the other rooms would publish.

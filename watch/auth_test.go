@@ -9,9 +9,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
-	"nuncio/etcd"
-	"nuncio/testkit"
+	"nuncio/internal/catalog"
+	"nuncio/internal/etcd"
+	"nuncio/internal/testkit"
 	"nuncio/watch"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 	"nuncio/watch"
 )
 

@@ -12,7 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/etcd"
+	"nuncio/internal/etcd"
 )
 
 const (

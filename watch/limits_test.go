@@ -7,8 +7,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
-	"nuncio/testkit"
+	"nuncio/internal/catalog"
+	"nuncio/internal/testkit"
 	"nuncio/watch"
 )
 

@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"nuncio/catalog"
-	"nuncio/etcd"
+	"nuncio/internal/catalog"
+	"nuncio/internal/etcd"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // proxy is a wire between a client and a server that can be cut.

@@ -11,7 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
 
-	"nuncio/etcd"
+	"nuncio/internal/etcd"
 )
 
 const (

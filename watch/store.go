@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // The defaults of StoreOptions.

@@ -17,9 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
-	"nuncio/etcd"
-	"nuncio/testkit"
+	"nuncio/internal/catalog"
+	"nuncio/internal/etcd"
+	"nuncio/internal/testkit"
 	"nuncio/watch"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"nuncio/admin"
+	"nuncio/internal/cli"
 	"nuncio/register"
 )
 
@@ -48,7 +48,7 @@ func serveAdmin(ctx context.Context, listener net.Listener, names []string, stat
 		_ = enc.Encode(status()) // the client is gone if this fails
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: admin.KnownHosts(listener.Addr(), names, mux), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	server := &http.Server{Handler: cli.KnownHosts(listener.Addr(), names, mux), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)

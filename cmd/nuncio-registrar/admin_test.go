@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"testing"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // TestTheAdminListenerRefusesAStrangersName asks as a page would that lets its own name lead here (DNS rebinding).

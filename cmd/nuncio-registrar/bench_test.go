@@ -16,8 +16,8 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 )
 
 // BenchmarkContainerToTraffic measures the way of one more container of a service: from "docker run" returning to

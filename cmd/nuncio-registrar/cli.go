@@ -8,7 +8,7 @@ import (
 	"strings"
 	"syscall"
 
-	"nuncio/flags"
+	"nuncio/internal/cli"
 )
 
 const (
@@ -24,7 +24,7 @@ The etcd flags and --prefix also read nuncio's own variables, NUNCIO_ETCD_ENDPOI
 serves this node; hold passes the code of its command on.`
 )
 
-type cli struct {
+type grammar struct {
 	Run     runCmd     `cmd:"" help:"Register the labelled containers of this host: the daemon."`
 	Classic classicCmd `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
 	Hold    holdCmd    `cmd:"" help:"Register an endpoint that is no container, for as long as this process or its command lives."`
@@ -51,13 +51,13 @@ func (s *streams) lookup(name string) string {
 
 // Main runs the program and returns its exit code.
 func Main(args, environ []string, stdout, stderr io.Writer) int {
-	parser := flags.New(&cli{}, "nuncio-registrar", description, envPrefix, stdout, stderr, &streams{stdout, stderr, environ})
-	command, shown, err := flags.Parse(parser, args)
+	parser := cli.New(&grammar{}, "nuncio-registrar", description, envPrefix, stdout, stderr, &streams{stdout, stderr, environ})
+	command, shown, err := cli.Parse(parser, args)
 	if shown {
 		return exitOK
 	}
 	if err == nil {
-		err = flags.UnknownVariables(parser, environ, func(name string) bool { return strings.HasPrefix(name, envPrefix+"_") })
+		err = cli.UnknownVariables(parser, environ, func(name string) bool { return strings.HasPrefix(name, envPrefix+"_") })
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "nuncio-registrar: %v\nTry \"nuncio-registrar --help\".\n", err)

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
-	"nuncio/flags"
+	"nuncio/internal/cli"
 	"nuncio/register"
 )
 
@@ -32,7 +32,7 @@ type runCmd struct {
 	advertiseFlags
 	keepFlags
 	adminFlags
-	flags.Log
+	cli.Log
 	All                bool          `help:"Register every container that publishes a TCP port, not only labelled ones."`
 	LabelPrefix        string        `default:"nuncio" help:"Prefix of the labels."`
 	MultiPort          string        `enum:"refuse,suffix" default:"refuse" help:"Containers with several ports and one service name: refuse them, or register NAME-PORT for each (suffix)."`
@@ -86,7 +86,7 @@ type classicCmd struct {
 	advertiseFlags
 	keepFlags
 	adminFlags
-	flags.Log
+	cli.Log
 	Container   string        `arg:"" help:"Name of the container. It may come later, and come again."`
 	Port        int           `arg:"" help:"Its TCP port, inside the container."`
 	Service     string        `arg:"" help:"Name of the service."`

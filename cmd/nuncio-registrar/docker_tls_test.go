@@ -10,8 +10,8 @@ import (
 	"os"
 	"testing"
 
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 )
 
 // TestDockerBehindTLS reaches Docker over TCP, where only clients with a certificate are let in.

@@ -12,15 +12,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"nuncio/internal/testkit"
 	"nuncio/register"
-	"nuncio/testkit"
 )
 
 var update = flag.Bool("update", false, "write the generated reference again")
 
 // TestGoldenReference keeps the flags in docs/registrar.md equal to what the program says of itself.
 func TestGoldenReference(t *testing.T) {
-	var c cli
+	var c grammar
 	parser, err := kong.New(&c, kong.Name("nuncio-registrar"), kong.DefaultEnvars(envPrefix))
 	if err != nil {
 		t.Fatal(err)

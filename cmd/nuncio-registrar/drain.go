@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"nuncio/etcd"
-	"nuncio/flags"
+	"nuncio/internal/cli"
+	"nuncio/internal/etcd"
 	"nuncio/register"
 )
 
@@ -15,7 +15,7 @@ import (
 type drainCmd struct {
 	etcdFlags
 	nodeFlags
-	flags.Log
+	cli.Log
 	Container string        `arg:"" help:"Name or id of the container, or SERVICE/INSTANCE."`
 	Wait      time.Duration `default:"0s" help:"How long to wait after etcd has confirmed; give running requests that long."`
 	Undo      bool          `help:"Give the traffic back."`

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"testing"
 
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 )
 
 // traffic is a site with both daemons and an HAProxy.

@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"nuncio/catalog"
-	"nuncio/flags"
-	"nuncio/proc"
+	"nuncio/internal/catalog"
+	"nuncio/internal/cli"
+	"nuncio/internal/proc"
 	"nuncio/register"
 )
 
@@ -27,7 +27,7 @@ type holdCmd struct {
 	etcdFlags
 	nodeFlags
 	keepFlags
-	flags.Log
+	cli.Log
 	Record  string            `arg:"" name:"service/instance" help:"The record, such as web/legacy-1."`
 	Address string            `arg:"" name:"host:port" help:"Where it is reached."`
 	Command []string          `arg:"" optional:"" passthrough:"" help:"A command to run, after --; the record lives as long as it does."`

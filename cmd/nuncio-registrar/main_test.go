@@ -17,8 +17,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 )
 
 const within = 20 * time.Second

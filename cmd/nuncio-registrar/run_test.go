@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
-	"nuncio/testkit/containers"
+	"nuncio/internal/testkit"
+	"nuncio/internal/testkit/containers"
 )
 
 func TestKilledAndRestartedNothingFlaps(t *testing.T) {

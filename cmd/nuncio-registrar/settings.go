@@ -13,7 +13,7 @@ import (
 	"github.com/docker/docker/client"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/etcd"
+	"nuncio/internal/etcd"
 	"nuncio/register"
 )
 

@@ -22,9 +22,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/templates"
-	"nuncio/testkit"
 	"nuncio/watch"
 )
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 	"nuncio/status"
 )
 

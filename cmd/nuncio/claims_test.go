@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // TestWhatIsPromisedNamesTestsThatExist holds docs/reliability.md and docs/security.md to the tests that they name, and

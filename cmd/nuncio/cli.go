@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/etcd"
-	"nuncio/flags"
+	"nuncio/internal/cli"
+	"nuncio/internal/etcd"
 )
 
 const description = `Keeps an HAProxy in step with the services registered in etcd.
@@ -18,7 +18,7 @@ Every flag may be given as an environment variable: --etcd-endpoints is NUNCIO_E
 variable. Exit codes: 0 as asked, 1 refused, different, or not as wanted (render, check, diff, status), 2 usage, 3 cannot start, 4 failed while
 running; an HAProxy that keeps dying passes its own code on.`
 
-type cli struct {
+type grammar struct {
 	Run        runCmd        `cmd:"" help:"Follow etcd and keep HAProxy in step: the entrypoint of the HAProxy container."`
 	Render     renderCmd     `cmd:"" help:"Render the templates once, to a directory or to standard output."`
 	Check      checkCmd      `cmd:"" help:"Render the templates once and let HAProxy check the result; for editors and CI."`
@@ -72,17 +72,17 @@ type streams struct {
 
 // Main runs the program and returns its exit code.
 func Main(args, environ []string, stdout, stderr io.Writer) int {
-	return (&cli{}).main(args, environ, stdout, stderr)
+	return (&grammar{}).main(args, environ, stdout, stderr)
 }
 
-func (c *cli) main(args, environ []string, stdout, stderr io.Writer) int {
-	parser := flags.New(c, "nuncio", description, "NUNCIO", stdout, stderr, &streams{stdout, stderr, environ})
-	command, shown, err := flags.Parse(parser, args)
+func (c *grammar) main(args, environ []string, stdout, stderr io.Writer) int {
+	parser := cli.New(c, "nuncio", description, "NUNCIO", stdout, stderr, &streams{stdout, stderr, environ})
+	command, shown, err := cli.Parse(parser, args)
 	if shown {
 		return exitOK
 	}
 	if err == nil {
-		err = flags.UnknownVariables(parser, environ, ours)
+		err = cli.UnknownVariables(parser, environ, ours)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "nuncio: %v\nTry \"nuncio --help\".\n", err)

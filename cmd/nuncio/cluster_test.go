@@ -12,7 +12,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // TestMembersOfEtcdFail takes the members of a real cluster away: one after the other, whichever leads, dead or hung, then

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/haproxy"
+	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/status"
 )

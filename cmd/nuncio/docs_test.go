@@ -11,14 +11,14 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 var update = flag.Bool("update", false, "write the generated reference again")
 
 // TestGoldenReference keeps docs/reference.md equal to what the program says of itself.
 func TestGoldenReference(t *testing.T) {
-	var c cli
+	var c grammar
 	parser, err := kong.New(&c, kong.Name("nuncio"), kong.DefaultEnvars("NUNCIO"))
 	if err != nil {
 		t.Fatal(err)

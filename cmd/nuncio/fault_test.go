@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // TestFaults breaks what nuncio depends on, one thing per script; docs/reliability.md has the table. Half of the

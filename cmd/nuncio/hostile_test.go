@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
-	"nuncio/testkit"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 )
 
 // TestHostileStore is a client of etcd that may write whatever it likes below /services/. It must not be able to add a

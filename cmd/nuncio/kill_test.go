@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // TestKilledAtRandom kills nuncio at any moment of a start or an apply. Without etcd, what it left on disk then serves: the

@@ -13,7 +13,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // startCrowded runs nuncio as it is shipped, without the race detector, and HAProxy for 10,000 instances in a control group, as

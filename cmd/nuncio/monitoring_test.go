@@ -14,8 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"sigs.k8s.io/yaml"
 
-	"nuncio/flags"
-	"nuncio/testkit"
+	"nuncio/internal/cli"
+	"nuncio/internal/testkit"
 )
 
 // metricsOf builds a daemon, runs nothing, and returns the help text of every metric of its own.
@@ -26,7 +26,7 @@ func metricsOf(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	var log flags.Log
+	var log cli.Log
 	log.LogFormat, log.LogLevel = "text", "error"
 	c := &runCmd{Log: log, StateDir: t.TempDir(), HAProxy: "haproxy", AdminListen: "127.0.0.1:0"}
 	c.Prefix = "/services/"

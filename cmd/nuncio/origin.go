@@ -11,8 +11,8 @@ import (
 	"strings"
 	ast "text/template/parse"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 	"nuncio/render"
 )
 

@@ -13,8 +13,8 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/rogpeppe/go-internal/diff"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/templates"
 	"nuncio/watch"

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 // notOurselves refuses records that lead to nuncio's own listeners: whoever may write a service record could otherwise

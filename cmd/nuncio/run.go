@@ -16,12 +16,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
-	"nuncio/catalog"
-	"nuncio/etcd"
-	"nuncio/etcd/embedded"
-	"nuncio/flags"
-	"nuncio/follow"
-	"nuncio/proc"
+	"nuncio/internal/catalog"
+	"nuncio/internal/cli"
+	"nuncio/internal/etcd"
+	"nuncio/internal/etcd/embedded"
+	"nuncio/internal/proc"
+	"nuncio/reconcile"
 	"nuncio/reload"
 	"nuncio/render"
 	"nuncio/templates"
@@ -31,7 +31,7 @@ import (
 type runCmd struct {
 	etcdFlags
 	templateFlags
-	flags.Log
+	cli.Log
 	EmbeddedEtcd       string        `placeholder:"DIR" help:"Run an etcd server in this process with its data in DIR: a store for one machine, in place of --etcd-endpoints."`
 	EmbeddedEtcdListen string        `default:"127.0.0.1:2379" help:"Address of the embedded etcd for its clients, such as a registrar."`
 	StateDir           string        `default:"/var/lib/nuncio" help:"Generations of the configuration, the link to the current one, and HAProxy's sockets."`
@@ -55,9 +55,9 @@ type daemon struct {
 	registry *prometheus.Registry
 	store    *watch.Store
 	dir      *watch.Dir // nil with the shipped templates
-	follower *follow.Follower
+	follower *reconcile.Follower
 	manager  *reload.Manager
-	gate     *follow.Gate // before manager: keeps it at a pinned generation
+	gate     *reconcile.Gate // before manager: keeps it at a pinned generation
 	reaper   *proc.Reaper
 	admin    net.Listener
 }
@@ -124,8 +124,8 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	if err != nil {
 		return nil, cannotStart("%w", err)
 	}
-	d.gate = follow.NewGate(d.manager, c.StateDir, log, d.registry)
-	d.follower = follow.New(follow.Options{
+	d.gate = reconcile.NewGate(d.manager, c.StateDir, log, d.registry)
+	d.follower = reconcile.New(reconcile.Options{
 		Applier: d.gate, Render: render.Options{Getenv: getenv, Settings: c.Set}, Hold: c.Hold, StateDir: c.StateDir, Prefix: c.Prefix,
 		Logger: log, Registerer: d.registry,
 	})

@@ -7,7 +7,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 		"nuncio": func() { os.Exit(Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) },
 		// The periodic listing would make up for a lost event before a test can see it.
 		"nuncio-that-only-watches": func() {
-			c := &cli{}
+			c := &grammar{}
 			c.Run.relist = 1000 * time.Hour
 			os.Exit(c.main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 		},

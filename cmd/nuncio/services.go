@@ -8,7 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"nuncio/catalog"
+	"nuncio/internal/catalog"
 )
 
 type servicesCmd struct {

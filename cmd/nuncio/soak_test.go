@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/testkit"
+	"nuncio/internal/testkit"
 )
 
 // TestSoak changes records and templates and breaks things at random, under load, and compares HAProxy with etcd after

@@ -17,9 +17,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/catalog"
-	"nuncio/haproxy"
-	"nuncio/testkit"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 	"nuncio/watch"
 )
 

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/haproxy"
-	"nuncio/testkit"
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
 )
 
 // TestNoRecordLeadsToTheSockets tries to reach HAProxy's and nuncio's own sockets and the admin listener through HAProxy,

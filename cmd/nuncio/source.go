@@ -12,8 +12,8 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"nuncio/catalog"
-	"nuncio/etcd"
+	"nuncio/internal/catalog"
+	"nuncio/internal/etcd"
 	"nuncio/render"
 	"nuncio/templates"
 	"nuncio/watch"

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"nuncio/etcd"
-	"nuncio/testkit"
+	"nuncio/internal/etcd"
+	"nuncio/internal/testkit"
 )
 
 // TestCertificatesAreRenewedWithoutARestart has an etcd that wants client certificates. nuncio's expires, which is said with

@@ -13,9 +13,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"nuncio/catalog"
 	"nuncio/control"
-	"nuncio/haproxy"
+	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/status"
 )

@@ -1,0 +1,103 @@
+package catalog_test
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"nuncio/internal/catalog"
+)
+
+func TestRecordsBeyondTheLimitAreSetAsideAndTheOldOnesStay(t *testing.T) {
+	b := catalog.NewBuilder("/services/")
+	b.SetLimits(catalog.Limits{Keys: 10})
+	for i := range 10 {
+		b.Put(fmt.Sprintf("/services/web/old%d", i), []byte("192.0.2.1:80"))
+	}
+	for i := range 500 {
+		b.Put(fmt.Sprintf("/services/aaa/new%03d", i), []byte("192.0.2.1:80"))
+	}
+	s := b.Snapshot(1)
+	if _, n := s.Counts(); n != 10 || s.Service("web") == nil || s.Service("aaa") != nil {
+		t.Errorf("%d instances, services %v; want the ten old ones", n, s.Services)
+	}
+	if n := len(s.Quarantined); n != 100 || !strings.Contains(s.Quarantined[0].Reason, "more than 10 keys") {
+		t.Errorf("%d are listed as set aside, the first %+v", n, s.Quarantined[0])
+	}
+	// What is there goes on being followed.
+	b.Put("/services/web/old3", []byte("192.0.2.3:80"))
+	if got := b.Snapshot(2).Service("web").Instances[3].Host; got != "192.0.2.3" {
+		t.Errorf("old3 is at %s after its move", got)
+	}
+	// A listing in which the new ones come first changes nothing, and one with room takes them in.
+	list := func(from, to int) func(func(string, []byte) bool) {
+		return func(yield func(string, []byte) bool) {
+			for i := range 500 {
+				if !yield(fmt.Sprintf("/services/aaa/new%03d", i), []byte("192.0.2.1:80")) {
+					return
+				}
+			}
+			for i := from; i < to; i++ {
+				if !yield(fmt.Sprintf("/services/web/old%d", i), []byte("192.0.2.1:80")) {
+					return
+				}
+			}
+		}
+	}
+	b.Replace(list(0, 10))
+	if s = b.Snapshot(3); s.Service("aaa") != nil || len(s.Service("web").Instances) != 10 {
+		t.Errorf("after a listing: %v", s.Services)
+	}
+	b.Replace(list(0, 4))
+	if s = b.Snapshot(4); len(s.Service("aaa").Instances) != 6 || len(s.Service("web").Instances) != 4 {
+		t.Errorf("after a listing with room for six: %v", s.Services)
+	}
+	b.Replace(func(func(string, []byte) bool) {})
+	if s = b.Snapshot(5); len(s.Quarantined) != 0 || len(s.Services) != 0 {
+		t.Errorf("after an empty listing: %+v", s)
+	}
+}
+
+// Whoever may write anything under the prefix cannot make a reader keep it.
+func TestHugeKeysAndValuesAreNotKept(t *testing.T) {
+	b := catalog.NewBuilder("/services/")
+	b.Put("/services/web/a", []byte("192.0.2.1:80"))
+	huge := strings.Repeat("x", 1<<20)
+	before := heap()
+	for i := range 120 {
+		b.Put(fmt.Sprintf("/services/evil/v%d", i), []byte(huge))
+		b.Put(fmt.Sprintf("/services/evil/%s%d", huge, i), []byte("192.0.2.1:80"))
+		b.Put(fmt.Sprintf("/services/evil/j%d", i), []byte(`{"host":"192.0.2.1","port":80,"x":`+strings.Repeat("[", 30000)+strings.Repeat("]", 30000)+"}"))
+	}
+	s := b.Snapshot(1)
+	if grown := heap() - before; grown > 20<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	}
+	for _, q := range s.Quarantined {
+		if len(q.Key) > 1000 || len(q.Value) > 1000 || len(q.Reason) > 1000 {
+			t.Fatalf("an entry of the quarantine has %d, %d and %d bytes", len(q.Key), len(q.Value), len(q.Reason))
+		}
+	}
+	if s.Service("web") == nil {
+		t.Error("the good record is gone")
+	}
+	// Bytes together are limited too.
+	b.SetLimits(catalog.Limits{Bytes: 1 << 20})
+	almost := strings.Repeat("x", catalog.MaxValueBytes)
+	for i := range 120 {
+		b.Put(fmt.Sprintf("/services/evil2/v%d", i), []byte(almost))
+	}
+	b.Put("/services/web/a", []byte("192.0.2.200:8080"))
+	if got := b.Snapshot(2).Service("web").Instances[0].Host; got != "192.0.2.200" {
+		t.Errorf("web/a is at %s", got)
+	}
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

@@ -1,0 +1,102 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+
+	"nuncio/internal/etcd/internal/zaplog"
+)
+
+const (
+	// reconnectCap bounds the pause between two attempts to connect. gRPC's default is 120 s, which is how
+	// long other watchers stay away after etcd is back.
+	reconnectCap = 3 * time.Second
+	// pingEvery is the least that gRPC allows a client, and twice what etcd allows (it refuses more than one ping
+	// in 5 s). A connection without an answer after pingTimeout more is closed; on Linux unacknowledged data
+	// closes it after pingTimeout alone.
+	pingEvery   = 10 * time.Second
+	pingTimeout = 3 * time.Second
+
+	defaultAuthTimeout = 5 * time.Second
+
+	// MaxAnswerBytes bounds one answer of the server, which by itself would send 2 GiB at once. Who lists asks for
+	// fewer keys at a time when it is exceeded.
+	MaxAnswerBytes = 32 << 20
+)
+
+// Dial makes a client. It does not talk to the server: connections open, and come back, in the background,
+// and the token of User is fetched by the first request. So its error is always about a setting. The client's own
+// log goes to logger at debug level; nil discards it.
+func Dial(c Config, logger *slog.Logger) (*clientv3.Client, error) {
+	r, err := c.resolve()
+	if err != nil {
+		return nil, err
+	}
+	last := &lastFailure{}
+	conf := clientv3.Config{
+		Context:     context.WithValue(context.Background(), lastFailureKey{}, last),
+		Endpoints:   r.endpoints,
+		DialTimeout: c.AuthTimeout, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout,
+		Logger: zaplog.New(logger, slog.LevelDebug), MaxCallRecvMsgSize: MaxAnswerBytes,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectCap},
+			MinConnectTimeout: reconnectCap,
+		}), grpc.WithChainUnaryInterceptor(last.intercept)},
+	}
+	if conf.DialTimeout == 0 {
+		conf.DialTimeout = defaultAuthTimeout
+	}
+	if r.secure {
+		conf.DialOptions = append(conf.DialOptions, grpc.WithTransportCredentials(&diskCredentials{config: c}))
+	}
+	// With a user in its configuration the constructor waits for the server, and fails without it. With a token it
+	// does not; etcd answers a token that it did not issue with "invalid auth token", upon which the client
+	// fetches one for its user, as it does when a token expires.
+	if c.User != "" {
+		conf.Token = "none yet"
+	}
+	client, err := clientv3.New(conf)
+	if err != nil {
+		return nil, fmt.Errorf("set up etcd client: %w", err)
+	}
+	if c.User != "" {
+		client.Token, client.Username, client.Password = "", c.User, r.password
+	}
+	return client, nil
+}
+
+// diskCredentials is TLS with the certificates that are on disk when a connection begins, so that a renewed one
+// is used without a restart.
+type diskCredentials struct {
+	config     Config
+	serverName string
+}
+
+func (d *diskCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conf, err := d.config.tlsConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	conf.ServerName = d.serverName
+	return credentials.NewTLS(conf).ClientHandshake(ctx, authority, conn)
+}
+
+func (d *diskCredentials) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, fmt.Errorf("client credentials cannot serve")
+}
+
+func (d *diskCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
+}
+
+func (d *diskCredentials) Clone() credentials.TransportCredentials { c := *d; return &c }
+
+func (d *diskCredentials) OverrideServerName(name string) error { d.serverName = name; return nil }

@@ -1,0 +1,69 @@
+package haproxy_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"nuncio/internal/haproxy"
+	"nuncio/internal/testkit"
+)
+
+func TestStatOfARealHAProxy(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		dir, front, closed := t.TempDir(), testkit.FreeAddr(t), testkit.FreeAddr(t)
+		socket := filepath.Join(dir, "s")
+		config := fmt.Sprintf(`global
+	stats socket %s level admin
+defaults
+	timeout connect 1s
+	timeout client 1s
+	timeout server 1s
+frontend f
+	bind %s
+	default_backend web
+backend web
+	server up %s check inter 50ms
+	server down %s check inter 50ms rise 1 fall 1 weight 7
+	server off [::1]:3 disabled
+	server plain 127.0.0.1:2
+`, socket, front, front, closed)
+		if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.Start(t, dir, front)
+		want := []haproxy.ServerStat{
+			{Backend: "web", Name: "up", Addr: front, Status: "UP", Weight: 1, Check: "L4OK", CheckInfo: "Layer4 check passed"},
+			{Backend: "web", Name: "down", Addr: closed, Status: "DOWN", Weight: 7, Check: "L4CON", CheckInfo: "Connection refused"},
+			{Backend: "web", Name: "off", Addr: "[::1]:3", Status: "MAINT", Weight: 1},
+			{Backend: "web", Name: "plain", Addr: "127.0.0.1:2", Status: "no check", Weight: 1},
+		}
+		testkit.Eventually(t, 20*time.Second, func() error {
+			reply, err := haproxy.RuntimeSocket(socket, 5*time.Second).Exec(t.Context(), haproxy.ShowStat)
+			if err != nil {
+				return err
+			}
+			have, err := haproxy.ParseStat(reply.Text)
+			if err != nil {
+				return err
+			}
+			if diff := cmp.Diff(want, have, cmpopts.IgnoreFields(haproxy.ServerStat{}, "Sessions", "Total", "Changed", "Checking")); diff != "" {
+				return fmt.Errorf("-want +got:\n%s", diff)
+			}
+			return nil
+		})
+	})
+}
+
+func TestStatThatAreNoTable(t *testing.T) {
+	for _, text := range []string{"", "Permission denied", "# pxname,svname\nweb,a\n"} {
+		if servers, err := haproxy.ParseStat(text); err == nil {
+			t.Errorf("ParseStat(%q): got %v, want an error", text, servers)
+		}
+	}
+}

@@ -1,0 +1,370 @@
+// Package containers gives tests real Docker containers: an image that is built on the spot, holding one static
+// web server, and containers and networks with names of this test process only.
+//
+// It promises that everything it makes is removed when the test or the test process ends, and that what an
+// earlier, killed test process left behind is removed by the next one. It refuses to pull anything.
+//
+//	func TestMain(m *testing.M) { os.Exit(containers.Main(m.Run)) }
+//
+//	engine := containers.Connect(t, "")
+//	c := engine.Run(t, containers.Spec{Labels: map[string]string{"nuncio.service": "web"}, Publish: []string{"80"}})
+package containers
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+	"github.com/docker/go-connections/nat"
+
+	"nuncio/internal/testkit"
+)
+
+// label marks everything with the process id of its test.
+const label = "test.nuncio.pid"
+
+// requestTimeout bounds every request: an engine on a busy machine takes seconds to start a container.
+const requestTimeout = 60 * time.Second
+
+var shared struct {
+	sync.Mutex
+	tar     []byte
+	engines []*Engine // with an imported image
+	serial  atomic.Int64
+}
+
+// Engine is a Docker engine.
+type Engine struct {
+	Client *client.Client
+	// Host is its address, as DOCKER_HOST has it; empty for the machine's own.
+	Host  string
+	image string
+}
+
+// Container is a container of a test.
+type Container struct {
+	ID, Name string
+
+	engine *Engine
+	t      testing.TB
+}
+
+// Spec says how a container is started.
+type Spec struct {
+	Name    string // made up when empty
+	Labels  map[string]string
+	Env     []string
+	Publish []string // as for docker run -p; a port alone is published on testkit.Host
+	Network string
+	Restart string // a restart policy
+	Health  bool   // with a HEALTHCHECK that asks /healthz
+	Signal  string // the stop signal
+	Remove  bool   // removed when it ends
+	Created bool   // not started
+}
+
+// Main runs a package's tests and removes the images afterwards.
+func Main(run func() int) int {
+	code := run()
+	shared.Lock()
+	defer shared.Unlock()
+	for _, e := range shared.engines {
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+		_, _ = e.Client.ImageRemove(ctx, e.image, image.RemoveOptions{Force: true}) // a private engine is gone by now
+		cancel()
+		_ = e.Client.Close()
+	}
+	return code
+}
+
+// Connect returns the engine at host, or the machine's own when host is empty. It skips the test where there is no
+// Docker, and fails it with NUNCIO_TEST_STRICT=1.
+func Connect(t testing.TB, host string) *Engine {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	for _, e := range shared.engines {
+		if e.Host == host {
+			return e
+		}
+	}
+	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
+	if host != "" {
+		opts = append(opts, client.WithHost(host))
+	}
+	c, err := client.NewClientWithOpts(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	if _, err := c.Ping(ctx); err != nil {
+		if os.Getenv("NUNCIO_TEST_STRICT") == "1" {
+			t.Fatalf("Docker is missing and NUNCIO_TEST_STRICT=1: %v", err)
+		}
+		t.Skipf("no Docker: %v", err)
+	}
+	e := &Engine{Client: c, Host: host, image: "nuncio-test:" + strconv.Itoa(os.Getpid())}
+	e.sweep(ctx)
+	e.load(ctx, t)
+	shared.engines = append(shared.engines, e)
+	return e
+}
+
+// Forget drops an engine that has ended, so that Connect makes a new one.
+func (e *Engine) Forget() {
+	shared.Lock()
+	defer shared.Unlock()
+	for i, other := range shared.engines {
+		if other == e {
+			shared.engines = append(shared.engines[:i], shared.engines[i+1:]...)
+		}
+	}
+	_ = e.Client.Close()
+}
+
+// sweep removes what test processes left behind that were killed.
+func (e *Engine) sweep(ctx context.Context) {
+	all, err := e.Client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", label))})
+	if err != nil {
+		return // the test finds out
+	}
+	for _, c := range all {
+		if pid, err := strconv.Atoi(c.Labels[label]); err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
+			_ = e.Client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}) // another sweep may be faster
+		}
+	}
+	images, _ := e.Client.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "nuncio-test"))})
+	for _, img := range images {
+		for _, tag := range img.RepoTags {
+			if pid, err := strconv.Atoi(strings.TrimPrefix(tag, "nuncio-test:")); err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
+				_, _ = e.Client.ImageRemove(ctx, tag, image.RemoveOptions{Force: true})
+			}
+		}
+	}
+}
+
+// load builds the server and makes an image of it.
+func (e *Engine) load(ctx context.Context, t testing.TB) {
+	t.Helper()
+	if shared.tar == nil {
+		shared.tar = buildTar(t)
+	}
+	out, err := e.Client.ImageImport(ctx, image.ImportSource{Source: bytes.NewReader(shared.tar), SourceName: "-"}, e.image,
+		image.ImportOptions{Changes: []string{`ENTRYPOINT ["/server"]`, "EXPOSE 80"}})
+	if err != nil {
+		t.Fatalf("import the test image: %v", err)
+	}
+	defer out.Close()
+	if text, err := io.ReadAll(out); err != nil || bytes.Contains(text, []byte(`"error"`)) {
+		t.Fatalf("import the test image: %v %s", err, text)
+	}
+}
+
+func buildTar(t testing.TB) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "server"), "./internal/testkit/containers/testdata/server")
+	cmd.Dir, cmd.Env = testkit.Root(), append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the test server: %v\n%s", err, out)
+	}
+	binary, err := os.ReadFile(filepath.Join(dir, "server"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	if err := w.WriteHeader(&tar.Header{Name: "server", Mode: 0o755, Size: int64(len(binary))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(binary); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// Name makes up a name that no other test process uses.
+func Name() string { return fmt.Sprintf("nt%d-%d", os.Getpid(), shared.serial.Add(1)) }
+
+// Run starts a container, which is removed when the test ends.
+func (e *Engine) Run(t testing.TB, s Spec) *Container {
+	t.Helper()
+	if s.Name == "" {
+		s.Name = Name()
+	}
+	labels := map[string]string{label: strconv.Itoa(os.Getpid())}
+	maps.Copy(labels, s.Labels)
+	conf := &container.Config{Image: e.image, Labels: labels, Env: append([]string{"NAME=" + s.Name}, s.Env...), StopSignal: s.Signal}
+	if s.Health {
+		conf.Healthcheck = &container.HealthConfig{Test: []string{"CMD", "/server", "probe"}, Interval: 200 * time.Millisecond, Timeout: 10 * time.Second, Retries: 1}
+	}
+	exposed, bindings := publish(t, s.Publish)
+	conf.ExposedPorts = exposed
+	host := &container.HostConfig{
+		PortBindings: bindings, NetworkMode: container.NetworkMode(s.Network), AutoRemove: s.Remove,
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(s.Restart)},
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	resp, err := e.Client.ContainerCreate(ctx, conf, host, nil, nil, s.Name)
+	if err != nil {
+		t.Fatalf("create container %s: %v", s.Name, err)
+	}
+	c := &Container{ID: resp.ID, Name: s.Name, engine: e, t: t}
+	t.Cleanup(c.Remove)
+	if !s.Created {
+		c.Start()
+	}
+	return c
+}
+
+func publish(t testing.TB, specs []string) (nat.PortSet, nat.PortMap) {
+	t.Helper()
+	for i, p := range specs {
+		if _, err := strconv.Atoi(p); err == nil {
+			specs[i] = testkit.Host() + "::" + p
+		}
+	}
+	exposed, bindings, err := nat.ParsePortSpecs(specs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exposed, bindings
+}
+
+func (c *Container) do(what string, f func(ctx context.Context) error) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	if err := f(ctx); err != nil {
+		c.t.Fatalf("%s container %s: %v", what, c.Name, err)
+	}
+}
+
+// Start starts it.
+func (c *Container) Start() {
+	c.t.Helper()
+	c.do("start", func(ctx context.Context) error {
+		return c.engine.Client.ContainerStart(ctx, c.ID, container.StartOptions{})
+	})
+}
+
+// Stop is docker stop.
+func (c *Container) Stop() {
+	c.t.Helper()
+	c.do("stop", func(ctx context.Context) error {
+		return c.engine.Client.ContainerStop(ctx, c.ID, container.StopOptions{})
+	})
+}
+
+// Restart is docker restart.
+func (c *Container) Restart() {
+	c.t.Helper()
+	c.do("restart", func(ctx context.Context) error {
+		return c.engine.Client.ContainerRestart(ctx, c.ID, container.StopOptions{})
+	})
+}
+
+// Kill sends a signal.
+func (c *Container) Kill(signal string) {
+	c.t.Helper()
+	c.do("kill", func(ctx context.Context) error { return c.engine.Client.ContainerKill(ctx, c.ID, signal) })
+}
+
+// Pause freezes it.
+func (c *Container) Pause() {
+	c.t.Helper()
+	c.do("pause", func(ctx context.Context) error { return c.engine.Client.ContainerPause(ctx, c.ID) })
+}
+
+// Unpause lets it go on.
+func (c *Container) Unpause() {
+	c.t.Helper()
+	c.do("unpause", func(ctx context.Context) error { return c.engine.Client.ContainerUnpause(ctx, c.ID) })
+}
+
+// Rename gives it another name.
+func (c *Container) Rename(name string) {
+	c.t.Helper()
+	c.do("rename", func(ctx context.Context) error { return c.engine.Client.ContainerRename(ctx, c.ID, name) })
+	c.Name = name
+}
+
+// Connect joins a network.
+func (c *Container) Connect(name string) {
+	c.t.Helper()
+	c.do("connect", func(ctx context.Context) error { return c.engine.Client.NetworkConnect(ctx, name, c.ID, nil) })
+}
+
+// Disconnect leaves a network.
+func (c *Container) Disconnect(name string) {
+	c.t.Helper()
+	c.do("disconnect", func(ctx context.Context) error { return c.engine.Client.NetworkDisconnect(ctx, name, c.ID, true) })
+}
+
+// Remove is docker rm -f; a container that is gone is fine.
+func (c *Container) Remove() {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	_ = c.engine.Client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
+}
+
+// Inspect asks Docker.
+func (c *Container) Inspect() container.InspectResponse {
+	c.t.Helper()
+	var in container.InspectResponse
+	c.do("inspect", func(ctx context.Context) (err error) {
+		in, err = c.engine.Client.ContainerInspect(ctx, c.ID)
+		return err
+	})
+	return in
+}
+
+// Addr is the host side of a published TCP port as Docker tells it now, or empty.
+func (c *Container) Addr(port int) string {
+	c.t.Helper()
+	for _, b := range c.Inspect().NetworkSettings.Ports[nat.Port(fmt.Sprintf("%d/tcp", port))] {
+		return net.JoinHostPort(b.HostIP, b.HostPort)
+	}
+	return ""
+}
+
+// Network makes a network, which is removed when the test ends.
+func (e *Engine) Network(t testing.TB) string {
+	t.Helper()
+	name := Name()
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	if _, err := e.Client.NetworkCreate(ctx, name, network.CreateOptions{Labels: map[string]string{label: strconv.Itoa(os.Getpid())}}); err != nil {
+		t.Fatalf("create network: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+		defer cancel()
+		_ = e.Client.NetworkRemove(ctx, name) // fails only if the engine is gone
+	})
+	return name
+}
