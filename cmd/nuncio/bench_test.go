@@ -74,10 +74,7 @@ type benchWeb struct{ name, addr string }
 
 func startBenchWeb(t *testing.T, name string) *benchWeb {
 	t.Helper()
-	l, err := net.Listen("tcp", testkit.FreeAddr(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testkit.Listen(t)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })}
 	go func() { _ = server.Serve(l) }() // until Close
 	t.Cleanup(func() { server.Close() })

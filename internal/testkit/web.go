@@ -19,17 +19,19 @@ type Web struct {
 	active atomic.Int64
 }
 
-// StartWeb listens on addr, or on a free address when it is empty.
+// StartWeb listens on addr, where an earlier one listened, or on a new address when addr is empty.
 func StartWeb(t testing.TB, name, addr string) *Web {
 	t.Helper()
+	var l net.Listener
 	if addr == "" {
-		addr = FreeAddr(t)
+		l = Listen(t)
+	} else {
+		var err error
+		if l, err = net.Listen("tcp", addr); err != nil {
+			t.Fatalf("web server %s: %v", name, err)
+		}
 	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatalf("web server %s: %v", name, err)
-	}
-	w := &Web{Addr: addr}
+	w := &Web{Addr: l.Addr().String()}
 	w.server = &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.active.Add(1)
 		defer w.active.Add(-1)

@@ -24,10 +24,7 @@ type Wire struct {
 // StartWire listens on a free address and passes everything on to target.
 func StartWire(t testing.TB, target string) *Wire {
 	t.Helper()
-	l, err := net.Listen("tcp", FreeAddr(t))
-	if err != nil {
-		t.Fatalf("wire to %s: %v", target, err)
-	}
+	l := Listen(t)
 	w := &Wire{Addr: l.Addr().String(), listener: l, conns: map[net.Conn]bool{}, changed: make(chan struct{})}
 	w.wg.Go(func() {
 		for {
