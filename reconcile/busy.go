@@ -132,7 +132,7 @@ func (b busy) filter(snap *catalog.Snapshot) *catalog.Snapshot {
 
 // collided looks for records that are to blame for a failed apply. It tells whether there are any: then they are
 // out of the snapshot that is wanted.
-func (f *Follower) collided(a reload.Apply) bool {
+func (f *Follower) collided(a reload.Result) bool {
 	if len(a.Taken) == 0 || !f.busy.note(time.Now(), a.Taken, f.whole) {
 		return false
 	}

@@ -331,15 +331,15 @@ func (f *Follower) judge(ctx context.Context) {
 	}
 }
 
-func (t *attempt) worked(a reload.Apply) bool {
+func (t *attempt) worked(a reload.Result) bool {
 	return a.Digest == t.digest && !a.Time.Before(t.since) && !failed(a)
 }
 
-func failed(a reload.Apply) bool { return a.Result == reload.Rejected || a.Result == reload.Failed }
+func failed(a reload.Result) bool { return a.Outcome == reload.Rejected || a.Outcome == reload.Failed }
 
 // judgeTrial takes the outcome of a trial. A failed one is over if there is something to go back to; if not, the applier
 // goes on trying the same, and may have success.
-func (f *Follower) judgeTrial(ctx context.Context, a reload.Apply) {
+func (f *Follower) judgeTrial(ctx context.Context, a reload.Result) {
 	if !failed(a) {
 		f.use(f.candidate)
 		f.candidate, f.trial, f.failing = nil, nil, false

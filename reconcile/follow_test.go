@@ -26,11 +26,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type judgeApplier struct {
 	mu      sync.Mutex
 	refuse  string // files that contain this are refused
-	result  reload.Result
+	result  reload.Outcome
 	busy    []reload.Taken // why
 	dear    bool           // refusals are reloads that failed
 	slow    time.Duration  // between Submit and the outcome
-	applies []reload.Apply
+	applies []reload.Result
 	digest  string   // of what was handed over last
 	taken   []string // every configuration handed over
 	ordered []string // those of them that an operator's order is behind
@@ -43,9 +43,9 @@ func (j *judgeApplier) Submit(_ context.Context, d reload.Desired) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	text := string(d.Files.Config())
-	a := reload.Apply{Time: time.Now(), Duration: j.slow, Digest: d.Files.Digest(), Result: reload.Reloaded}
+	a := reload.Result{Time: time.Now(), Duration: j.slow, Digest: d.Files.Digest(), Outcome: reload.Reloaded}
 	if j.refuse != "" && strings.Contains(text, j.refuse) {
-		a.Result, a.Reason, a.Taken, a.ReloadFailed = j.result, "refused: "+j.refuse, j.busy, j.dear
+		a.Outcome, a.Reason, a.Taken, a.ReloadFailed = j.result, "refused: "+j.refuse, j.busy, j.dear
 	}
 	j.taken, j.digest = append(j.taken, strings.TrimSpace(text)), a.Digest
 	if d.Now {
@@ -63,7 +63,7 @@ func (j *judgeApplier) Submit(_ context.Context, d reload.Desired) error {
 	return nil
 }
 
-func (j *judgeApplier) record(a reload.Apply) {
+func (j *judgeApplier) record(a reload.Result) {
 	j.applies = append(j.applies, a)
 	close(j.changed)
 	j.changed = make(chan struct{})
@@ -75,7 +75,7 @@ func (j *judgeApplier) relent() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.refuse = ""
-	j.record(reload.Apply{Time: time.Now(), Digest: j.digest, Result: reload.Reloaded})
+	j.record(reload.Result{Time: time.Now(), Digest: j.digest, Outcome: reload.Reloaded})
 }
 
 func (j *judgeApplier) Status() reload.Status {

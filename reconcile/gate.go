@@ -228,7 +228,7 @@ func (g *Gate) confirmed(ctx context.Context, digest string, began time.Time) er
 			if a.Digest != digest || a.Time.Before(began) {
 				continue
 			}
-			if a.Result == reload.Rejected || a.Result == reload.Failed {
+			if a.Outcome == reload.Rejected || a.Outcome == reload.Failed {
 				return errors.New(a.Reason)
 			}
 			return nil

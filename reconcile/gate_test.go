@@ -176,7 +176,7 @@ func (s *shelf) Submit(_ context.Context, d reload.Desired) error {
 		s.status.AppliedGeneration++
 		s.store(s.status.AppliedGeneration, d)
 	}
-	s.status.Applies = append(s.status.Applies, reload.Apply{Time: time.Now(), Digest: d.Files.Digest(), Result: reload.Runtime})
+	s.status.Applies = append(s.status.Applies, reload.Result{Time: time.Now(), Digest: d.Files.Digest(), Outcome: reload.Runtime})
 	return nil
 }
 

@@ -17,9 +17,6 @@ import (
 // costs an outage, and holds keeps it from becoming a loop.
 const reloadRetry = 2 * time.Second
 
-// errReload marks errors of the reload itself, after everything that could be checked beforehand.
-var errReload = errors.New("reload")
-
 // settleTime is how long a start or a reload that is under way may still take when nuncio is told to stop: a master in
 // the middle of it does not hear signals.
 const settleTime = 3 * time.Second
@@ -48,14 +45,60 @@ func choose(now running, alive bool, next haproxy.Files, runtime func(haproxy.Fi
 	return plan{mode: ModeRuntime, reason: "only servers, maps and lists differ", runtime: p}
 }
 
-// apply makes one attempt to get the desired files into HAProxy and records how it went.
+// apply makes an attempt with what was submitted last, and sees to the next one if it fails.
 func (m *Manager) apply(ctx context.Context) {
 	if m.desired == nil {
 		return
 	}
-	began, want := time.Now(), *m.desired
-	m.retry.disarm()
+	if m.direct { // the caller of Apply decides about what failed
+		if m.child != nil && !m.running.confirmed {
+			m.repair(ctx)
+		}
+		return
+	}
+	_, err := m.attempt(ctx, *m.desired)
+	switch {
+	case err == nil:
+		m.retry.reset()
+		m.said.worked(m.desired.Files.Digest())
+	case ctx.Err() == nil:
+		m.failed(err)
+	}
+	m.settle()
+}
+
+// applyOnce makes one attempt for a caller who decides about the next one.
+func (m *Manager) applyOnce(ctx context.Context, d Desired) (Result, error) {
+	before := m.desired
+	m.desired, m.direct, m.holds.all = &d, true, nil
+	r, err := m.attempt(ctx, d)
+	switch {
+	case errors.Is(err, ErrStopped):
+		return Result{}, err
+	case errors.Is(err, ErrReloadNeeded):
+		m.desired = before
+		return Result{}, err
+	case err != nil:
+		m.publish(func(s *Status) { s.LastError, s.LastErrorTime = err.Error(), time.Now() })
+		m.startAgain()
+		if m.child != nil && !m.running.confirmed && !m.retry.armed() {
+			m.retry.arm(reloadRetry) // for a repair
+		}
+	default:
+		m.retry.reset()
+	}
+	m.settle()
+	return r, err
+}
+
+// attempt tries to get files into HAProxy and records how it went.
+func (m *Manager) attempt(ctx context.Context, want Desired) (Result, error) {
+	began := time.Now()
 	way := choose(m.running, m.child != nil, want.Files, m.planRuntime)
+	if way.mode == ModeReload && want.NoReload {
+		return Result{}, fmt.Errorf("%w: %s", ErrReloadNeeded, way.reason)
+	}
+	m.retry.disarm()
 	// A change by commands takes a millisecond: traffic comes first, and then those who want to know of it.
 	if way.mode != ModeRuntime {
 		m.announce()
@@ -65,32 +108,30 @@ func (m *Manager) apply(ctx context.Context) {
 	}
 	generation, err := m.carryOut(ctx, &way, want)
 	if err != nil && ctx.Err() != nil {
-		return // we are told to stop: nothing has been learnt about these files
+		return Result{}, ErrStopped // nothing has been learnt about these files
 	}
-	a := Apply{
+	if errors.Is(err, ErrReloadNeeded) {
+		return Result{}, err
+	}
+	a := Result{
 		Time: began, Duration: time.Since(began), Mode: way.mode, Revision: want.Revision, Generation: generation,
-		Digest: want.Files.Digest(), Reason: way.reason,
+		Digest: want.Files.Digest(), Reason: way.reason, TemplateSet: want.TemplateSet,
 	}
 	if err != nil {
-		a.Result, a.Reason = Failed, err.Error()
+		a.Outcome, a.Reason = Failed, err.Error()
 		if refused := (*CheckError)(nil); errors.As(err, &refused) {
-			a.Result = Rejected
+			a.Outcome = Rejected
 		}
-		a.Taken, a.ReloadFailed = takenIn(err), errors.Is(err, errReload)
+		failed := (*ReloadError)(nil)
+		a.Taken, a.ReloadFailed = takenIn(err), errors.As(err, &failed)
 	} else {
-		a.Result = map[Mode]Result{ModeNone: Unchanged, ModeStart: Started, ModeReload: Reloaded, ModeRuntime: Runtime}[way.mode]
+		a.Outcome = map[Mode]Outcome{ModeNone: Unchanged, ModeStart: Started, ModeReload: Reloaded, ModeRuntime: Runtime}[way.mode]
 		if way.runtime != nil {
 			a.Servers, a.Commands = way.runtime.servers, way.runtime.commands()
 		}
 	}
 	m.record(a)
-	if err != nil {
-		m.failed(err)
-	} else {
-		m.retry.reset()
-		m.said.worked(a.Digest)
-	}
-	m.settle()
+	return a, err
 }
 
 // announce says what is wanted.
@@ -112,6 +153,10 @@ func (m *Manager) carryOut(ctx context.Context, way *plan, want Desired) (int64,
 		if err == nil || ctx.Err() != nil {
 			return 0, err // its generation gets a number when it is written
 		}
+		if want.NoReload {
+			m.repair(ctx) // some of the commands may have been carried out
+			return 0, fmt.Errorf("%w: %w", ErrReloadNeeded, err)
+		}
 		m.opts.Logger.Warn("haproxy has not taken a change as commands; reloading it", "revision", want.Revision, "err", err)
 		*way = plan{mode: ModeReload, reason: err.Error()}
 		m.announce()
@@ -125,7 +170,7 @@ func (m *Manager) carryOut(ctx context.Context, way *plan, want Desired) (int64,
 	}
 	switch {
 	case ctx.Err() != nil || m.child == nil:
-	case !m.running.confirmed && !errors.Is(err, errReload):
+	case !m.running.confirmed && !isReloadError(err):
 		m.repair(ctx) // half of the commands may have been carried out
 	case m.saver.behind():
 		m.saver.want()
@@ -230,7 +275,11 @@ func (m *Manager) diagnose(ctx context.Context, failed error, files haproxy.File
 
 func takenIn(err error) []Taken {
 	if found := (*BindError)(nil); errors.As(err, &found) {
-		return found.Taken
+		var out []Taken
+		for _, a := range found.Addresses {
+			out = append(out, Taken{Addr: a.Addr, Reason: a.Reason, Line: a.Line, Still: a.StillInUse})
+		}
+		return out
 	}
 	return nil
 }
@@ -265,7 +314,7 @@ func (m *Manager) reload(ctx context.Context, files haproxy.Files) error {
 		return nil
 	}
 	kept := errors.Is(err, errKept)
-	err = fmt.Errorf("%w: %w", errReload, err)
+	err = &ReloadError{err}
 	if kept {
 		m.holds.failed(files, err)
 	}
@@ -314,7 +363,7 @@ func (m *Manager) reloadContext(ctx context.Context) (context.Context, context.C
 // failed decides when to try again, and says what went wrong once per distinct reason.
 func (m *Manager) failed(err error) {
 	floor, reason := m.holds.left(m.desired.Files), err.Error()
-	if errors.Is(err, errReload) {
+	if isReloadError(err) {
 		floor = max(floor, reloadRetry)
 	}
 	m.retry.arm(floor)
@@ -328,9 +377,19 @@ func (m *Manager) failed(err error) {
 	m.opts.Logger.Log(context.Background(), level, "apply failed; what ran before goes on", "revision", m.desired.Revision,
 		"digest", m.desired.Files.Digest(), "retry_in", time.Until(m.retry.until).Round(time.Millisecond), "err", err)
 	m.publish(func(s *Status) { s.LastError, s.LastErrorTime = err.Error(), time.Now() })
+	m.startAgain()
+}
+
+// startAgain sees to it that the last good generation is started, if there is one and no haproxy runs.
+func (m *Manager) startAgain() {
 	if m.child == nil && !m.restart.armed() {
-		m.restart.in(0) // the last good generation, if there is one
+		m.restart.in(0)
 	}
+}
+
+func isReloadError(err error) bool {
+	failed := (*ReloadError)(nil)
+	return errors.As(err, &failed)
 }
 
 // sayAgain is how long an error must not have been met to be news again.

@@ -41,7 +41,7 @@ func TestFirstSubmitStartsHAProxyAndTheNextReloadsIt(t *testing.T) {
 		}
 		two = r.applied(config(addr, "two"), 20)
 		same := r.applied(config(addr, "two"), 21)
-		if same.WorkerPid != two.WorkerPid || same.Applies[len(same.Applies)-1].Result != reload.Unchanged {
+		if same.WorkerPid != two.WorkerPid || same.Applies[len(same.Applies)-1].Outcome != reload.Unchanged {
 			t.Errorf("equal files: worker %d -> %d, %+v; want no reload", two.WorkerPid, same.WorkerPid, same.Applies)
 		}
 		if err := r.end(); err != nil {

@@ -48,16 +48,33 @@ type Taken struct {
 	Still func() bool
 }
 
-// BindError says which addresses cannot be had.
+// AddressInUse is an address on which HAProxy is to listen and cannot.
+type AddressInUse struct {
+	Addr   netip.AddrPort
+	Reason string // the kernel's
+	Line   int    // of the configuration
+	bind   bind
+	alone  bool // a listener that shares its port is in the way too
+}
+
+// StillInUse tries again to bind the address, with the options of its bind line. It takes a few system calls.
+func (a AddressInUse) StillInUse() bool {
+	if !a.bind.addr.IsValid() { // made by hand
+		a.bind = bind{addr: a.Addr, v6: a.Addr.Addr().Is6()}
+	}
+	return a.bind.taken(a.alone) != nil
+}
+
+// BindError says which addresses are in use. HAProxy was not reloaded.
 type BindError struct {
-	Taken []Taken // at least one
+	Addresses []AddressInUse // at least one
 }
 
 // Error names the first of them.
 func (e *BindError) Error() string {
-	first := e.Taken[0]
+	first := e.Addresses[0]
 	text := fmt.Sprintf("bind %s (%s:%d): %s", first.Addr, haproxy.ConfigFile, first.Line, first.Reason)
-	if more := len(e.Taken) - 1; more > 0 {
+	if more := len(e.Addresses) - 1; more > 0 {
 		text += fmt.Sprintf(", and %d more", more)
 	}
 	return text
@@ -107,12 +124,12 @@ func takenBinds(ctx context.Context, next []bind) error {
 
 func (e *BindError) add(b bind, alone bool) {
 	if err := b.taken(alone); err != nil {
-		e.Taken = append(e.Taken, Taken{Addr: b.addr, Reason: err.Error(), Line: b.line, Still: func() bool { return b.taken(alone) != nil }})
+		e.Addresses = append(e.Addresses, AddressInUse{Addr: b.addr, Reason: err.Error(), Line: b.line, bind: b, alone: alone})
 	}
 }
 
 func (e *BindError) orNil() error {
-	if len(e.Taken) == 0 {
+	if len(e.Addresses) == 0 {
 		return nil
 	}
 	return e

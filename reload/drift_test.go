@@ -115,7 +115,7 @@ func TestAChangeThatTheCheckRefusesAfterwardsIsTakenBack(t *testing.T) {
 		r := start(t, fussy(t, h, "poison"), reload.Options{})
 		r.applied(pool(addr, line("a", one.Addr, 11, "")), 1)
 		r.submit(pool(addr, line("poison", two.Addr, 12, "")), 2)
-		r.until("a refusal", func(s reload.Status) bool { return last(s).Result == reload.Rejected && s.State == reload.Degraded })
+		r.until("a refusal", func(s reload.Status) bool { return last(s).Outcome == reload.Rejected && s.State == reload.Degraded })
 		if s := r.Status(); !strings.Contains(s.LastError, "fussy") || !s.Ready {
 			t.Errorf("%+v", s)
 		}
@@ -186,7 +186,7 @@ func TestAFailedSaveIsRetriedAfterAnotherApplyHasFailed(t *testing.T) {
 		r.submit(live, 2)
 		r.until("a failed save", func(s reload.Status) bool { return strings.Contains(s.LastError, "cannot be saved") })
 		r.submit(config(testkit.FreeAddr(t), "broken", "    frobnicate"), 3)
-		r.until("a failed apply", func(s reload.Status) bool { return last(s).Revision == 3 && last(s).Result == reload.Rejected })
+		r.until("a failed apply", func(s reload.Status) bool { return last(s).Revision == 3 && last(s).Outcome == reload.Rejected })
 		save()
 		r.submit(live, 4)
 		r.until("the change on disk", func(s reload.Status) bool {

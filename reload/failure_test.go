@@ -65,7 +65,7 @@ func TestRefusedFilesLeaveTheOldOnesRunning(t *testing.T) {
 		r.submit(config(addr, "bad", "    frobnicate"), 2)
 		s := r.until("three refused attempts", func(s reload.Status) bool { return len(s.Applies) >= 4 && s.State == reload.Degraded })
 		last := s.Applies[len(s.Applies)-1]
-		if last.Result != reload.Rejected || !strings.Contains(s.LastError, "unknown keyword 'frobnicate'") {
+		if last.Outcome != reload.Rejected || !strings.Contains(s.LastError, "unknown keyword 'frobnicate'") {
 			t.Errorf("got %+v", s)
 		}
 		if s.WorkerPid != good.WorkerPid || s.AppliedRevision != 1 || s.DesiredRevision != 2 || !s.Ready {
@@ -168,7 +168,7 @@ func TestReloadThatFailsIsRolledBackAndRetried(t *testing.T) {
 		r.submit(config(addr, "two", "    bind unix@"+dir+"/s"), 2)
 		s := r.until("a failed reload", func(s reload.Status) bool { return s.State == reload.Degraded })
 		last := s.Applies[len(s.Applies)-1]
-		if last.Result != reload.Failed || last.Mode != reload.ModeReload || !last.ReloadFailed || !strings.Contains(last.Reason, "annot bind") {
+		if last.Outcome != reload.Failed || last.Mode != reload.ModeReload || !last.ReloadFailed || !strings.Contains(last.Reason, "annot bind") {
 			t.Errorf("got %+v; want a reload that failed, in HAProxy's own words", last)
 		}
 		if !s.Ready || s.AppliedRevision != 1 || s.MasterPid == 0 {

@@ -24,23 +24,23 @@ func TestWhatHAProxyFailedToLoadIsNotTriedAgainForEveryChangeOfAService(t *testi
 		}
 		r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetHold(time.Hour) })
 		worker := r.applied(good(one.Addr), 1).WorkerPid
-		outcome := func(files haproxy.Files, revision int64) reload.Apply {
+		outcome := func(files haproxy.Files, revision int64) reload.Result {
 			t.Helper()
 			r.submit(files, revision)
 			return last(r.until("an outcome", func(s reload.Status) bool { return last(s).Revision == revision && s.State != reload.Applying }))
 		}
-		if a := outcome(bad(one.Addr, ""), 2); a.Result != reload.Failed || !a.ReloadFailed {
+		if a := outcome(bad(one.Addr, ""), 2); a.Outcome != reload.Failed || !a.ReloadFailed {
 			t.Fatalf("got %+v, want a reload that failed", a)
 		}
 
 		stop := outage(t, addr)
 		for i, server := range []string{two.Addr, one.Addr, two.Addr} {
 			a := outcome(bad(server, ""), int64(3+2*i))
-			if a.Result != reload.Failed || a.ReloadFailed || !strings.Contains(a.Reason, "annot bind") {
+			if a.Outcome != reload.Failed || a.ReloadFailed || !strings.Contains(a.Reason, "annot bind") {
 				t.Errorf("got %+v, want no second reload and the reason of the first", a)
 			}
 			// What runs goes on to follow services.
-			if a := outcome(good(server), int64(4+2*i)); a.Result != reload.Runtime {
+			if a := outcome(good(server), int64(4+2*i)); a.Outcome != reload.Runtime {
 				t.Errorf("got %+v, want a change without a reload", a)
 			}
 		}
@@ -55,10 +55,10 @@ func TestWhatHAProxyFailedToLoadIsNotTriedAgainForEveryChangeOfAService(t *testi
 		if a := outcome(bad(two.Addr, "option httplog\n    "), 10); !a.ReloadFailed {
 			t.Errorf("got %+v, want a reload, for another structure", a)
 		}
-		if a := outcome(config(addr, "other"), 11); a.Result != reload.Reloaded {
+		if a := outcome(config(addr, "other"), 11); a.Outcome != reload.Reloaded {
 			t.Errorf("got %+v, want a reload", a)
 		}
-		if a := outcome(bad(two.Addr, ""), 12); a.Result != reload.Failed || a.ReloadFailed {
+		if a := outcome(bad(two.Addr, ""), 12); a.Outcome != reload.Failed || a.ReloadFailed {
 			t.Errorf("got %+v, want what failed first to wait still", a)
 		}
 		if err := os.Mkdir(dir, 0o700); err != nil {

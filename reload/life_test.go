@@ -168,7 +168,7 @@ func TestStopEndsAtTheDrainTimeoutAndWhenHurried(t *testing.T) {
 			r.stop()
 			if c.hurry {
 				r.until("draining", func(s reload.Status) bool { return s.State == reload.Draining })
-				r.Hurry()
+				r.StopNow()
 			}
 			if err := r.wait(); err != nil {
 				t.Errorf("Run: %v", err)
@@ -292,7 +292,7 @@ nuncio_haproxy_restarts_total 0
 		t.Errorf("%d states, %v", n, err)
 	}
 	for _, p := range []struct {
-		result reload.Result
+		result reload.Outcome
 		n      int
 	}{{reload.Started, 1}, {reload.Reloaded, 1}} {
 		if got := counted(t, reg, string(p.result)); got != p.n {

@@ -33,7 +33,7 @@ func line(name, addr string, id int, more string) string {
 }
 
 // last is the newest apply.
-func last(s reload.Status) reload.Apply { return s.Applies[len(s.Applies)-1] }
+func last(s reload.Status) reload.Result { return s.Applies[len(s.Applies)-1] }
 
 // show asks the worker of r.
 func (r *rig) show(command string) string {
@@ -69,7 +69,7 @@ func TestChangesOfServersNeedNoReload(t *testing.T) {
 		} {
 			revision++
 			s := r.applied(pool(addr, step.servers...), revision)
-			if a := last(s); a.Mode != reload.ModeRuntime || a.Result != reload.Runtime || a.Servers == 0 || a.Commands == 0 || s.WorkerPid != first.WorkerPid {
+			if a := last(s); a.Mode != reload.ModeRuntime || a.Outcome != reload.Runtime || a.Servers == 0 || a.Commands == 0 || s.WorkerPid != first.WorkerPid {
 				t.Errorf("%s: %+v, worker %d after %d; want no reload", step.name, a, s.WorkerPid, first.WorkerPid)
 			}
 			for range 4 {

@@ -70,7 +70,7 @@ func start(t testing.TB, h testkit.HAProxy, opts reload.Options, prepare ...func
 	go func() { r.ended <- m.Run(ctx) }()
 	t.Cleanup(func() {
 		if r.runs {
-			m.Hurry()
+			m.StopNow()
 			_ = r.end()
 		}
 		if t.Failed() {

@@ -2,40 +2,12 @@ package reload
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"nuncio/internal/haproxy"
 )
-
-// ErrStopped is Submit's answer once Run has begun to stop.
-var ErrStopped = errors.New("reload: stopped")
-
-// ExitError is Run's answer when it gives up on haproxy, or when haproxy ended a drain with an error.
-type ExitError struct {
-	Code    int    // haproxy's own exit code, 128+n after signal n
-	Message string // haproxy's last words
-}
-
-func (e *ExitError) Error() string {
-	if e.Message == "" {
-		return fmt.Sprintf("haproxy ended with exit code %d", e.Code)
-	}
-	return fmt.Sprintf("haproxy ended with exit code %d: %s", e.Code, e.Message)
-}
-
-// SetupError is Run's answer when it could not begin: haproxy is missing or too old, or the state directory
-// cannot be used. Trying again without a change of the set-up is of no use.
-type SetupError struct {
-	Err error
-}
-
-func (e *SetupError) Error() string { return e.Err.Error() }
-
-// Unwrap is the reason.
-func (e *SetupError) Unwrap() error { return e.Err }
 
 // Manager keeps one haproxy process running the newest set of files that was submitted. Run's goroutine owns
 // everything but the published status.
@@ -44,14 +16,17 @@ type Manager struct {
 	board   *board
 	metrics *metrics
 
-	submits chan Desired
-	hurried chan struct{} // closed by Hurry
-	hurry   func()
-	done    chan struct{}
+	submits  chan Desired
+	requests chan request
+	outdated chan struct{}
+	hurried  chan struct{} // closed by StopNow
+	hurry    func()
+	done     chan struct{}
 
 	store   *store
 	version haproxy.Version
 	desired *Desired
+	direct  bool // desired came by Apply
 	running running
 	child   *instance // nil while no haproxy runs
 	retry   pause     // of a failed apply
@@ -86,7 +61,7 @@ func New(opts Options) (*Manager, error) {
 	m := &Manager{
 		opts:    opts,
 		board:   newBoard(Status{State: Starting, Since: time.Now()}),
-		submits: make(chan Desired), hurried: make(chan struct{}), done: make(chan struct{}),
+		submits: make(chan Desired), requests: make(chan request), outdated: make(chan struct{}, 1), hurried: make(chan struct{}), done: make(chan struct{}),
 		retry:   newPause(opts.RetryMin, opts.RetryMax),
 		restart: newPause(restartMin, restartMax),
 		holds:   holds{first: HoldFirst},
@@ -116,9 +91,54 @@ func (m *Manager) Submit(ctx context.Context, d Desired) error {
 	}
 }
 
-// Hurry cuts a drain short, and the wait for a start or a reload that comes before it: haproxy is told to stop at once. A
+// request is a call of Apply on its way to Run's goroutine.
+type request struct {
+	desired Desired
+	reply   chan answer // has room for the one answer
+}
+
+type answer struct {
+	result Result
+	err    error
+}
+
+// Apply makes one attempt to get files into HAProxy and returns once HAProxy has confirmed or refused them. One attempt runs
+// at a time; further callers wait for their turn. The end of ctx ends the waiting: an attempt that has begun goes on.
+//
+// Errors are ErrStopped, ErrReloadNeeded, *CheckError for files that were rejected, *BindError for addresses in use,
+// *ReloadError for a reload that HAProxy did not manage, and others, such as those of a full disk. After an error what ran
+// before goes on. The Result is complete in every case but the first two.
+func (m *Manager) Apply(ctx context.Context, d Desired) (Result, error) {
+	r := request{desired: d, reply: make(chan answer, 1)}
+	select {
+	case m.requests <- r:
+	case <-ctx.Done():
+		return Result{}, context.Cause(ctx)
+	case <-m.done:
+		return Result{}, ErrStopped
+	}
+	select {
+	case a := <-r.reply:
+		return a.result, a.err
+	case <-ctx.Done():
+		return Result{}, context.Cause(ctx)
+	}
+}
+
+// Outdated returns a channel that receives a value when HAProxy may no longer run what Apply confirmed: it was restarted
+// from an older generation, or a change made by commands was rejected as a file. Call Apply again then.
+func (m *Manager) Outdated() <-chan struct{} { return m.outdated }
+
+func (m *Manager) signalOutdated() {
+	select {
+	case m.outdated <- struct{}{}:
+	default: // one signal is enough
+	}
+}
+
+// StopNow cuts a drain short, and the wait for a start or a reload that comes before it: haproxy is told to stop at once. A
 // second TERM to nuncio means this. It has an effect before a drain too, once one begins.
-func (m *Manager) Hurry() { m.hurry() }
+func (m *Manager) StopNow() { m.hurry() }
 
 // Status is what the Manager knows now.
 func (m *Manager) Status() Status { return m.board.get() }

@@ -35,7 +35,7 @@ func newMetrics(reg prometheus.Registerer, b *board) (*metrics, error) {
 			Name: "nuncio_drift_repairs_total", Help: "Times that HAProxy was found not as it was left, and put right.",
 		}),
 	}
-	for _, r := range []Result{Unchanged, Started, Reloaded, Runtime, Rejected, Failed} {
+	for _, r := range []Outcome{Unchanged, Started, Reloaded, Runtime, Rejected, Failed} {
 		m.applies.WithLabelValues(string(r)) // a counter that is missing looks like a broken scrape
 	}
 	if reg == nil {

@@ -63,6 +63,11 @@ type Options struct {
 type Desired struct {
 	Files    haproxy.Files
 	Revision int64 // the store's revision that Files was made from
+	// TemplateSet is the number of the template set that rendered Files; 0 if it is not known.
+	TemplateSet int64
+	// NoReload makes Apply return ErrReloadNeeded where it would reload HAProxy. HAProxy may be started all the same if it
+	// does not run.
+	NoReload bool
 	// Now is for an operator's order: what is held back after a reload that failed is tried at once.
 	Now bool
 }

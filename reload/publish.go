@@ -48,8 +48,8 @@ func (m *Manager) settle() {
 }
 
 // record publishes one finished attempt.
-func (m *Manager) record(a Apply) {
-	m.metrics.applies.WithLabelValues(string(a.Result)).Inc()
+func (m *Manager) record(a Result) {
+	m.metrics.applies.WithLabelValues(string(a.Outcome)).Inc()
 	m.metrics.duration.WithLabelValues(string(a.Mode)).Observe(a.Duration.Seconds())
 	m.publish(func(s *Status) { // in one step: nobody may see that it runs and not how it came there
 		if m.desired != nil {
@@ -62,16 +62,16 @@ func (m *Manager) record(a Apply) {
 		if !a.bad() {
 			s.AppliedTime = time.Now()
 		}
-		if a.Result == Reloaded {
+		if a.Outcome == Reloaded {
 			s.OldWorkers++ // until the next count
 		}
 	})
-	switch a.Result {
+	switch a.Outcome {
 	case Started, Reloaded:
-		m.opts.Logger.Info("applied", "result", string(a.Result), "mode", string(a.Mode), "revision", a.Revision, "generation", a.Generation,
+		m.opts.Logger.Info("applied", "result", string(a.Outcome), "mode", string(a.Mode), "revision", a.Revision, "generation", a.Generation,
 			"duration", a.Duration.Round(time.Millisecond), "reason", a.Reason)
 	case Runtime:
-		m.opts.Logger.Info("applied", "result", string(a.Result), "mode", string(a.Mode), "revision", a.Revision, "servers", a.Servers,
+		m.opts.Logger.Info("applied", "result", string(a.Outcome), "mode", string(a.Mode), "revision", a.Revision, "servers", a.Servers,
 			"commands", a.Commands, "duration", a.Duration.Round(10*time.Microsecond))
 	case Unchanged:
 		m.opts.Logger.Debug("unchanged", "revision", a.Revision, "generation", a.Generation)

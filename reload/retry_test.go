@@ -20,7 +20,7 @@ func TestAReloadThatFailsOnceIsRepeatedByItsOwnTimer(t *testing.T) {
 	s := r.applied(config(addr, "one"), 1)
 	hang(t, s.MasterPid)
 	r.submit(config(addr, "two"), 2)
-	r.until("a failed reload", func(s reload.Status) bool { return s.Applies[len(s.Applies)-1].Result == reload.Failed })
+	r.until("a failed reload", func(s reload.Status) bool { return s.Applies[len(s.Applies)-1].Outcome == reload.Failed })
 	wake(t, s.MasterPid)
 	r.until("revision 2", func(s reload.Status) bool { return s.State == reload.Running && s.AppliedRevision == 2 })
 	r.serves(addr, "two")

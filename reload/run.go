@@ -49,6 +49,9 @@ func (m *Manager) Run(ctx context.Context) error {
 			return m.drain()
 		case d := <-m.submits:
 			m.take(ctx, d)
+		case r := <-m.requests:
+			result, err := m.applyOnce(ctx, r.desired)
+			r.reply <- answer{result, err}
 		case <-boot.C:
 			m.boot(ctx)
 		case <-m.retry.c():
@@ -105,7 +108,7 @@ func (m *Manager) take(ctx context.Context, d Desired) {
 		m.holds.all = nil
 	}
 	same := m.desired != nil && m.desired.Files.Equal(d.Files)
-	m.desired = &d
+	m.desired, m.direct = &d, false
 	if same && m.retry.armed() && !d.Now {
 		m.announce()
 		return
@@ -145,13 +148,14 @@ func (m *Manager) revive(ctx context.Context) {
 	if err != nil {
 		if taken := takenIn(err); taken != nil {
 			// Who made these files may have others that ask for less.
-			m.record(Apply{
-				Time: began, Duration: time.Since(began), Mode: ModeStart, Result: Failed, Revision: m.running.generation.Revision,
+			m.record(Result{
+				Time: began, Duration: time.Since(began), Mode: ModeStart, Outcome: Failed, Revision: m.running.generation.Revision,
 				Digest: m.running.files.Digest(), Reason: err.Error(), Taken: taken,
 			})
 		}
 		m.restart.arm(0)
 		m.report("haproxy does not start", err)
+		m.signalOutdated()
 	} else {
 		m.running.confirmed = true
 		m.live.forget(m.running.files)
@@ -355,7 +359,7 @@ func (m *Manager) reconcile(ctx context.Context) {
 	switch {
 	case m.desired == nil && !m.running.confirmed:
 		m.repair(ctx)
-	case m.desired != nil && !m.retry.armed() && (!m.running.confirmed || !m.running.files.Equal(m.desired.Files)):
+	case m.desired != nil && !m.retry.armed() && (!m.running.confirmed || !m.direct && !m.running.files.Equal(m.desired.Files)):
 		m.apply(ctx)
 	}
 }

@@ -167,6 +167,7 @@ func (m *Manager) takeBack(ctx context.Context, r saved) {
 	m.saver.clean()
 	m.running.confirmed = false
 	m.repair(ctx)
+	m.signalOutdated()
 	m.apply(ctx)
 }
 
@@ -194,8 +195,8 @@ func (m *Manager) repair(ctx context.Context) {
 	}
 	m.running.confirmed = true
 	m.live.forget(m.running.files)
-	m.record(Apply{
-		Time: began, Duration: time.Since(began), Mode: ModeReload, Result: Reloaded, Revision: m.running.generation.Revision,
+	m.record(Result{
+		Time: began, Duration: time.Since(began), Mode: ModeReload, Outcome: Reloaded, Revision: m.running.generation.Revision,
 		Generation: m.running.generation.Number, Digest: m.running.files.Digest(), Reason: "the running worker was not as it should be",
 	})
 	m.settle()
@@ -209,6 +210,7 @@ func (m *Manager) restoreSaved(ctx context.Context) error {
 	err := m.restore(ctx)
 	if refused := (*CheckError)(nil); errors.As(err, &refused) && !m.running.files.Equal(m.running.saved) {
 		m.live.avoid = m.running.files.Digest()
+		m.signalOutdated()
 		m.running.files, m.running.generation.Digest = m.running.saved, m.running.saved.Digest()
 		err = m.restore(ctx)
 	}

@@ -31,23 +31,23 @@ func states() []State {
 	return []State{Starting, Waiting, Running, Applying, Degraded, Draining, Stopped}
 }
 
-// Result names how an apply ended.
-type Result string
+// Outcome names how an apply ended.
+type Outcome string
 
 // The results of an apply.
 const (
 	// Unchanged: HAProxy runs exactly these files already.
-	Unchanged Result = "unchanged"
+	Unchanged Outcome = "unchanged"
 	// Started: haproxy was started with these files and has confirmed it.
-	Started Result = "started"
+	Started Outcome = "started"
 	// Reloaded: HAProxy has confirmed a new worker with these files.
-	Reloaded Result = "reloaded"
+	Reloaded Outcome = "reloaded"
 	// Runtime: HAProxy has confirmed commands that make it run these files; no process was replaced.
-	Runtime Result = "runtime"
+	Runtime Outcome = "runtime"
 	// Rejected: nuncio or "haproxy -c" refuses the files; HAProxy was not touched.
-	Rejected Result = "rejected"
+	Rejected Outcome = "rejected"
 	// Failed: something else went wrong (disk, a busy address, the reload); the old files are current again.
-	Failed Result = "failed"
+	Failed Outcome = "failed"
 )
 
 // Mode names the way that an apply takes.
@@ -65,12 +65,12 @@ const (
 	ModeRuntime Mode = "runtime"
 )
 
-// Apply is one finished attempt to get a set of files into HAProxy.
-type Apply struct {
+// Result is one finished attempt to get a set of files into HAProxy.
+type Result struct {
 	Time       time.Time     `json:"time"`
 	Duration   time.Duration `json:"duration"`
 	Mode       Mode          `json:"mode"`
-	Result     Result        `json:"result"`
+	Outcome    Outcome       `json:"result"`
 	Revision   int64         `json:"revision"`
 	Generation int64         `json:"generation,omitempty"`
 	Digest     string        `json:"digest"`
@@ -78,6 +78,8 @@ type Apply struct {
 	// Servers and Commands count what changed without a reload.
 	Servers  int `json:"servers,omitempty"`
 	Commands int `json:"commands,omitempty"`
+	// TemplateSet is Desired's.
+	TemplateSet int64 `json:"template_set,omitempty"`
 	// Taken are the addresses that could not be had, where that is why it failed.
 	Taken []Taken `json:"-"`
 	// ReloadFailed: HAProxy was reloaded, and could not. That may have cost requests, which what is found out beforehand
@@ -85,7 +87,7 @@ type Apply struct {
 	ReloadFailed bool `json:"-"`
 }
 
-func (a Apply) bad() bool { return a.Result == Rejected || a.Result == Failed }
+func (a Result) bad() bool { return a.Outcome == Rejected || a.Outcome == Failed }
 
 // Status is a copy of what a Manager knows about itself.
 type Status struct {
@@ -109,7 +111,7 @@ type Status struct {
 	Retry time.Time `json:"retry,omitzero"`
 
 	// Applies are the last attempts, oldest first.
-	Applies []Apply `json:"applies,omitempty"`
+	Applies []Result `json:"applies,omitempty"`
 
 	Version    string `json:"haproxy_version,omitempty"`
 	MasterPid  int    `json:"master_pid,omitempty"` // 0 while no haproxy runs

@@ -75,7 +75,7 @@ func TestStopWhileHAProxyStartsDrains(t *testing.T) {
 					show()
 				}
 				if c.hurry {
-					r.Hurry()
+					r.StopNow()
 				} else {
 					r.until("draining", func(s reload.Status) bool { return s.State == reload.Draining })
 					close(answer)

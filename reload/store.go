@@ -25,6 +25,16 @@ const (
 	lockFile       = "lock"
 )
 
+// Kind says what a generation was made for.
+type Kind string
+
+// The kinds of generations.
+const (
+	KindStart     Kind = "start"     // HAProxy was started with it
+	KindReload    Kind = "reload"    // HAProxy was reloaded with it
+	KindEndpoints Kind = "endpoints" // HAProxy runs it after changes by commands
+)
+
 // Generation describes one set of files on disk that has passed "haproxy -c".
 type Generation struct {
 	Number   int64     `json:"number"`
@@ -32,6 +42,11 @@ type Generation struct {
 	Digest   string    `json:"digest"` // of the submitted files, without nuncio's own
 	Created  time.Time `json:"created"`
 	Current  bool      `json:"-"`
+	Kind     Kind      `json:"kind,omitempty"`
+	// TemplateSet is the number of the template set that rendered the files; 0 if it is not known.
+	TemplateSet int64 `json:"template_set,omitempty"`
+	// Changes counts the changes of endpoints since the last start or reload of HAProxy.
+	Changes int64 `json:"changes,omitempty"`
 }
 
 // Generations lists the generations in a state directory, oldest first. It takes no lock and may be called

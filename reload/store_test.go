@@ -110,7 +110,7 @@ func TestFullDiskKeepsTheOldFilesRunning(t *testing.T) {
 	big := strings.Repeat("# filler\n", 50000)
 	r.submit(config(addr, "two", big), 2)
 	s := r.until("a failed apply", func(s reload.Status) bool { return s.State == reload.Degraded })
-	if s.Applies[len(s.Applies)-1].Result != reload.Failed || !strings.Contains(s.LastError, "no space left on device") {
+	if s.Applies[len(s.Applies)-1].Outcome != reload.Failed || !strings.Contains(s.LastError, "no space left on device") {
 		t.Errorf("got %+v", s)
 	}
 	all, err := reload.Generations(r.dir)

@@ -39,12 +39,12 @@ func TestTakenAddressesAreNamed(t *testing.T) {
 					t.Errorf("%s: %s is said to be free", mode, taken.Addr)
 				}
 			}
-			if want := []string{one, two}; last.Mode != mode || last.Result != reload.Failed || !slices.Equal(got, want) {
-				t.Errorf("got %s %s with %q taken, want %s failed with %q: %s", last.Mode, last.Result, got, mode, want, last.Reason)
+			if want := []string{one, two}; last.Mode != mode || last.Outcome != reload.Failed || !slices.Equal(got, want) {
+				t.Errorf("got %s %s with %q taken, want %s failed with %q: %s", last.Mode, last.Outcome, got, mode, want, last.Reason)
 			}
 		}
 		failed := func(s reload.Status) bool {
-			return len(s.Applies) > 0 && s.Applies[len(s.Applies)-1].Result == reload.Failed
+			return len(s.Applies) > 0 && s.Applies[len(s.Applies)-1].Outcome == reload.Failed
 		}
 
 		r := start(t, h, reload.Options{RetryMin: time.Hour, RetryMax: time.Hour})
@@ -114,7 +114,7 @@ func TestAnAddressTakenWhileHAProxyWasDeadIsNamed(t *testing.T) {
 	if err := os.Remove(wait); err != nil {
 		t.Fatal(err)
 	}
-	s = r.until("a failed start", func(s reload.Status) bool { return s.Applies[len(s.Applies)-1].Result == reload.Failed })
+	s = r.until("a failed start", func(s reload.Status) bool { return s.Applies[len(s.Applies)-1].Outcome == reload.Failed })
 	if last := s.Applies[len(s.Applies)-1]; len(last.Taken) != 1 || last.Taken[0].Addr.String() != second || !strings.Contains(last.Reason, second) {
 		t.Errorf("got %+v, want %s taken", last, second)
 	}

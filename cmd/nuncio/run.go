@@ -206,7 +206,7 @@ func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func(
 					d.log.Info("nothing is held")
 				}
 			case asked:
-				d.manager.Hurry()
+				d.manager.StopNow()
 			default:
 				asked = true
 				stop()

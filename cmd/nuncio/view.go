@@ -168,9 +168,9 @@ func (d *daemon) overview(c *runCmd) status.Overview {
 }
 
 // applies also finds the generations that changes without a reload were saved as a moment later: by their digests.
-func applies(all []reload.Apply, stateDir string) []status.Apply {
+func applies(all []reload.Result, stateDir string) []status.Apply {
 	saved := map[string]int64{}
-	if slices.ContainsFunc(all, func(a reload.Apply) bool { return a.Result == reload.Runtime }) {
+	if slices.ContainsFunc(all, func(a reload.Result) bool { return a.Outcome == reload.Runtime }) {
 		onDisk, _ := reload.Generations(stateDir) // without them a line has no number
 		for _, g := range onDisk {
 			saved[g.Digest] = g.Number
@@ -180,10 +180,10 @@ func applies(all []reload.Apply, stateDir string) []status.Apply {
 	var previous int64
 	for _, a := range all {
 		v := status.Apply{
-			Time: a.Time, Seconds: a.Duration.Seconds(), Mode: string(a.Mode), Result: string(a.Result), Revision: a.Revision,
+			Time: a.Time, Seconds: a.Duration.Seconds(), Mode: string(a.Mode), Result: string(a.Outcome), Revision: a.Revision,
 			Generation: a.Generation, Reason: a.Reason, Servers: a.Servers, Commands: a.Commands,
 		}
-		if a.Result == reload.Runtime {
+		if a.Outcome == reload.Runtime {
 			v.Generation = saved[a.Digest]
 		}
 		if v.Generation > 0 {
