@@ -66,8 +66,7 @@ func (b *baseline) load(now time.Time) *catalog.Snapshot {
 		b.log.Warn("what was wanted before this start cannot be read; the store's first listing is believed", "err", err)
 		return nil
 	}
-	builder := catalog.NewBuilder(b.prefix)
-	builder.SetLimits(catalog.Limits{Keys: len(records) + 1})
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: b.prefix, Limits: catalog.Limits{Keys: len(records) + 1}})
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		builder.Put(key, []byte(records[key]))
 	}

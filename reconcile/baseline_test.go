@@ -32,7 +32,7 @@ func live(t *testing.T, opts reconcile.Options, during func(*reconcile.Follower,
 }
 
 func records(names ...string) *catalog.Snapshot {
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	for _, name := range names {
 		b.Put("/services/web/"+name, []byte("192.0.2.1:80"))
 	}

@@ -37,7 +37,7 @@ func (b *bench) free() {
 
 // ask delivers a snapshot of services with the ports that they ask for.
 func (b *bench) ask(services map[string]string) {
-	builder := catalog.NewBuilder("/services/")
+	builder := catalog.NewBuilder(catalog.BuilderOptions{})
 	for name, port := range services {
 		builder.Put("/services/"+name+"/i", []byte(`{"host":"192.0.2.1","port":80,"meta":{"tcp.port":"`+port+`"}}`))
 	}

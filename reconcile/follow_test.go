@@ -128,7 +128,7 @@ func startHolding(t *testing.T, hold time.Duration) *bench {
 
 // services delivers a snapshot in which the service web has these instances.
 func (b *bench) services(names ...string) {
-	builder := catalog.NewBuilder("/services/")
+	builder := catalog.NewBuilder(catalog.BuilderOptions{})
 	for _, name := range names {
 		builder.Put("/services/web/"+name, []byte("192.0.2.1:80"))
 	}

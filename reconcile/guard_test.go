@@ -23,7 +23,7 @@ type store struct {
 }
 
 func holding(t *testing.T) *store {
-	s := &store{startHolding(t, time.Minute), catalog.NewBuilder("/services/")}
+	s := &store{startHolding(t, time.Minute), catalog.NewBuilder(catalog.BuilderOptions{})}
 	s.template("#" + all)
 	return s
 }
@@ -262,7 +262,7 @@ func TestRecordsOverwrittenWithNonsenseAreALossToo(t *testing.T) {
 
 func TestWithoutAHoldTheStoreIsFollowedAsItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &store{startHolding(t, 0), catalog.NewBuilder("/services/")}
+		s := &store{startHolding(t, 0), catalog.NewBuilder(catalog.BuilderOptions{})}
 		s.template("#" + all)
 		s.ready(series(0, 12)...)
 		s.sees("start", series(0, 12)...)

@@ -40,7 +40,7 @@ func TestMemoEqualsAFreshRendering(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := catalog.NewBuilder("/services/")
+			b := catalog.NewBuilder(catalog.BuilderOptions{})
 			for i := range 100 {
 				key := fmt.Sprintf("/services/s%d/i%d", rnd.IntN(6), rnd.IntN(4))
 				switch rnd.IntN(4) {
@@ -103,7 +103,7 @@ func TestMemoRefusesWhatItCouldNotRemember(t *testing.T) {
 }
 
 func BenchmarkRenderAfterOneChangeAmongTenThousand(b *testing.B) {
-	builder := catalog.NewBuilder("/services/")
+	builder := catalog.NewBuilder(catalog.BuilderOptions{})
 	for i := range 10000 {
 		builder.Put(fmt.Sprintf("/services/s%03d/i%d", i%100, i), fmt.Appendf(nil, `{"host":"192.0.2.%d","port":%d}`, 1+i%250, 1+i))
 	}
@@ -123,7 +123,7 @@ func BenchmarkRenderAfterOneChangeAmongTenThousand(b *testing.B) {
 }
 
 func BenchmarkRenderTenThousandFromNothing(b *testing.B) {
-	builder := catalog.NewBuilder("/services/")
+	builder := catalog.NewBuilder(catalog.BuilderOptions{})
 	for i := range 10000 {
 		builder.Put(fmt.Sprintf("/services/s%03d/i%d", i%100, i), fmt.Appendf(nil, `{"host":"192.0.2.%d","port":%d}`, 1+i%250, 1+i))
 	}
@@ -148,7 +148,7 @@ func TestFailedRenderingsAreNotRemembered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	for i := range 20 {
 		b.Put("/services/web/a", fmt.Appendf(nil, "192.0.2.1:%d", 1+i))
 		if _, err := templates.Render(b.Snapshot(int64(i))); err == nil {

@@ -21,7 +21,7 @@ func TestOutlinesChangeWithWhatServicesSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	put := func(key, host, meta string) {
 		b.Put("/services/"+key, fmt.Appendf(nil, `{"host":%q,"port":80,"meta":{%s}}`, host, meta))
 	}
@@ -63,7 +63,7 @@ func TestAChangeOfAnInstanceCostsItsServiceOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	for i := range 2000 {
 		b.Put(fmt.Sprintf("/services/s%d/%d", i%100, i), fmt.Appendf(nil, `{"host":"192.0.2.1","port":80,"meta":{"http.host":"h%d","http.path":"/a,/b"}}`, i%100))
 	}

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // snapshot builds one from records and other keys.
 func snapshot(pairs map[string]string) *catalog.Snapshot {
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	for k, v := range pairs {
 		b.Put(k, []byte(v))
 	}

@@ -17,7 +17,7 @@ const elsewhere = "[hidden; nuncio services shows it]"
 // hideRecord makes a record that is left out fit for the listener.
 func hideRecord(q catalog.Quarantined) Quarantined {
 	object := strings.HasPrefix(strings.TrimSpace(q.Value), "{")
-	return Quarantined{Key: q.Key, Reason: hideReason(q.Reason, object), Value: hideValue(q.Value)}
+	return Quarantined{Key: q.Key, Reason: hideReason(q.Detail, object), Value: hideValue(q.Value)}
 }
 
 // hideValue keeps of a JSON object what would be shown of a valid record, and nothing of anything else. A long value has

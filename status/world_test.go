@@ -46,7 +46,7 @@ const (
 func newWorld(t *testing.T, runtime *haproxy.Socket) *world {
 	t.Helper()
 	now := time.Now()
-	w := &world{builder: catalog.NewBuilder("/services/"), bell: make(chan struct{})}
+	w := &world{builder: catalog.NewBuilder(catalog.BuilderOptions{}), bell: make(chan struct{})}
 	w.generations = map[int64]haproxy.Files{1: files(t, first), 2: files(t, then)}
 	w.wanted = w.generations[2]
 	w.overview = status.Overview{

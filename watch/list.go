@@ -34,7 +34,7 @@ func List(ctx context.Context, client *clientv3.Client, prefix string, keys []st
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", prefix, err)
 	}
-	b := catalog.NewBuilder(prefix)
+	b := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix})
 	b.Replace(l.pairs())
 	return b.Snapshot(l.revision), nil
 }

@@ -110,9 +110,7 @@ func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 	updates, ended := make(chan update), make(chan error, 1)
 	f := newFollower(s, updates)
 	go func() { ended <- f.run(ctx) }()
-	builder := catalog.NewBuilder(s.o.Prefix)
-	builder.SetLimits(s.o.Limits)
-	builder.SetRefuse(s.o.Refuse)
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, Limits: s.o.Limits, Refuse: s.o.Refuse})
 	d := &deliverer{store: s, builder: builder, window: window{min: s.o.WaitMin, max: s.o.WaitMax}}
 	d.run(ctx, updates, ended, out)
 	cancel()
@@ -220,7 +218,7 @@ func (d *deliverer) report(next *catalog.Snapshot) {
 	}
 	for _, q := range next.Quarantined {
 		if old[q.Key] != q {
-			d.store.log.Warn("record quarantined", "key", q.Key, "reason", q.Reason, "value", q.Value)
+			d.store.log.Warn("record quarantined", "key", q.Key, "reason", q.Detail, "value", q.Value)
 		}
 		delete(old, q.Key)
 	}

@@ -52,7 +52,7 @@ func servicesTable(w io.Writer, snap *catalog.Snapshot, prefix string) error {
 	if len(snap.Quarantined) > 0 {
 		fmt.Fprintf(w, "\nLeft out, until the record is put right:\n")
 		for _, q := range snap.Quarantined {
-			fmt.Fprintf(w, "  %s: %s\n", q.Key, q.Reason)
+			fmt.Fprintf(w, "  %s: %s\n", q.Key, q.Detail)
 		}
 	}
 	return nil
@@ -97,7 +97,7 @@ func servicesJSON(w io.Writer, snap *catalog.Snapshot) error {
 		doc.Services = append(doc.Services, d)
 	}
 	for _, q := range snap.Quarantined {
-		doc.Quarantined = append(doc.Quarantined, quarantinedDoc(q))
+		doc.Quarantined = append(doc.Quarantined, quarantinedDoc{q.Key, q.Detail, q.Value})
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -92,7 +92,7 @@ func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
 		return nil, refused(fmt.Errorf("records %s: want a map from key to record, such as {\"web/a\": {\"host\": \"192.0.2.7\", \"port\": 80}}: %w", file, err))
 	}
 	prefix = catalog.NormalizePrefix(prefix)
-	builder := catalog.NewBuilder(prefix)
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix})
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		value := []byte(records[key])
 		// A record in etcd may be a bare host:port; in JSON and YAML that is a string.
@@ -113,6 +113,6 @@ func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
 // reportQuarantined says on standard error which records were left out: the output itself stays clean.
 func reportQuarantined(w io.Writer, snap *catalog.Snapshot) {
 	for _, q := range snap.Quarantined {
-		fmt.Fprintf(w, "nuncio: record %s is left out: %s\n", q.Key, q.Reason)
+		fmt.Fprintf(w, "nuncio: record %s is left out: %s\n", q.Key, q.Detail)
 	}
 }

@@ -8,120 +8,145 @@ import (
 	"strings"
 )
 
-// Builder keeps the current content of the watched key ranges and makes snapshots of it. Snapshots share
-// what did not change: a service no record of which changed keeps its pointer, an instance whose bytes did
-// not change keeps its pointer, also across Reset or Replace with the same content. A Builder is for one
-// goroutine; its snapshots are for all.
+// BuilderOptions configure a Builder; the zero value is usable.
+type BuilderOptions struct {
+	// Prefix is the key prefix of the records, DefaultPrefix when empty. Keys outside it go to Snapshot.Extra.
+	Prefix string
+	// Limits bound what the Builder keeps; a zero in it means the value of DefaultLimits.
+	Limits Limits
+	// Refuse returns why a record that is valid by itself must be quarantined, or "". It must be deterministic. It may
+	// be nil.
+	Refuse func(*Instance) (reason string)
+}
+
+// Builder keeps the current content of the watched key ranges and makes snapshots of it. Snapshots share what did not
+// change: a service whose records are the same keeps its pointer, and so does an instance with the same bytes, also
+// after Replace. One goroutine at a time may use a Builder; any number may read its snapshots.
 type Builder struct {
-	prefix string
-	round  uint64 // counts calls of Reset; an entry of an older round goes at the next Snapshot
-	swept  uint64 // the round up to which stale entries are gone
-
+	o        BuilderOptions
 	entries  map[string]*entry // by key
-	services map[string]*group
-	names    []string // of services, sorted
-	dirty    map[string]bool
-	badDirty bool
-	extDirty bool
+	services map[string]*group // by name
+	bytes    int               // length of the keys and values in entries
+	excluded map[string]string // keys beyond a limit, which are not in entries, and the reason
 
-	limits Limits
-	bytes  int               // of the keys and values in entries
-	aside  map[string]string // keys for which there was no room, and why
-	refuse func(*Instance) string
+	// What has changed since the last snapshot.
+	changedServices   map[string]bool
+	changedQuarantine bool
+	changedExtra      bool
 
 	last *Snapshot
 }
 
 // entry is one key of the store.
 type entry struct {
-	key, raw string
-	round    uint64
-	group    *group    // nil for a key that is no record's
-	inst     *Instance // nil when quarantined or no record
-	reason   string    // why it is quarantined
+	key, raw string    // raw is cut short when the value is too long for a record
+	size     int       // length of the whole value
+	group    *group    // nil for a key that is not of the form service/instance
+	inst     *Instance // nil when quarantined or outside the prefix
+	err      error     // why the record is quarantined
 }
 
-// group is a service in the making.
+// group collects the records of one service.
 type group struct {
 	name    string
 	entries map[string]*entry // by key
 	built   *Service          // nil while no record is valid
 }
 
-// NewBuilder makes an empty Builder for records under prefix. Keys outside it go to Snapshot.Extra.
-func NewBuilder(prefix string) *Builder {
+// NewBuilder returns an empty Builder.
+func NewBuilder(o BuilderOptions) *Builder {
+	o.Prefix = NormalizePrefix(cmp.Or(o.Prefix, DefaultPrefix))
+	defaults := DefaultLimits()
+	o.Limits.Keys, o.Limits.Bytes = cmp.Or(o.Limits.Keys, defaults.Keys), cmp.Or(o.Limits.Bytes, defaults.Bytes)
 	return &Builder{
-		prefix: NormalizePrefix(prefix), entries: map[string]*entry{}, services: map[string]*group{},
-		dirty: map[string]bool{}, limits: DefaultLimits(), aside: map[string]string{}, last: &Snapshot{},
+		o: o, entries: map[string]*entry{}, services: map[string]*group{}, excluded: map[string]string{},
+		changedServices: map[string]bool{}, last: &Snapshot{},
 	}
 }
 
-// Put sets a key. Equal bytes change nothing. An invalid record is quarantined, and what the key held before
-// is gone; so is a record for which there is no room.
+// Put sets a key. Equal bytes change nothing. A record that is invalid or beyond a limit is quarantined, and its former
+// value is dropped.
 func (b *Builder) Put(key string, value []byte) {
 	e := b.entries[key]
-	if e != nil && e.raw == string(value) {
-		e.round = b.round
+	kept := b.kept(key, value)
+	if e != nil && e.size == len(value) && e.raw == string(kept) {
 		return
 	}
-	raw := b.kept(key, value)
-	if !b.admit(key, e, len(raw)) {
+	if reason := b.overLimit(key, e, len(kept)); reason != "" {
+		b.exclude(key, reason)
 		if e != nil {
 			b.remove(e)
 		}
 		return
 	}
+	b.include(key)
 	if e == nil {
 		e = &entry{key: key}
 		b.entries[key] = e
+		b.bytes += len(key)
 	}
-	wasBad := e.reason != ""
-	e.raw, e.round, e.inst, e.reason = raw, b.round, nil, ""
-	if !strings.HasPrefix(key, b.prefix) {
-		b.extDirty = true
+	b.bytes += len(kept) - len(e.raw)
+	wasQuarantined := e.err != nil
+	e.raw, e.size, e.inst, e.err = string(kept), len(value), nil, nil
+	if !strings.HasPrefix(key, b.o.Prefix) {
+		b.changedExtra = true
 		return
 	}
-	if service, instance, err := ParseKey(b.prefix, key); err != nil {
-		e.reason = err.Error()
-	} else {
-		b.join(e, service)
-		if inst, err := Decode(instance, value); err != nil {
-			e.reason = err.Error()
-		} else if e.reason = b.unwanted(inst); e.reason == "" {
-			e.inst = inst
-		}
-	}
-	b.badDirty = b.badDirty || wasBad || e.reason != ""
+	b.decode(e, value)
+	b.changedQuarantine = b.changedQuarantine || wasQuarantined || e.err != nil
 }
 
-// Delete removes a key; one that is not there is fine.
+// decode sets the entry's instance, or the reason why there is none.
+func (b *Builder) decode(e *entry, value []byte) {
+	service, instance, err := ParseKey(b.o.Prefix, e.key)
+	if err != nil {
+		e.err = err
+		return
+	}
+	b.join(e, service)
+	inst, err := Decode(instance, value)
+	if err == nil && b.o.Refuse != nil {
+		if reason := b.o.Refuse(inst); reason != "" {
+			err = refusal(reason)
+		}
+	}
+	if err != nil {
+		e.err = err
+		return
+	}
+	e.inst = inst
+}
+
+// refusal is a reason given by BuilderOptions.Refuse.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// Delete removes a key, if it is there.
 func (b *Builder) Delete(key string) {
 	if e := b.entries[key]; e != nil {
 		b.remove(e)
 	}
-	if short := excerpt(key); b.aside[short] != "" {
-		delete(b.aside, short)
-		b.badDirty = true
-	}
+	b.include(key)
 }
 
-// Reset begins a new listing: what is not Put again before the next Snapshot is gone from it.
-func (b *Builder) Reset() {
-	b.round++
-	b.badDirty = b.badDirty || len(b.aside) > 0
-	clear(b.aside)
-}
-
-// Replace makes the given pairs the whole content, as a listing of the store does. It walks them twice: known keys
-// come first, then new ones in the order given, so that what is there has room before what is new.
+// Replace makes the given pairs the whole content, as a listing of the store does. It iterates twice: known keys are put
+// first, then new ones in the given order, so that near a limit the older records stay.
 func (b *Builder) Replace(pairs iter.Seq2[string, []byte]) {
-	b.Reset()
+	b.changedQuarantine = b.changedQuarantine || len(b.excluded) > 0
+	clear(b.excluded)
+	listed := make(map[string]bool, len(b.entries))
 	for key, value := range pairs {
 		if b.entries[key] != nil {
+			listed[key] = true
 			b.Put(key, value)
 		}
 	}
-	b.sweep()
+	for key, e := range b.entries {
+		if !listed[key] {
+			b.remove(e)
+		}
+	}
 	for key, value := range pairs {
 		if b.entries[key] == nil {
 			b.Put(key, value)
@@ -129,23 +154,22 @@ func (b *Builder) Replace(pairs iter.Seq2[string, []byte]) {
 	}
 }
 
-// Snapshot is the current content, complete up to the given revision. It costs what changed since the last one
-// plus one step per service.
+// Snapshot returns the current content, complete up to the given revision. When anything changed it costs one step per
+// service besides the changes.
 func (b *Builder) Snapshot(revision int64) *Snapshot {
-	b.sweep()
 	next := *b.last
 	next.Revision = revision
-	if len(b.dirty) > 0 {
+	if len(b.changedServices) > 0 {
 		next.Services = b.rebuild(b.last.Services)
-		clear(b.dirty)
+		clear(b.changedServices)
 	}
-	if b.badDirty {
+	if b.changedQuarantine {
 		next.Quarantined = b.quarantined()
-		b.badDirty = false
+		b.changedQuarantine = false
 	}
-	if b.extDirty {
+	if b.changedExtra {
 		next.Extra = b.extra()
-		b.extDirty = false
+		b.changedExtra = false
 	}
 	if !b.last.Same(&next) || b.last.Revision != revision {
 		b.last = &next
@@ -153,90 +177,69 @@ func (b *Builder) Snapshot(revision int64) *Snapshot {
 	return b.last
 }
 
-func (b *Builder) sweep() {
-	if b.swept == b.round {
-		return
-	}
-	for _, e := range b.entries {
-		if e.round != b.round {
-			b.remove(e)
-		}
-	}
-	b.swept = b.round
-}
-
 func (b *Builder) join(e *entry, service string) {
 	g := b.services[service]
 	if g == nil {
 		g = &group{name: service, entries: map[string]*entry{}}
 		b.services[service] = g
-		at, _ := slices.BinarySearch(b.names, service)
-		b.names = slices.Insert(b.names, at, service)
 	}
 	g.entries[e.key] = e
 	e.group = g
-	b.dirty[service] = true
+	b.changedServices[service] = true
 }
 
 func (b *Builder) remove(e *entry) {
 	delete(b.entries, e.key)
 	b.bytes -= len(e.key) + len(e.raw)
-	b.badDirty = b.badDirty || e.reason != ""
+	b.changedQuarantine = b.changedQuarantine || e.err != nil
 	switch {
 	case e.group != nil:
 		delete(e.group.entries, e.key)
-		b.dirty[e.group.name] = true
-	case e.reason == "":
-		b.extDirty = true
+		b.changedServices[e.group.name] = true
+	case e.err == nil:
+		b.changedExtra = true
 	}
 }
 
-// rebuild makes the new list of services, and gives the old one back when it came out the same.
+// rebuild returns the new list of services, or old itself when nothing differs.
 func (b *Builder) rebuild(old []*Service) []*Service {
-	list, moved := slices.Clone(old), false
-	for name := range b.dirty {
+	list := make([]*Service, 0, len(old)+len(b.changedServices))
+	rest := old
+	for _, name := range slices.Sorted(maps.Keys(b.changedServices)) {
+		at, found := findService(rest, name)
+		list = append(list, rest[:at]...)
+		if found {
+			at++
+		}
+		rest = rest[at:]
 		g := b.services[name]
-		before := g.built
-		g.build()
+		if g.build(); g.built != nil {
+			list = append(list, g.built)
+		}
 		if len(g.entries) == 0 {
 			delete(b.services, name)
-			at, _ := slices.BinarySearch(b.names, name)
-			b.names = slices.Delete(b.names, at, at+1)
-		}
-		if (before == nil) != (g.built == nil) {
-			moved = true
-		} else if before != g.built {
-			list[find(list, name)] = g.built
 		}
 	}
-	if moved {
-		list = make([]*Service, 0, len(b.names))
-		for _, name := range b.names {
-			if g := b.services[name]; g.built != nil {
-				list = append(list, g.built)
-			}
-		}
-	}
+	list = append(list, rest...)
 	if slices.Equal(list, old) {
 		return old
 	}
 	return list
 }
 
-func find(list []*Service, name string) int {
-	at, _ := slices.BinarySearchFunc(list, name, func(s *Service, name string) int { return cmp.Compare(s.Name, name) })
-	return at
+func findService(list []*Service, name string) (at int, found bool) {
+	return slices.BinarySearchFunc(list, name, func(s *Service, name string) int { return cmp.Compare(s.Name, name) })
 }
 
 func (b *Builder) quarantined() []Quarantined {
 	var list []Quarantined
 	for _, e := range b.entries {
-		if e.reason != "" {
-			list = append(list, Quarantined{Key: e.key, Reason: e.reason, Value: excerpt(e.raw)})
+		if e.err != nil {
+			list = append(list, quarantine(e.key, e.err, e.raw))
 		}
 	}
-	for key, reason := range b.aside {
-		list = append(list, Quarantined{Key: key, Reason: reason})
+	for key, reason := range b.excluded {
+		list = append(list, Quarantined{Key: key, Reason: reason, Detail: reason})
 	}
 	slices.SortFunc(list, func(x, y Quarantined) int { return cmp.Compare(x.Key, y.Key) })
 	if slices.Equal(list, b.last.Quarantined) {
@@ -248,50 +251,42 @@ func (b *Builder) quarantined() []Quarantined {
 func (b *Builder) extra() []Pair {
 	var list []Pair
 	for _, e := range b.entries {
-		if e.group == nil && e.reason == "" {
+		if e.group == nil && e.err == nil {
 			list = append(list, Pair{e.key, e.raw})
 		}
 	}
-	slices.SortFunc(list, byKey)
+	slices.SortFunc(list, func(x, y Pair) int { return cmp.Compare(x.Key, y.Key) })
 	if slices.Equal(list, b.last.Extra) {
 		return b.last.Extra
 	}
 	return list
 }
 
-func byKey(x, y Pair) int { return cmp.Compare(x.Key, y.Key) }
-
-// build makes the service anew from its entries, reusing every old part that came out the same.
+// build makes the service from its entries, reusing every part of the old one that is the same.
 func (g *group) build() {
-	keys := slices.Sorted(maps.Keys(g.entries))
 	old := g.built
-	s := &Service{Name: g.name}
-	taken := make(map[int]bool, len(keys))
+	next := &Service{Name: g.name}
+	used := make(map[int]bool, len(g.entries))
 	at := 0 // in old; both lists are in key order, and the keys of one service sort as its instances do
-	for _, key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(g.entries)) {
 		e := g.entries[key]
 		if e.inst == nil {
 			continue
 		}
-		inst, id := e.inst, freeID(taken, e.inst.ID)
+		pair, inst := Pair{key, e.raw}, e.inst.withID(freeID(used, e.inst.ID))
 		for old != nil && at < len(old.pairs) && old.pairs[at].Key < key {
 			at++
 		}
-		if old != nil && at < len(old.pairs) && old.pairs[at] == (Pair{key, e.raw}) && old.Instances[at].ID == id {
+		if old != nil && at < len(old.pairs) && old.pairs[at] == pair && old.Instances[at].ID == inst.ID {
 			inst = old.Instances[at]
-		} else if inst.ID != id {
-			moved := *inst
-			moved.ID = id
-			inst = &moved
 		}
-		s.Instances = append(s.Instances, inst)
-		s.pairs = append(s.pairs, Pair{key, e.raw})
+		next.Instances, next.pairs = append(next.Instances, inst), append(next.pairs, pair)
 	}
 	switch {
-	case len(s.Instances) == 0:
+	case len(next.Instances) == 0:
 		g.built = nil
-	case old == nil || !slices.Equal(old.Instances, s.Instances):
-		s.Meta, s.Conflicts = unite(s.Instances)
-		g.built = s
+	case old == nil || !slices.Equal(old.Instances, next.Instances):
+		next.Meta, next.Conflicts = unite(next.Instances)
+		g.built = next
 	}
 }

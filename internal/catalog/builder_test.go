@@ -31,7 +31,7 @@ func naive(content map[string]string, revision int64) *catalog.Snapshot {
 			inst, err = catalog.Decode(instance, []byte(content[key]))
 		}
 		if err != nil {
-			snap.Quarantined = append(snap.Quarantined, catalog.Quarantined{Key: key, Reason: err.Error(), Value: content[key]})
+			snap.Quarantined = append(snap.Quarantined, catalog.Quarantined{Key: key, Detail: err.Error(), Value: content[key]})
 			continue
 		}
 		s := services[service]
@@ -52,6 +52,7 @@ func naive(content map[string]string, revision int64) *catalog.Snapshot {
 }
 
 var sameContent = gocmp.Options{
+	cmpopts.IgnoreFields(catalog.Quarantined{}, "Reason"),
 	cmpopts.IgnoreUnexported(catalog.Service{}), cmpopts.IgnoreFields(catalog.Service{}, "Conflicts"), cmpopts.EquateEmpty(),
 }
 
@@ -69,10 +70,10 @@ func TestBuilderEqualsARebuildAndSharesWhatDidNotChange(t *testing.T) {
 			keys = append(keys, fmt.Sprintf("/services/%s/i%d", service, i))
 		}
 	}
-	b := catalog.NewBuilder("/services")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	content, before := map[string]string{}, map[string]string{}
 	last := b.Snapshot(0)
-	for op := range 2500 {
+	for op := range 600 {
 		key := keys[rnd.IntN(len(keys))]
 		switch n := rnd.IntN(100); {
 		case n < 60:
@@ -162,7 +163,7 @@ func checkPairs(t *testing.T, op int, content map[string]string, snap *catalog.S
 }
 
 func TestPairsEndsWhenTheReaderDoes(t *testing.T) {
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	for _, key := range []string{"/a", "/services/a/a", "/services/b/a", "/z"} {
 		b.Put(key, []byte("h:1"))
 	}
@@ -178,7 +179,7 @@ func TestPairsEndsWhenTheReaderDoes(t *testing.T) {
 }
 
 func TestServiceMetaIsTheUnionAndOnlyServiceWideSettingsConflict(t *testing.T) {
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	b.Put("/services/web/a", []byte(`{"host":"h","port":1,"meta":{"http.host":"one","node":"n1"}}`))
 	b.Put("/services/web/b", []byte(`{"host":"h","port":1,"meta":{"http.host":"two","node":"n2","balance":"leastconn"}}`))
 	b.Put("/services/web/c", []byte(`{"host":"h","port":1,"meta":{"http.host":"three","balance":"leastconn","tcp.port":"1","check.path":"/"}}`))
@@ -198,8 +199,37 @@ func TestServiceMetaIsTheUnionAndOnlyServiceWideSettingsConflict(t *testing.T) {
 	}
 }
 
+// TestReasonsHoldNoPartOfTheValue puts a secret where each kind of member belongs.
+func TestReasonsHoldNoPartOfTheValue(t *testing.T) {
+	for _, value := range []string{
+		"hunter2", " hunter2:80", "hunter2:hunter2", "[hunter2]:80", "hunter2\xff", "\xffhunter2", "admin:hunter2@h:80", "h:80?hunter2", "hunter2..:80",
+		`{hunter2`, `{"host":"h","port":1}hunter2`, `["hunter2"]`,
+		`{"host":"hunter2 ","port":1}`, `{"host":["hunter2"],"port":1}`, `{"host":"fe80::1%hunter2","port":1}`, `{"host":"h","port":"hunter2"}`,
+		`{"host":"h","port":["hunter2"]}`, `{"host":"h","port":1,"weight":"hunter2"}`, `{"host":"h","port":1,"state":"hunter2"}`,
+		`{"host":"h","port":1,"tags":"hunter2"}`, `{"host":"h","port":1,"tags":[["hunter2"]]}`, `{"host":"h","port":1,"tags":["hunter2\n"]}`,
+		`{"host":"h","port":1,"meta":"hunter2"}`, `{"host":"h","port":1,"meta":{"a":["hunter2"]}}`, `{"host":"h","port":1,"meta":{"hunter2\n":1}}`,
+		`{"host":"h","port":1,"meta":{"a":"hunter2\n"}}`, `{"host":"h","port":1,"a":"hunter2\n"}`, `{"host":"h","port":1,"a":"hunter2","a":"hunter2"}`,
+	} {
+		b := catalog.NewBuilder(catalog.BuilderOptions{})
+		b.Put("/services/web/a", []byte(value))
+		q := b.Snapshot(1).Quarantined
+		if len(q) != 1 || strings.Contains(q[0].Reason, "hunter2") || q[0].Reason == "" || !strings.Contains(q[0].Value, "hunter2") {
+			t.Errorf("%q is quarantined as %+v", value, q)
+		}
+	}
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
+	b.Put("/services/web/a", []byte(`{"host":"h","port":"80x"}`))
+	want := []catalog.Quarantined{{
+		Key: "/services/web/a", Reason: "port is not a whole number from 1 to 65535",
+		Detail: `port "80x" is not a whole number from 1 to 65535`, Value: `{"host":"h","port":"80x"}`,
+	}}
+	if diff := gocmp.Diff(want, b.Snapshot(1).Quarantined); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestQuarantineShowsTheValueOnOneLine(t *testing.T) {
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	b.Put("/services/web/a", []byte("h:80\n\x00\xff"+strings.Repeat("é", 200)))
 	q := b.Snapshot(1).Quarantined[0]
 	if !strings.HasPrefix(q.Value, `h:80\n\x00`) || !strings.HasSuffix(q.Value, "é...") || len(q.Value) > 250 {
@@ -209,7 +239,7 @@ func TestQuarantineShowsTheValueOnOneLine(t *testing.T) {
 
 func TestIDsStayWithTheirNamesUnlessTwoCollide(t *testing.T) {
 	first, second := collision(t)
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	put := func(name string) { b.Put("/services/web/"+name, []byte("h:80")) }
 	id := func(name string) int {
 		for _, i := range b.Snapshot(1).Service("web").Instances {
@@ -269,7 +299,7 @@ func collision(t *testing.T) (first, second string) {
 }
 
 func BenchmarkSnapshotAfterOneChangeAmongTenThousand(b *testing.B) {
-	builder := catalog.NewBuilder("/services/")
+	builder := catalog.NewBuilder(catalog.BuilderOptions{})
 	for s := range 1000 {
 		for i := range 10 {
 			builder.Put(fmt.Sprintf("/services/s%d/i%d", s, i), []byte("192.0.2.1:80"))

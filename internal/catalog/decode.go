@@ -30,7 +30,7 @@ func Decode(instance string, value []byte) (*Instance, error) {
 	case len(value) > MaxValueBytes:
 		return nil, fmt.Errorf("the value has %d bytes; at most %d are allowed", len(value), MaxValueBytes)
 	case !utf8.Valid(value):
-		return nil, fmt.Errorf("the value %s is not valid UTF-8", quote(string(value)))
+		return nil, invalid("the value", string(value), "is not valid UTF-8")
 	case len(trimmed) == 0:
 		return nil, errors.New("the value is empty; " + valueNeeded)
 	case trimmed[0] == '{':
@@ -44,19 +44,19 @@ const valueNeeded = `{"host":"192.0.2.7","port":8080} or 192.0.2.7:8080 is neede
 
 func decodeBare(instance, value string) (*Instance, error) {
 	if strings.TrimSpace(value) != value {
-		return nil, fmt.Errorf("the value %s has blanks or line breaks around it; %s", quote(value), valueNeeded)
+		return nil, invalid("the value", value, "has blanks or line breaks around it; "+valueNeeded)
 	}
 	colon := strings.LastIndexByte(value, ':')
 	if colon < 0 {
-		return nil, fmt.Errorf("the value %s is neither a JSON object nor host:port; %s", quote(value), valueNeeded)
+		return nil, invalid("the value", value, "is neither a JSON object nor host:port; "+valueNeeded)
 	}
 	host, bracketed := value[:colon], false
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 		host, bracketed = host[1:len(host)-1], true
 	}
 	if addr, err := netip.ParseAddr(host); bracketed != (err == nil && addr.Is6()) {
-		return nil, fmt.Errorf("the value %s is not host:port; brackets belong around an IPv6 address and nothing else, as in [2001:db8::7]:8080",
-			quote(value))
+		return nil, invalid("the value", value,
+			"is not host:port; brackets belong around an IPv6 address and nothing else, as in [2001:db8::7]:8080")
 	}
 	host, err := canonicalHost(host)
 	if err != nil {
@@ -75,7 +75,7 @@ func decodeBare(instance, value string) (*Instance, error) {
 func decodeObject(instance string, value []byte) (*Instance, error) {
 	// Checked as a whole first, so that nothing after the object goes unseen and the walk below cannot fail.
 	if err := json.Unmarshal(value, new(json.RawMessage)); err != nil {
-		return nil, fmt.Errorf("the value %s is not valid JSON: %w", quote(string(value)), err)
+		return nil, invalid("the value", string(value), "is not valid JSON: "+err.Error())
 	}
 	ms, err := members(value)
 	if err != nil {
@@ -108,12 +108,12 @@ func (i *Instance) setMember(m member) (err error) {
 	switch m.name {
 	case "host":
 		if m.kind() != kindString {
-			return fmt.Errorf("host %s is not a string; %s", quote(string(m.raw)), hostNeeded)
+			return invalid("host", string(m.raw), "is not a string; "+hostNeeded)
 		}
 		i.Host, err = canonicalHost(m.text())
 	case "port":
 		if k := m.kind(); k != kindString && k != kindNumber {
-			return fmt.Errorf("port %s is not a whole number from 1 to 65535", quote(string(m.raw)))
+			return invalid("port", string(m.raw), portNeeded)
 		}
 		i.Port, err = parsePort(m.text())
 	case "weight":
@@ -123,7 +123,7 @@ func (i *Instance) setMember(m member) (err error) {
 		case m.kind() == kindString && (s == StateReady || s == StateDrain || s == StateMaint):
 			i.State = s
 		default:
-			return fmt.Errorf("state %s is none of ready, drain, maint", quote(string(m.raw)))
+			return invalid("state", string(m.raw), "is none of ready, drain, maint")
 		}
 	case "tags":
 		i.Tags, err = parseTags(m)
@@ -138,7 +138,7 @@ func (i *Instance) setMember(m member) (err error) {
 func parseWeight(m member) (int, error) {
 	n, err := strconv.ParseUint(string(m.raw), 10, 16)
 	if err != nil || n > 256 {
-		return 0, fmt.Errorf("weight %s is not a whole number from 0 to 256", quote(string(m.raw)))
+		return 0, invalid("weight", string(m.raw), "is not a whole number from 0 to 256")
 	}
 	return int(n), nil
 }
@@ -146,7 +146,7 @@ func parseWeight(m member) (int, error) {
 func parseTags(m member) ([]string, error) {
 	var raws []json.RawMessage
 	if err := json.Unmarshal(m.raw, &raws); err != nil {
-		return nil, fmt.Errorf(`tags %s is not an array of strings such as ["blue"]`, quote(string(m.raw)))
+		return nil, invalid("tags", string(m.raw), `is not an array of strings such as ["blue"]`)
 	}
 	if len(raws) > MaxTags {
 		return nil, fmt.Errorf("the record has %d tags; at most %d are allowed", len(raws), MaxTags)
@@ -155,7 +155,7 @@ func parseTags(m member) ([]string, error) {
 	for _, raw := range raws {
 		tag := member{name: "tags", raw: raw}
 		if tag.kind() != kindString {
-			return nil, fmt.Errorf("tag %s is not a string", quote(string(raw)))
+			return nil, invalid("tag", string(raw), "is not a string")
 		}
 		text := tag.text()
 		if err := checkText("tag", text); err != nil {
@@ -168,7 +168,7 @@ func parseTags(m member) ([]string, error) {
 
 func (i *Instance) setMeta(m member) error {
 	if m.kind() != kindObject {
-		return fmt.Errorf(`meta %s is not an object such as {"http.host":"www.example.com"}`, quote(string(m.raw)))
+		return invalid("meta", string(m.raw), `is not an object such as {"http.host":"www.example.com"}`)
 	}
 	ms, err := members(m.raw)
 	if err != nil {

@@ -5,31 +5,28 @@ import (
 	"slices"
 )
 
-// Record is one instance as it stood in a snapshot.
+// Record is one instance as it was in a snapshot.
 type Record struct {
 	Service  string
 	Instance *Instance
 	pair     Pair
 }
 
-// Missing lists the records of old that s does not have, by service and instance. A record that changed is not
-// missing; one that was set aside because it became invalid is. It costs one step per service and per instance of
-// those that differ.
+// Missing returns the records of old that s does not have, by service and instance. A record that changed is not missing;
+// one that became invalid is. It costs one step per service and per instance of those that differ.
 func (s *Snapshot) Missing(old *Snapshot) []Record {
 	var missing []Record
-	at := 0 // in s.Services; both are sorted
+	rest := s.Services // both lists are sorted
 	for _, before := range old.Services {
-		if at < len(s.Services) && s.Services[at] == before { // nearly always
-			at++
+		if len(rest) > 0 && rest[0] == before { // the usual case, without a search
+			rest = rest[1:]
 			continue
 		}
-		for at < len(s.Services) && s.Services[at].Name < before.Name {
-			at++
-		}
+		at, found := findService(rest, before.Name)
+		rest = rest[at:]
 		var now *Service
-		if at < len(s.Services) && s.Services[at].Name == before.Name {
-			now = s.Services[at]
-			at++
+		if found {
+			now = rest[0]
 		}
 		if now == before {
 			continue
@@ -43,7 +40,7 @@ func (s *Snapshot) Missing(old *Snapshot) []Record {
 	return missing
 }
 
-// Has tells whether the service has an instance of this name; a nil service has none.
+// Has reports whether the service has an instance of this name; a nil service has none.
 func (s *Service) Has(instance string) bool {
 	if s == nil {
 		return false
@@ -52,8 +49,8 @@ func (s *Service) Has(instance string) bool {
 	return found
 }
 
-// With is s and the given records of an older snapshot of the same Builder. Of a record that s has too, what s says
-// counts. Services without any of the records keep their pointers.
+// With returns s with the given records of an older snapshot of the same Builder added. A record that s has too keeps the
+// value of s. Services without any of the records keep their pointers.
 func (s *Snapshot) With(records []Record) *Snapshot {
 	byService := map[string][]Record{}
 	for _, r := range records {
@@ -87,33 +84,27 @@ func (s *Service) with(records []Record) *Service {
 	}
 	slices.SortFunc(all, func(x, y Record) int { return cmp.Compare(x.Instance.Name, y.Instance.Name) })
 	next := &Service{Name: s.Name}
-	taken := make(map[int]bool, len(all))
+	used := make(map[int]bool, len(all))
 	for _, r := range all {
-		inst := r.Instance
-		// As the Builder gives them when all the records are there.
-		if id := freeID(taken, hashID(inst.Name)); id != inst.ID {
-			moved := *inst
-			moved.ID = id
-			inst = &moved
-		}
-		next.Instances = append(next.Instances, inst)
+		// The same numbers that the Builder gives when it has all the records.
+		next.Instances = append(next.Instances, r.Instance.withID(freeID(used, hashID(r.Instance.Name))))
 		next.pairs = append(next.pairs, r.pair)
 	}
 	next.Meta, next.Conflicts = unite(next.Instances)
 	return next
 }
 
-// Without is s but for the instances for which why gives a reason: they are quarantined with it. Services that have none
-// of them keep their pointers, and the instances that stay keep their ids.
+// Without returns s without the instances for which why gives a reason; they are quarantined with it. Services that have
+// none of them keep their pointers, and the other instances keep their ids.
 func (s *Snapshot) Without(why func(*Instance) string) *Snapshot {
 	next := *s
 	next.Services = make([]*Service, 0, len(s.Services))
-	var set []Quarantined
+	var found []Quarantined
 	for _, svc := range s.Services {
 		kept := &Service{Name: svc.Name}
 		for i, inst := range svc.Instances {
 			if reason := why(inst); reason != "" {
-				set = append(set, Quarantined{Key: svc.pairs[i].Key, Reason: reason, Value: excerpt(svc.pairs[i].Value)})
+				found = append(found, quarantine(svc.pairs[i].Key, refusal(reason), svc.pairs[i].Value))
 				continue
 			}
 			kept.Instances, kept.pairs = append(kept.Instances, inst), append(kept.pairs, svc.pairs[i])
@@ -127,10 +118,10 @@ func (s *Snapshot) Without(why func(*Instance) string) *Snapshot {
 			next.Services = append(next.Services, kept)
 		}
 	}
-	if len(set) == 0 {
+	if len(found) == 0 {
 		return s
 	}
-	next.Quarantined = append(set, s.Quarantined...)
+	next.Quarantined = append(found, s.Quarantined...)
 	slices.SortFunc(next.Quarantined, func(x, y Quarantined) int { return cmp.Compare(x.Key, y.Key) })
 	return &next
 }

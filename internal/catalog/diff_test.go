@@ -35,13 +35,13 @@ func TestMissingRecordsPutBackGiveTheSnapshotThatHasThemAll(t *testing.T) {
 	}
 	for range 150 {
 		before, after := content(), content()
-		b := catalog.NewBuilder("/services/")
+		b := catalog.NewBuilder(catalog.BuilderOptions{})
 		old := build(b, before)
 		now := build(b, after)
 		got := now.With(now.Missing(old))
 		union := maps.Clone(before)
 		maps.Copy(union, after)
-		want := build(catalog.NewBuilder("/services/"), union)
+		want := build(catalog.NewBuilder(catalog.BuilderOptions{}), union)
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(catalog.Service{})); diff != "" {
 			t.Fatalf("before %v\nafter %v\n(-want +got):\n%s", before, after, diff)
 		}

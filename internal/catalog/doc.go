@@ -10,7 +10,7 @@
 // It refuses to know where records come from or what is done with them: it imports the standard library
 // only, does no I/O and keeps no clock.
 //
-//	b := catalog.NewBuilder("/services/")
+//	b := catalog.NewBuilder(catalog.BuilderOptions{})
 //	b.Put("/services/web/a", []byte(`{"host":"192.0.2.7","port":8080}`))
 //	snap := b.Snapshot(42)
 //	snap.Service("web").Instances[0].Addr() // "192.0.2.7:8080"

@@ -8,11 +8,15 @@ import (
 	"strings"
 )
 
-// hostNeeded ends every reason about a host: what would be right.
-const hostNeeded = "an IP address or a host name such as app1.example.com is needed"
+const (
+	// hostNeeded ends every reason about a host.
+	hostNeeded = "an IP address or a host name such as app1.example.com is needed"
+	portNeeded = "is not a whole number from 1 to 65535"
+)
 
-// canonicalHost checks a host and gives it its one form, names in small letters since resolvers know no capitals. It accepts IP literals and RFC 1123 host names only:
-// HAProxy gives other words in an address's place a meaning ("unix@", "abns@", "$VAR", "fd@").
+// canonicalHost checks a host and returns its canonical form; names are lower-cased, because DNS names are
+// case-insensitive. It accepts IP literals and RFC 1123 host names only: where HAProxy expects an address, other words
+// have a meaning ("unix@", "abns@", "$VAR", "fd@").
 func canonicalHost(host string) (string, error) {
 	if host == "" {
 		return "", errors.New("host is empty; " + hostNeeded)
@@ -20,14 +24,14 @@ func canonicalHost(host string) (string, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		switch {
 		case addr.Zone() != "":
-			return "", fmt.Errorf("host %s has a zone, which means something on one machine only; leave it out", quote(host))
+			return "", invalid("host", host, "has a zone, which means something on one machine only; leave it out")
 		case addr.Unmap().IsUnspecified():
-			return "", fmt.Errorf("host %s means any address; the address that clients can reach is needed", quote(host))
+			return "", invalid("host", host, "means any address; the address that clients can reach is needed")
 		}
 		return addr.Unmap().String(), nil
 	}
 	if err := checkHostName(host); err != nil {
-		return "", fmt.Errorf("host %s %w; %s", quote(host), err, hostNeeded)
+		return "", invalid("host", host, err.Error()+"; "+hostNeeded)
 	}
 	return strings.ToLower(host), nil
 }
@@ -55,9 +59,9 @@ func checkHostName(host string) error {
 			return errors.New("has a part that begins or ends with a hyphen")
 		}
 	}
-	// Resolvers read such words as old forms of an IPv4 address: "10.1" is 10.0.0.1.
+	// Resolvers take such a word for an old form of an IPv4 address: "10.1" is 10.0.0.1.
 	if numeric(labels[len(labels)-1]) {
-		return errors.New("ends in a number but is no IP address")
+		return errors.New("ends in a number but is not an IP address")
 	}
 	return nil
 }
@@ -69,11 +73,11 @@ func numeric(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// parsePort reads a whole number in plain digits: no sign, no leading zero, no fraction, no exponent.
+// parsePort reads plain digits: no sign, leading zero, fraction or exponent.
 func parsePort(text string) (int, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || n == 0 || text[0] == '0' || text[0] == '+' {
-		return 0, fmt.Errorf("port %s is not a whole number from 1 to 65535", quote(text))
+		return 0, invalid("port", text, portNeeded)
 	}
 	return int(n), nil
 }

@@ -1,50 +1,33 @@
 package catalog
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
-// Limits bound what a Builder keeps, so that whoever may write to the store cannot exhaust the memory of those who
-// read it, HAProxy's included. A record beyond a limit is set aside; those that were there before it stay.
+// Limits bound what a Builder keeps, so that nobody with write access to the store can exhaust the memory of its
+// readers or of HAProxy. A record beyond a limit is quarantined; the records that were there before it stay.
 type Limits struct {
-	// Keys is the number of keys, of all kinds.
+	// Keys is the number of keys of all kinds.
 	Keys int
-	// Bytes is the length of all keys and values together. Of a value that is too long by itself nothing but its
-	// beginning counts.
+	// Bytes is the length of all keys and values together. A value that is too long for a record counts with its
+	// beginning only.
 	Bytes int
 }
 
-// DefaultLimits are a Builder's own: about 120 MB of HAProxy's memory per worker, and a few times Bytes of ours.
+// DefaultLimits returns the limits of a Builder: they cost about 120 MB of memory in each HAProxy worker, and a few times
+// Bytes in this process.
 func DefaultLimits() Limits { return Limits{Keys: 20000, Bytes: 64 << 20} }
 
-// usualBytes is a generous length for a record.
-const usualBytes = 2 << 10
+const (
+	// usualBytes is a generous length of a record.
+	usualBytes = 2 << 10
+	// maxExcluded bounds the list of keys beyond a limit.
+	maxExcluded = 100
+)
 
-// mostSetAside bounds the list of keys that are not even kept as invalid.
-const mostSetAside = 100
-
-// SetLimits changes the limits for what is Put from now on; 0 keeps the default.
-func (b *Builder) SetLimits(l Limits) {
-	if l.Keys > 0 {
-		b.limits.Keys = l.Keys
-	}
-	if l.Bytes > 0 {
-		b.limits.Bytes = l.Bytes
-	}
-}
-
-// SetRefuse adds a rule of the caller's own: a record for whose instance refuse gives a reason is quarantined. It is to
-// be set before the first Put, and to give the same answer for the same instance every time.
-func (b *Builder) SetRefuse(refuse func(*Instance) (reason string)) { b.refuse = refuse }
-
-func (b *Builder) unwanted(i *Instance) string {
-	if b.refuse == nil {
-		return ""
-	}
-	return b.refuse(i)
-}
-
-// admit tells whether there is room for a new key, and for a known one (old is its entry) with a new value. A key without
-// room is listed as set aside, without its value; it is Put again by the next listing of the store.
-func (b *Builder) admit(key string, old *entry, value int) bool {
+// overLimit returns why a key cannot be kept with a value of the given length, or "". old is its entry, if it has one.
+func (b *Builder) overLimit(key string, old *entry, value int) string {
 	grows := value
 	if old == nil {
 		grows += len(key)
@@ -53,32 +36,47 @@ func (b *Builder) admit(key string, old *entry, value int) bool {
 	}
 	switch {
 	case len(key) > MaxStringBytes:
-		b.setAside(key, fmt.Sprintf("the key has %d bytes; at most %d are allowed", len(key), MaxStringBytes))
-		return false
-	case old != nil && value <= usualBytes: // a service that was there first must be able to move
-	case old == nil && len(b.entries) >= b.limits.Keys:
-		b.setAside(key, fmt.Sprintf("there are more than %d keys, and this one came later; remove some, or raise --max-records", b.limits.Keys))
-		return false
-	case grows > 0 && b.bytes+grows > b.limits.Bytes:
-		b.setAside(key, fmt.Sprintf("keys and values have more than %d bytes together, and this one came later; remove some", b.limits.Bytes))
-		return false
+		return fmt.Sprintf("the key has %d bytes; at most %d are allowed", len(key), MaxStringBytes)
+	case old != nil && value <= usualBytes:
+		return "" // a full store must not stop a known instance from moving
+	case old == nil && len(b.entries) >= b.o.Limits.Keys:
+		return fmt.Sprintf("there are more than %d keys, and this one came later; remove some, or raise --max-records", b.o.Limits.Keys)
+	case grows > 0 && b.bytes+grows > b.o.Limits.Bytes:
+		return fmt.Sprintf("keys and values have more than %d bytes together, and this one came later; remove some", b.o.Limits.Bytes)
 	}
-	b.bytes += grows
-	return true
+	return ""
 }
 
-func (b *Builder) setAside(key, reason string) {
-	key = excerpt(key)
-	if _, known := b.aside[key]; known || len(b.aside) < mostSetAside {
-		b.aside[key] = reason
-		b.badDirty = true
+// exclude quarantines a key that is beyond a limit. Its value is not kept: the next listing puts it again.
+func (b *Builder) exclude(key, reason string) {
+	key = excludedKey(key)
+	if _, known := b.excluded[key]; known || len(b.excluded) < maxExcluded {
+		b.excluded[key] = reason
+		b.changedQuarantine = true
 	}
 }
 
-// kept is what is worth keeping of a value: of one that no record may have, enough to show it.
-func (b *Builder) kept(key string, value []byte) string {
-	if len(value) > MaxValueBytes && len(key) >= len(b.prefix) && key[:len(b.prefix)] == b.prefix {
-		return string(value[:excerptBytes+1])
+// include ends an exclusion.
+func (b *Builder) include(key string) {
+	key = excludedKey(key)
+	if _, known := b.excluded[key]; known {
+		delete(b.excluded, key)
+		b.changedQuarantine = true
 	}
-	return string(value)
+}
+
+// excludedKey cuts only keys that are never kept, so that two keys that may be kept are never mistaken for each other.
+func excludedKey(key string) string {
+	if len(key) > MaxStringBytes {
+		return excerpt(key)
+	}
+	return key
+}
+
+// kept returns the part of a value that is worth keeping: of one that no record may have, enough to show it.
+func (b *Builder) kept(key string, value []byte) []byte {
+	if len(value) > MaxValueBytes && strings.HasPrefix(key, b.o.Prefix) {
+		value = value[:excerptBytes+1]
+	}
+	return value
 }

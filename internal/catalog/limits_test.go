@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 	"testing"
@@ -9,9 +10,8 @@ import (
 	"nuncio/internal/catalog"
 )
 
-func TestRecordsBeyondTheLimitAreSetAsideAndTheOldOnesStay(t *testing.T) {
-	b := catalog.NewBuilder("/services/")
-	b.SetLimits(catalog.Limits{Keys: 10})
+func TestRecordsBeyondTheLimitAreQuarantinedAndTheOldOnesStay(t *testing.T) {
+	b := catalog.NewBuilder(catalog.BuilderOptions{Limits: catalog.Limits{Keys: 10}})
 	for i := range 10 {
 		b.Put(fmt.Sprintf("/services/web/old%d", i), []byte("192.0.2.1:80"))
 	}
@@ -23,7 +23,7 @@ func TestRecordsBeyondTheLimitAreSetAsideAndTheOldOnesStay(t *testing.T) {
 		t.Errorf("%d instances, services %v; want the ten old ones", n, s.Services)
 	}
 	if n := len(s.Quarantined); n != 100 || !strings.Contains(s.Quarantined[0].Reason, "more than 10 keys") {
-		t.Errorf("%d are listed as set aside, the first %+v", n, s.Quarantined[0])
+		t.Errorf("%d are quarantined, the first %+v", n, s.Quarantined[0])
 	}
 	// What is there goes on being followed.
 	b.Put("/services/web/old3", []byte("192.0.2.3:80"))
@@ -59,9 +59,66 @@ func TestRecordsBeyondTheLimitAreSetAsideAndTheOldOnesStay(t *testing.T) {
 	}
 }
 
-// Whoever may write anything under the prefix cannot make a reader keep it.
+// A record is served or quarantined, never both.
+func TestARecordWithinTheLimitsAgainIsNoLongerQuarantined(t *testing.T) {
+	long := func(n int) []byte {
+		return []byte(`{"host":"192.0.2.1","port":80,"tags":["` + strings.Repeat("x", n) + `"]}`)
+	}
+	name := strings.Repeat("n", 240)
+	for what, tt := range map[string]struct {
+		limits catalog.Limits
+		steps  func(*catalog.Builder)
+	}{
+		"a key that came when there were too many": {catalog.Limits{Keys: 1, Bytes: 3000}, func(b *catalog.Builder) {
+			b.Put("/services/web/a", long(1))
+			b.Put("/services/web/b", long(1))
+			b.Delete("/services/web/a")
+			b.Put("/services/web/b", long(1))
+		}},
+		"a value that was too long": {catalog.Limits{Keys: 1, Bytes: 3000}, func(b *catalog.Builder) {
+			b.Put("/services/web/b", long(1))
+			b.Put("/services/web/b", long(4000))
+			b.Put("/services/web/b", long(2))
+		}},
+		"a listing in which other keys make way": {catalog.Limits{Keys: 2, Bytes: 4500}, func(b *catalog.Builder) {
+			b.Put("/services/web/a", long(2000))
+			b.Put("/services/web/b", long(1))
+			b.Replace(maps.All(map[string][]byte{"/services/web/b": long(4000)}))
+		}},
+		"a value that is the beginning of the too long one before": {catalog.Limits{Keys: 1, Bytes: 3000}, func(b *catalog.Builder) {
+			value := long(201 - len(long(0)))
+			b.Put("/services/web/b", append(value, strings.Repeat(" ", catalog.MaxValueBytes)...))
+			b.Put("/services/web/b", value)
+		}},
+		"a long name, of which others have the beginning": {catalog.Limits{Keys: 2}, func(b *catalog.Builder) {
+			b.Put("/services/web/"+name+"1", long(1))
+			b.Put("/services/web/"+name+"2", long(1))
+			b.Put("/services/web/"+name+"3", long(1))
+			b.Put("/services/web/"+name+"4", long(1))
+			b.Delete("/services/web/" + name + "4")
+		}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := catalog.NewBuilder(catalog.BuilderOptions{Limits: tt.limits})
+			tt.steps(b)
+			s := b.Snapshot(1)
+			if _, n := s.Counts(); n == 0 {
+				t.Errorf("nothing is served; quarantined: %+v", s.Quarantined)
+			}
+			want := 0
+			if strings.HasPrefix(what, "a long name") {
+				want = 1 // the third one, which is still there
+			}
+			if len(s.Quarantined) != want {
+				t.Errorf("%d records are quarantined, want %d: %+v", len(s.Quarantined), want, s.Quarantined)
+			}
+		})
+	}
+}
+
+// A writer to the prefix cannot exhaust the memory of a reader.
 func TestHugeKeysAndValuesAreNotKept(t *testing.T) {
-	b := catalog.NewBuilder("/services/")
+	b := catalog.NewBuilder(catalog.BuilderOptions{})
 	b.Put("/services/web/a", []byte("192.0.2.1:80"))
 	huge := strings.Repeat("x", 1<<20)
 	before := heap()
@@ -83,7 +140,8 @@ func TestHugeKeysAndValuesAreNotKept(t *testing.T) {
 		t.Error("the good record is gone")
 	}
 	// Bytes together are limited too.
-	b.SetLimits(catalog.Limits{Bytes: 1 << 20})
+	b = catalog.NewBuilder(catalog.BuilderOptions{Limits: catalog.Limits{Bytes: 1 << 20}})
+	b.Put("/services/web/a", []byte("192.0.2.1:80"))
 	almost := strings.Repeat("x", catalog.MaxValueBytes)
 	for i := range 120 {
 		b.Put(fmt.Sprintf("/services/evil2/v%d", i), []byte(almost))

@@ -16,25 +16,24 @@ const (
 	excerptBytes = 200 // of a value beside a reason
 )
 
-// checkText refuses what could end a line or a word in a place that nobody thinks of: every control character
-// (the marker bytes of the renderer are among them), and text that was damaged on its way.
+// checkText refuses every control character, which could end a line or a word of the configuration (the marker bytes of
+// the renderer are among them), and invalid UTF-8.
 func checkText(what, s string) error {
 	if len(s) > MaxStringBytes {
 		return fmt.Errorf("%s has %d bytes; at most %d are allowed", what, len(s), MaxStringBytes)
 	}
 	for _, r := range s {
 		if r == utf8.RuneError {
-			return fmt.Errorf("%s %s is not valid UTF-8", what, quote(s))
+			return invalid(what, s, "is not valid UTF-8")
 		}
 		if unicode.IsControl(r) {
-			return fmt.Errorf("%s %s holds the control character %U; line breaks, tabs and the like are not allowed",
-				what, quote(s), r)
+			return invalid(what, s, fmt.Sprintf("holds the control character %U; line breaks, tabs and the like are not allowed", r))
 		}
 	}
 	return nil
 }
 
-// quote shows a piece of a record inside a reason: in quotes, on one line, and not much of it.
+// quote returns the beginning of a piece of a record, in quotes and on one line.
 func quote(s string) string {
 	if len(s) > quotedBytes {
 		return strconv.Quote(cut(s, quotedBytes)) + "..."
@@ -42,7 +41,7 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// excerpt shows the beginning of a value without quotes, on one line.
+// excerpt returns the beginning of a value without quotes, on one line.
 func excerpt(s string) string {
 	var b strings.Builder
 	for _, r := range cut(s, excerptBytes) {
@@ -59,7 +58,7 @@ func excerpt(s string) string {
 	return b.String()
 }
 
-// cut shortens to at most n bytes without splitting a character.
+// cut returns at most the first n bytes of s without splitting a character.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
