@@ -157,6 +157,7 @@ func (k *keeper) contest(ctx context.Context, old claim, lease int64) error {
 	}
 	last := int64(-1)
 	for {
+		k.opts.onPass.pass("claim")
 		ttl, granted, err := k.timeToLive(ctx, lease)
 		switch {
 		case err != nil:

@@ -34,6 +34,8 @@ type DrainOptions struct {
 	Timeout time.Duration
 	// Wait is how long Drain stays after etcd has confirmed the mark.
 	Wait time.Duration
+
+	onPass passHook
 }
 
 // Drain marks the records of one container "drain", in etcd itself, so that it works while no registrar runs.
@@ -60,6 +62,7 @@ func (o DrainOptions) confirm(ctx context.Context) (marked []string, rev int64, 
 	}
 	const attempts = 10
 	for range attempts {
+		o.onPass.pass("drain")
 		all, _, err := readAll(ctx, o.Client, o.Prefix)
 		if err != nil {
 			return nil, 0, err
@@ -127,6 +130,7 @@ func (o DrainOptions) stay(ctx context.Context, keys []string, rev int64) error 
 	}
 	events := o.Client.Watch(clientv3.WithRequireLeader(ctx), o.Prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1))
 	for {
+		o.onPass.pass("drain wait")
 		select {
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), errDone) {

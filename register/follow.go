@@ -21,6 +21,8 @@ type DockerOptions struct {
 	StopWindow time.Duration
 	Log        *slog.Logger
 	Metrics    *Metrics
+
+	onPass passHook
 }
 
 const (
@@ -64,6 +66,7 @@ func NewDocker(opts DockerOptions) *Docker {
 func (d *Docker) Run(ctx context.Context, publish func(Published)) error {
 	m := &memory{since: time.Now().Add(-max(replay, d.opts.StopWindow)), said: map[string]string{}, marked: map[string]*entry{}}
 	for failures := 0; ctx.Err() == nil; failures++ {
+		d.opts.onPass.pass("reconnect")
 		f := &follower{
 			Docker: d, memory: m, publish: publish, entries: m.marked, results: make(chan result),
 		}
@@ -72,8 +75,8 @@ func (d *Docker) Run(ctx context.Context, publish func(Published)) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if f.answered {
-			failures = 0
+		if f.answered && time.Since(f.subscribed) > longestRetry {
+			failures = 0 // a stream of events that ends at once is no recovery
 		}
 		d.opts.Metrics.dockerUp.Set(0)
 		if failures == 0 {
@@ -150,6 +153,7 @@ func (f *follower) run(ctx context.Context) error {
 	f.lookup(ctx, &wg)
 	f.list(ctx, &wg)
 	for {
+		f.opts.onPass.pass("docker")
 		f.inspect(ctx, &wg)
 		if f.address.failures > 0 && !time.Now().Before(f.address.due) {
 			f.lookup(ctx, &wg)

@@ -89,6 +89,7 @@ func (k *keeper) run(ctx context.Context, in <-chan *Desired) error {
 	sweep := time.NewTicker(k.opts.Sweep)
 	defer sweep.Stop()
 	for {
+		k.opts.onPass.pass("keeper")
 		retry := k.alarm()
 		select {
 		case <-ctx.Done():
@@ -103,6 +104,7 @@ func (k *keeper) run(ctx context.Context, in <-chan *Desired) error {
 				k.drop()
 			}
 		case <-retry:
+			k.retry, k.look = time.Time{}, time.Time{}
 		case <-sweep.C:
 			k.audit(ctx)
 		}

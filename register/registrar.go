@@ -55,6 +55,8 @@ type Options struct {
 
 	Log     *slog.Logger
 	Metrics *Metrics
+
+	onPass passHook
 }
 
 func (o *Options) onlyKey() string {

@@ -1,0 +1,10 @@
+package register
+
+// CountPasses makes every loop of a registrar call count at each of its passes.
+func (o *Options) CountPasses(count func(loop string)) { o.onPass = count }
+
+// CountPasses makes every loop of the source call count at each of its passes.
+func (o *DockerOptions) CountPasses(count func(loop string)) { o.onPass = count }
+
+// CountPasses makes every loop of Drain call count at each of its passes.
+func (o *DrainOptions) CountPasses(count func(loop string)) { o.onPass = count }
