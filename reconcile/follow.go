@@ -51,8 +51,8 @@ type Status struct {
 	TemplatesError string
 	// RenderError says why the templates in use could not render the newest snapshot; empty when they could.
 	RenderError string
-	// Refused lists lines left out of the rendered files because of a value that fits nowhere.
-	Refused []render.Refusal
+	// Dropped lists lines left out of the rendered files because of a value that fits nowhere.
+	Dropped []render.Dropped
 	// Hold is set while the shrink guard keeps instances that the store no longer has.
 	Hold *Hold
 	// Snapshot is what is rendered: the store's, with what the shrink guard keeps. It is nil before the first.
@@ -117,7 +117,7 @@ func (f *Follower) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.status
-	s.Refused = slices.Clone(s.Refused)
+	s.Dropped = slices.Clone(s.Dropped)
 	return s
 }
 

@@ -371,7 +371,7 @@ func TestALineThatIsLeftOutIsLoggedOnce(t *testing.T) {
 		if n := strings.Count(b.log.String(), "line left out"); n != 1 {
 			t.Errorf("logged %d times, want once:\n%s", n, b.log.String())
 		}
-		if got := b.follower.Status().Refused; len(got) != 1 {
+		if got := b.follower.Status().Dropped; len(got) != 1 {
 			t.Errorf("Refused is %v, want the one line", got)
 		}
 	})

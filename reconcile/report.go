@@ -77,10 +77,10 @@ func (f *Follower) renderFailed(err error) {
 
 // rendered reports the lines that were left out, each once for as long as it is left out.
 func (f *Follower) rendered(result *render.Result) {
-	f.metrics.refused.Set(float64(len(result.Refused)))
-	f.update(func(s *Status) bool { s.RenderError = ""; s.Refused = result.Refused; return true })
-	now := make(map[string]bool, len(result.Refused))
-	for _, r := range result.Refused {
+	f.metrics.refused.Set(float64(len(result.Dropped)))
+	f.update(func(s *Status) bool { s.RenderError = ""; s.Dropped = result.Dropped; return true })
+	now := make(map[string]bool, len(result.Dropped))
+	for _, r := range result.Dropped {
 		// Not the line number: it moves with every change above it.
 		key := r.Template + " " + r.Value
 		if !f.refused[key] && !now[key] {

@@ -39,8 +39,8 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Refusal is a line that was left out of a file, because a value in it does not fit where it stands.
-type Refusal struct {
+// Dropped is a line that was left out of a file, because a value in it does not fit where it stands.
+type Dropped struct {
 	File     string // the rendered file, such as "haproxy.cfg"
 	Line     int    // of the rendered file: where the line would have been
 	Template string // the template's place, such as "haproxy.cfg.tmpl:12:7"
@@ -49,8 +49,8 @@ type Refusal struct {
 }
 
 // String is one line for a log or a terminal.
-func (r Refusal) String() string {
-	return fmt.Sprintf("%s: line %d of %s left out: value %s: %s", r.Template, r.Line, r.File, r.Value, r.Reason)
+func (r Dropped) String() string {
+	return fmt.Sprintf("%s: line %d of %s dropped: value %s: %s", r.Template, r.Line, r.File, r.Value, r.Reason)
 }
 
 // position is a place in a template.
@@ -116,8 +116,8 @@ func shorten(value string) string {
 	return strconv.Quote(strings.ToValidUTF8(value[:limit], "")) + fmt.Sprintf("... (%d bytes)", len(value))
 }
 
-func sortRefusals(all []Refusal) {
-	slices.SortStableFunc(all, func(a, b Refusal) int {
+func sortDropped(all []Dropped) {
+	slices.SortStableFunc(all, func(a, b Dropped) int {
 		if c := strings.Compare(a.File, b.File); c != 0 {
 			return c
 		}

@@ -43,7 +43,7 @@ type escaper struct {
 	done    []haproxy.Text // what is finished; a memoised text stands there as it is, and is never copied
 	lines   int            // LFs in it
 	out     []byte         // what follows it
-	refused []Refusal
+	dropped []Dropped
 
 	// of the line at hand
 	pieces []piece
@@ -85,7 +85,7 @@ func (e *escaper) escape(text string) (escaped, error) {
 		e.out = append(e.out, '\n')
 	}
 	e.flush()
-	return escaped{haproxy.Join(e.done...), e.lines, e.refused}, nil
+	return escaped{haproxy.Join(e.done...), e.lines, e.dropped}, nil
 }
 
 // flush ends a piece.
@@ -136,7 +136,7 @@ func (e *escaper) line(line string, lf bool) error {
 
 func (e *escaper) refuse(p *piece) {
 	e.flush()
-	e.refused = append(e.refused, Refusal{
+	e.dropped = append(e.dropped, Dropped{
 		File: e.file, Line: e.lines + 1, Template: e.t.where[p.span.action].String(), Value: shorten(p.span.value), Reason: p.reason,
 	})
 }
@@ -150,9 +150,9 @@ func (e *escaper) memoLine(line string) error {
 		}
 		e.flush()
 		for _, entry := range e.memos[markIndex(rest)] {
-			for _, r := range entry.refused {
+			for _, r := range entry.dropped {
 				r.Line += e.lines
-				e.refused = append(e.refused, r)
+				e.dropped = append(e.dropped, r)
 			}
 			e.done = append(e.done, entry.text)
 			e.lines += entry.lines

@@ -136,7 +136,7 @@ func structureHolds(t *testing.T, tmpl *render.Templates, s standing, value stri
 		t.Errorf("%s: %q makes a file that HAProxy cannot read: %v", s.line, value, err)
 		return false
 	}
-	if len(result.Refused) > 0 {
+	if len(result.Dropped) > 0 {
 		if len(got) != 2 || !strings.HasPrefix(s.line, "server ") {
 			t.Errorf("%s: %q: left out, but the file is %q", s.line, value, result.Files.Config())
 		}
@@ -285,16 +285,16 @@ func TestRawAndQuoters(t *testing.T) {
 	for text, want := range map[string]string{
 		`{{define "p"}}y {{.}}{{end}}{{include "p" (getv "/v")}}`: `y "a \"b\" 50%"`,
 
-		`x {{raw (getv "/v")}}`:           `x a "b" 50%`,
-		`x {{getv "/v"}}`:                 `x "a \"b\" 50%"`,
-		`x {{q (getv "/v")}}`:             `x "a \"b\" 50%"`,
-		`x {{getv "/v" | q | q | quote}}`: `x "a \"b\" 50%"`,
-		`x {{lf (lf (getv "/v"))}}`:       `x "a \"b\" 50%%"`,
-		`log-format {{lf (getv "/v")}}`:   `log-format "a \"b\" 50%%"`,
-		`log-format {{getv "/v"}}`:        `log-format "a \"b\" 50%%"`,
-		`x "{{getv "/v"}}"`:               `x "a \"b\" 50%"`,
-		`x '{{getv "/v"}}'`:               `x 'a "b" 50%'`,
-		`# {{getv "/v"}}`:                 `# a "b" 50%`,
+		`x {{raw (getv "/v")}}`:                   `x a "b" 50%`,
+		`x {{getv "/v"}}`:                         `x "a \"b\" 50%"`,
+		`x {{q (getv "/v")}}`:                     `x "a \"b\" 50%"`,
+		`x {{getv "/v" | q | q | quote}}`:         `x "a \"b\" 50%"`,
+		`x {{logformat (logformat (getv "/v"))}}`: `x "a \"b\" 50%%"`,
+		`log-format {{logformat (getv "/v")}}`:    `log-format "a \"b\" 50%%"`,
+		`log-format {{getv "/v"}}`:                `log-format "a \"b\" 50%%"`,
+		`x "{{getv "/v"}}"`:                       `x "a \"b\" 50%"`,
+		`x '{{getv "/v"}}'`:                       `x 'a "b" 50%'`,
+		`# {{getv "/v"}}`:                         `# a "b" 50%`,
 	} {
 		if got, _ := one(t, text+"\n", snap); got != want+"\n" {
 			t.Errorf("%s: got %s, want %s", text, got, want)

@@ -112,8 +112,8 @@ func TestMapAndPatternFiles(t *testing.T) {
 			want = "first 1\n" + tt.want + "\nlast 1\n"
 		}
 		got, _ := result.Files.Get(tt.file)
-		if string(got) != want || (tt.want == "") != (len(result.Refused) == 1) {
-			t.Errorf("%s: %s: %q: got %q, want %q; refused %v", tt.file, tt.line, tt.value, got, want, result.Refused)
+		if string(got) != want || (tt.want == "") != (len(result.Dropped) == 1) {
+			t.Errorf("%s: %s: %q: got %q, want %q; refused %v", tt.file, tt.line, tt.value, got, want, result.Dropped)
 		}
 	}
 }

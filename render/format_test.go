@@ -54,7 +54,7 @@ func TestLogFormatsAreWhereHAProxyHasThem(t *testing.T) {
 			tried++
 			_, line, _ := strings.Cut(m, ": ")
 			result, err := try("global\n "+strings.ReplaceAll(line, "%s", `{{getv "/v"}}`)+"\n", snapshot(map[string]string{"/v": "a%"}))
-			if err != nil || len(result.Refused) > 0 {
+			if err != nil || len(result.Dropped) > 0 {
 				continue // refused is safe either way
 			}
 			if doubled := strings.Contains(string(result.Files.Config()), "a%%"); doubled != isFormat[m] {

@@ -27,7 +27,7 @@ func (t *Templates) functions() template.FuncMap {
 	maps.Copy(funcs, t.confd())
 	maps.Copy(funcs, template.FuncMap{
 		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "memo": t.memoise, "fail": fail,
-		"raw": raw, "q": q, "quote": q, "squote": q, "lf": lf,
+		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc:  t.mark,
 		enterFunc: func(at int) (nothing, error) { return t.run.enter(t.where[at]) },
 		leaveFunc: func(int) nothing { t.run.depth--; return nothing{} },
@@ -87,13 +87,13 @@ func meta(of any, key string, fallback ...string) (string, error) {
 		m = of.Meta
 	case *catalog.Instance:
 		m = of.Meta
-	case *Outline:
+	case *ServiceSummary:
 		if !catalog.ServiceWide(key) {
-			return "", fmt.Errorf("meta %q: an outline has what services say as a whole, such as http.host, and not this; range over .Services instead", key)
+			return "", fmt.Errorf("meta %q: a summary has what services say as a whole, such as http.host, and not this; range over .Services instead", key)
 		}
 		m = of.Meta
 	default:
-		return "", fmt.Errorf("meta wants a service, an instance or an outline, not %T", of)
+		return "", fmt.Errorf("meta wants a service, an instance or a summary, not %T", of)
 	}
 	if v, ok := m[key]; ok && (v != "" || len(fallback) == 0) {
 		return v, nil
@@ -130,8 +130,8 @@ func raw(value any) (rawText, error) {
 // q says what happens to every value anyway.
 func q(value any) quoted { return quoted{value: value} }
 
-// lf asks for the rules of log-format strings at a place where nuncio does not know that there is one.
-func lf(value any) quoted { return quoted{value: value, format: true} }
+// logformat asks for the rules of log-format strings at a place where nuncio does not know that there is one.
+func logformat(value any) quoted { return quoted{value: value, format: true} }
 
 func repeat(count int, text string) (string, error) {
 	if count < 0 || len(text) > 0 && count > maxText/len(text) {

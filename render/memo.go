@@ -7,16 +7,16 @@ import (
 )
 
 // memoKey identifies a memoised text. What it is made of is compared by identity: the catalog gives an unchanged
-// service the same pointer from snapshot to snapshot, and a changed one a new pointer; so does outliner.
+// service the same pointer from snapshot to snapshot, and a changed one a new pointer; so does summarizer.
 type memoKey struct {
 	partial string
 	file    string // values are escaped by the kind of file, and refusals name it
 	of      any    // *catalog.Service, or list
 }
 
-// list is the identity of a list of outlines.
+// list is the identity of a list of summaries.
 type list struct {
-	first **Outline
+	first **ServiceSummary
 	n     int
 }
 
@@ -24,7 +24,7 @@ func identity(data any) (of any, ok bool) {
 	switch data := data.(type) {
 	case *catalog.Service:
 		return data, data != nil
-	case []*Outline:
+	case []*ServiceSummary:
 		if len(data) == 0 {
 			return list{}, true
 		}
@@ -38,7 +38,7 @@ type memoEntry struct {
 	used bool // by the rendering that runs
 }
 
-// memoise renders a partial for a service or for the outlines, or takes what it rendered to last time. For a list of
+// memoise renders a partial for a service or for the summaries, or takes what it rendered to last time. For a list of
 // services it does so for one after the other, without the cost of a loop in the template's language.
 func (t *Templates) memoise(partial string, data any) (memoText, error) {
 	r := t.run
@@ -69,7 +69,7 @@ func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
 	r := t.run
 	of, ok := identity(data)
 	if !ok {
-		return nil, fmt.Errorf("memo %q wants a service, .Services or .Outlines as its second argument, not %T", partial, data)
+		return nil, fmt.Errorf("memo %q wants a service, .Services or .Summaries as its second argument, not %T", partial, data)
 	}
 	key := memoKey{partial, r.file, of}
 	entry, hit := t.memo[key]

@@ -43,15 +43,15 @@ type Templates struct {
 	opts Options
 	most int // turns of loops
 
-	outlines outliner
-	patterns map[string]*regexp.Regexp
+	summaries summarizer
+	patterns  map[string]*regexp.Regexp
 }
 
 // Result is what a rendering made.
 type Result struct {
 	Files haproxy.Files
-	// Refused lists the lines that were left out because of a value, by file and line.
-	Refused []Refusal
+	// Dropped lists the lines that were left out because of a value, by file and line.
+	Dropped []Dropped
 }
 
 // New parses a tree of files, given by their slash-separated relative names. A name ending in .tmpl is a
@@ -101,7 +101,7 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 	defer func() { t.run = nil }()
 	defer t.forget()
 	texts := make(map[string]haproxy.Text)
-	var refused []Refusal
+	var dropped []Dropped
 	for _, name := range slices.Sorted(maps.Keys(t.tree)) {
 		out, isTemplate, isPartial := output(name)
 		if isPartial {
@@ -116,14 +116,14 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 			return nil, explain(t.tree, name, err)
 		}
 		texts[out] = made.text
-		refused = append(refused, made.refused...)
+		dropped = append(dropped, made.dropped...)
 	}
 	files, err := haproxy.FilesOf(texts)
 	if err != nil {
 		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: err.Error()}
 	}
-	sortRefusals(refused)
-	return &Result{Files: files, Refused: refused}, nil
+	sortDropped(dropped)
+	return &Result{Files: files, Dropped: dropped}, nil
 }
 
 // run is the state of one rendering.
@@ -145,20 +145,20 @@ type run struct {
 type span struct {
 	value  string
 	action int  // the number of the action that printed it
-	format bool // the function lf asked for the log-format rules
+	format bool // the function logformat asked for the log-format rules
 }
 
 // escaped is the text of one file, or of one memoised partial, ready for HAProxy.
 type escaped struct {
 	text    haproxy.Text
 	lines   int
-	refused []Refusal
+	dropped []Dropped
 }
 
 func (t *Templates) file(name, out string) (escaped, error) {
 	r := t.run
 	r.file, r.kind, r.spans, r.memos, r.depth, r.inMemo = out, kindOf(out), nil, nil, 0, ""
-	text, err := t.execute(name, root{Services: r.snap.Services, Outlines: t.outlines.of(r.snap.Services)})
+	text, err := t.execute(name, root{Services: r.snap.Services, Summaries: t.summaries.of(r.snap.Services)})
 	if err != nil {
 		return escaped{}, err
 	}
@@ -168,8 +168,8 @@ func (t *Templates) file(name, out string) (escaped, error) {
 
 // root is the data of every template that makes a file.
 type root struct {
-	Services []*catalog.Service
-	Outlines []*Outline
+	Services  []*catalog.Service
+	Summaries []*ServiceSummary
 }
 
 // execute runs a template and returns its text with marked values. A panic of a template function becomes an

@@ -24,13 +24,13 @@ func snapshot(pairs map[string]string) *catalog.Snapshot {
 }
 
 // one renders a lone haproxy.cfg.tmpl.
-func one(t *testing.T, text string, snap *catalog.Snapshot) (string, []render.Refusal) {
+func one(t *testing.T, text string, snap *catalog.Snapshot) (string, []render.Dropped) {
 	t.Helper()
 	result, err := try(text, snap)
 	if err != nil {
 		t.Fatalf("%s\n%v", text, err)
 	}
-	return string(result.Files.Config()), result.Refused
+	return string(result.Files.Config()), result.Dropped
 }
 
 func try(text string, snap *catalog.Snapshot) (*render.Result, error) {

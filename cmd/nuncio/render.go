@@ -57,7 +57,7 @@ func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files,
 	if err != nil {
 		return haproxy.Files{}, nil, refused(err)
 	}
-	for _, r := range result.Refused {
+	for _, r := range result.Dropped {
 		fmt.Fprintf(s.err, "nuncio: %s\n", r)
 	}
 	return result.Files, snap, nil

@@ -158,7 +158,7 @@ func (d *daemon) overview(c *runCmd) status.Overview {
 	if h := wanting.Hold; h != nil {
 		o.Held = &status.Held{Since: h.Since, Until: h.Until, Instances: h.Instances, Remaining: h.Remaining, Services: h.Services}
 	}
-	for _, r := range wanting.Refused {
+	for _, r := range wanting.Dropped {
 		o.Templates.Refused = append(o.Templates.Refused, status.Refused(r))
 	}
 	// Held instances are a difference from etcd too.

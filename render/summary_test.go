@@ -13,10 +13,10 @@ import (
 	"nuncio/templates"
 )
 
-// What is made of the outlines is made again when what services say as a whole changes, and only then.
+// What is made of the summaries is made again when what services say as a whole changes, and only then.
 func TestOutlinesChangeWithWhatServicesSay(t *testing.T) {
 	tmpl, err := render.New(map[string]string{
-		"haproxy.cfg.tmpl": `{{ memo "all" .Outlines }}{{ define "all" }}# {{ range . }}{{ .Name }}={{ meta . "http.host" }} {{ end }}{{ end }}`,
+		"haproxy.cfg.tmpl": `{{ memo "all" .Summaries }}{{ define "all" }}# {{ range . }}{{ .Name }}={{ meta . "http.host" }} {{ end }}{{ end }}`,
 	}, render.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestAChangeOfAnInstanceCostsItsServiceOnly(t *testing.T) {
 }
 
 func TestAnOutlineHasNoFactsAboutInstances(t *testing.T) {
-	_, err := try(`{{ range .Outlines }}{{ meta . "node" }}{{ end }}`, snapshot(twoServices))
+	_, err := try(`{{ range .Summaries }}{{ meta . "node" }}{{ end }}`, snapshot(twoServices))
 	if err == nil || !strings.Contains(err.Error(), "range over .Services instead") {
 		t.Errorf("error %v", err)
 	}
