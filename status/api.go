@@ -64,7 +64,7 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 }
 
 func writeError(w http.ResponseWriter, err error) {
-	writeJSON(w, codeOf(err), map[string]string{"error": err.Error()})
+	writeJSON(w, codeOf(err), errorDoc{err.Error()})
 }
 
 func codeOf(err error) int {

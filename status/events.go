@@ -33,7 +33,7 @@ type event struct {
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	defer s.eyes.Add(-1)
 	if s.eyes.Add(1) > mostEyes {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"error": "too many event streams are open"})
+		writeJSON(w, http.StatusServiceUnavailable, errorDoc{"too many event streams are open"})
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")

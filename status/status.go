@@ -2,7 +2,6 @@ package status
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
@@ -53,6 +52,9 @@ type Options struct {
 	// Runtime is HAProxy's Runtime API, for the servers' health; nil shows none.
 	Runtime *haproxy.Socket
 
+	// Actions are the orders that operators of this machine may give, by name (see RunSocket).
+	Actions map[string]Action
+
 	// Hosts are the names by which the listener is reached, beside localhost and addresses.
 	Hosts []string
 	// Logger may be nil.
@@ -81,32 +83,12 @@ func New(opts Options) *Server {
 
 // Run answers on l until ctx ends, and closes l. It returns nil only because ctx ended.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	requests, cancelRequests := context.WithCancel(ctx) // event streams end with ctx, not with their clients
-	defer cancelRequests()
-	srv := &http.Server{
-		BaseContext: func(net.Listener) context.Context { return requests },
-		Handler:     cli.KnownHosts(l.Addr(), s.opts.Hosts, s.Handler()),
-		// A client that sends its request a byte at a time must not hold connections of the admin listener.
-		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
+	return cli.Serve(ctx, l, &http.Server{
+		Handler: cli.KnownHosts(l.Addr(), s.opts.Hosts, s.Handler()),
+		// A client that sends its request a byte at a time must not hold a connection.
+		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("admin listener %s: %w", l.Addr(), err)
-	case <-ctx.Done():
-	}
-	// Half a second lets the scrape that is under way end; nobody waits for longer on the way out.
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), 500*time.Millisecond)
-	defer cancel()
-	if err := srv.Shutdown(deadline); err != nil {
-		srv.Close()
-	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("admin listener %s: %w", l.Addr(), err)
-	}
-	return nil
+	})
 }
 
 // Handler routes the requests; everything but GET and HEAD is refused.

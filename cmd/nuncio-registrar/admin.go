@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -48,20 +47,5 @@ func serveAdmin(ctx context.Context, listener net.Listener, names []string, stat
 		_ = enc.Encode(status()) // the client is gone if this fails
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: cli.KnownHosts(listener.Addr(), names, mux), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		<-ctx.Done()
-		end, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if server.Shutdown(end) != nil {
-			_ = server.Close() // it has had its time
-		}
-	}()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the admin listener: %w", err)
-	}
-	<-stopped
-	return nil
+	return cli.Serve(ctx, listener, &http.Server{Handler: cli.KnownHosts(listener.Addr(), names, mux), WriteTimeout: 30 * time.Second})
 }

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"nuncio/control"
 	"nuncio/status"
 )
 
@@ -34,7 +33,7 @@ func (c *historyCmd) Run(ctx context.Context, s *streams) error {
 	var doc historyDoc
 	var o status.Overview
 	err := c.client().Get(ctx, "/v1/status", &o)
-	if err != nil && !errors.Is(err, control.ErrUnreachable) {
+	if err != nil && !errors.Is(err, status.ErrUnreachable) {
 		return notRunning(err)
 	}
 	doc.Applies = append([]status.Apply{}, o.Applies...)

@@ -160,7 +160,7 @@ func (d *daemon) run(c *runCmd) error {
 	})
 	shown := d.statusServer(c)
 	group.Go(func() error { return shown.Run(adminCtx, d.admin) })
-	group.Go(func() error { return d.takeOrders(adminCtx, c, shown.Handler()) })
+	group.Go(func() error { return d.serveSocket(adminCtx, c, shown) })
 	group.Go(func() error {
 		// Readiness must be seen to go while HAProxy drains, and orphans come until it is gone.
 		defer stopReaping()

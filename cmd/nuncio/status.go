@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"nuncio/control"
 	"nuncio/status"
 )
 
@@ -19,14 +18,14 @@ type runningFlags struct {
 	StateDir string `default:"/var/lib/nuncio" placeholder:"DIR" help:"State directory of the nuncio that runs here."`
 }
 
-func (f *runningFlags) client() *control.Client { return control.NewClient(socketPath(f.StateDir)) }
+func (f *runningFlags) client() *status.Client { return status.NewClient(socketPath(f.StateDir)) }
 
 // notRunning turns an error of the control socket into one with an exit code and a hint.
 func notRunning(err error) error {
-	if _, no := errors.AsType[*control.RefusedError](err); no {
+	if _, no := errors.AsType[*status.RefusedError](err); no {
 		return refused(err)
 	}
-	if errors.Is(err, control.ErrUnreachable) {
+	if errors.Is(err, status.ErrUnreachable) {
 		return cannotStart("%w; is nuncio running, and is that its --state-dir (or NUNCIO_STATE_DIR)?", err)
 	}
 	return cannotStart("%w", err)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"nuncio/control"
 	"nuncio/internal/catalog"
 	"nuncio/internal/haproxy"
 	"nuncio/reload"
@@ -46,7 +44,7 @@ func (d *daemon) statusServer(c *runCmd) *status.Server {
 			_, files, err := reload.ReadGeneration(c.StateDir, n)
 			return files, err
 		},
-		Wanted: d.wanted,
+		Wanted: d.wanted, Actions: d.actions(),
 	})
 }
 
@@ -58,27 +56,24 @@ func (d *daemon) wanted() (haproxy.Files, error) {
 	return desired.Files, nil
 }
 
-// controlServer is for operators on this machine.
-func (d *daemon) controlServer(c *runCmd, handler http.Handler) *control.Server {
-	return control.New(control.Options{
-		Path: socketPath(c.StateDir), Handler: handler, Logger: d.log,
-		Actions: map[string]control.Action{
-			"rollback": d.rollback,
-			"resume": func(ctx context.Context, _ url.Values) (any, error) {
-				pin, err := d.gate.Resume(ctx)
-				return pin.Generation, err
-			},
-			"accept": func(context.Context, url.Values) (any, error) { return d.follower.Accept(), nil },
-			"wanted": func(context.Context, url.Values) (any, error) {
-				files, err := d.wanted()
-				return asTexts(files), err
-			},
+// actions are the orders that operators of this machine may give.
+func (d *daemon) actions() map[string]status.Action {
+	return map[string]status.Action{
+		"rollback": d.rollback,
+		"resume": func(ctx context.Context, _ url.Values) (any, error) {
+			pin, err := d.gate.Resume(ctx)
+			return pin.Generation, err
 		},
-	})
+		"accept": func(context.Context, url.Values) (any, error) { return d.follower.Accept(), nil },
+		"wanted": func(context.Context, url.Values) (any, error) {
+			files, err := d.wanted()
+			return asTexts(files), err
+		},
+	}
 }
 
-// takeOrders opens the control socket once the manager has made its directory, and so holds the lock on it.
-func (d *daemon) takeOrders(ctx context.Context, c *runCmd, handler http.Handler) error {
+// serveSocket opens the control socket once the manager has made its directory, and so holds the lock on it.
+func (d *daemon) serveSocket(ctx context.Context, c *runCmd, server *status.Server) error {
 	for d.manager.Status().Version == "" {
 		changed := d.manager.Changed()
 		if d.manager.Status().Version != "" {
@@ -90,9 +85,9 @@ func (d *daemon) takeOrders(ctx context.Context, c *runCmd, handler http.Handler
 		case <-changed:
 		}
 	}
-	if err := d.controlServer(c, handler).Run(ctx); err != nil {
-		// Traffic matters more: nuncio goes on, and says that it cannot be told anything.
-		d.log.Error("commands for operators do not work", "err", err)
+	if err := server.RunSocket(ctx, socketPath(c.StateDir)); err != nil {
+		// Serving traffic matters more than taking orders.
+		d.log.Error("control socket unavailable", "err", err)
 	}
 	return nil
 }
@@ -105,8 +100,6 @@ func (d *daemon) rollback(ctx context.Context, args url.Values) (any, error) {
 			return nil, fmt.Errorf("%q is no generation: want a number, such as nuncio history shows", text)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
 	pin, err := d.gate.Pin(ctx, number)
 	return pin.Generation, err
 }

@@ -1,4 +1,4 @@
-package control
+package status
 
 import (
 	"context"
@@ -15,14 +15,14 @@ import (
 // ErrUnreachable means that no nuncio answers on the socket.
 var ErrUnreachable = errors.New("no nuncio answers")
 
-// RefusedError is the running nuncio's own "no".
+// RefusedError is the answer of a running nuncio that refuses an order; Message says why.
 type RefusedError struct {
 	Message string
 }
 
 func (e *RefusedError) Error() string { return e.Message }
 
-// Client asks the nuncio behind one socket.
+// Client asks the nuncio whose control socket is at one path.
 type Client struct {
 	path string
 	http *http.Client
@@ -67,7 +67,7 @@ func (c *Client) ask(ctx context.Context, method, path string, args url.Values, 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		var no refusal
+		var no errorDoc
 		if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&no) != nil || no.Error == "" {
 			no.Error = "nuncio answers " + resp.Status
 		}
