@@ -123,7 +123,11 @@ func (r *rig) make() (reg *register.Registrar, run func(context.Context) error, 
 	if r.endpoint == "" {
 		r.endpoint = r.etcd.Endpoint
 	}
-	store, err := etcd.Dial(etcd.Config{Endpoints: []string{r.endpoint}, User: r.user, Password: r.password}, nil)
+	config := etcd.Config{Endpoints: []string{r.endpoint}, User: r.user}
+	if r.user != "" {
+		config.PasswordFile = testkit.PasswordFile(r.t, r.password)
+	}
+	store, err := etcd.Dial(config, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -7,44 +7,23 @@ import (
 	"log/slog"
 	"testing"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"nuncio/internal/catalog"
 	"nuncio/internal/etcd"
 	"nuncio/internal/testkit"
 	"nuncio/watch"
 )
 
-// enableAuth makes a user "nuncio" that may read the records, and a root with the password "root".
-func enableAuth(t *testing.T, server *testkit.Etcd) {
+func as(t *testing.T, server *testkit.Etcd, user, password string) etcd.Config {
 	t.Helper()
-	c, ctx := server.Client(), t.Context()
-	for _, step := range []func() error{
-		func() error { _, err := c.RoleAdd(ctx, "services"); return err },
-		func() error {
-			_, err := c.RoleGrantPermission(ctx, "services", "/services/", "/services0", clientv3.PermissionType(clientv3.PermRead))
-			return err
-		},
-		func() error { _, err := c.UserAdd(ctx, "nuncio", "right"); return err },
-		func() error { _, err := c.UserGrantRole(ctx, "nuncio", "services"); return err },
-		func() error { _, err := c.UserAdd(ctx, "root", "root"); return err },
-		func() error { _, err := c.UserGrantRole(ctx, "root", "root"); return err },
-		func() error { _, err := c.AuthEnable(ctx); return err },
-	} {
-		must(t, step())
-	}
-}
-
-func as(server *testkit.Etcd, user, password string) etcd.Config {
-	return etcd.Config{Endpoints: []string{server.Endpoint}, User: user, Password: password}
+	return etcd.Config{Endpoints: []string{server.Endpoint}, User: user, PasswordFile: testkit.PasswordFile(t, password)}
 }
 
 func TestAUserWithTheRightToReadThePrefixIsEnough(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartEtcd(t)
 	server.Put("/services/web/a", "192.0.2.1:80")
-	enableAuth(t, server)
-	root, err := etcd.Dial(as(server, "root", "root"), nil)
+	server.EnableAuth("nuncio", "right", "/services/")
+	root, err := etcd.Dial(as(t, server, "root", "root"), nil)
 	must(t, err)
 	defer root.Close()
 	put := func(key, value string) {
@@ -52,7 +31,7 @@ func TestAUserWithTheRightToReadThePrefixIsEnough(t *testing.T) {
 		_, err := root.Put(t.Context(), key, value)
 		must(t, err)
 	}
-	r := run(t, as(server, "nuncio", "right"), watch.StoreOptions{})
+	r := run(t, as(t, server, "nuncio", "right"), watch.StoreOptions{})
 	r.expect("web/a 192.0.2.1:80")
 	put("/services/web/b", "192.0.2.2:80")
 	r.expect("web/a 192.0.2.1:80", "web/b 192.0.2.2:80")
@@ -93,11 +72,11 @@ func TestAUserWithTheRightToReadThePrefixIsEnough(t *testing.T) {
 func TestWrongCredentialsEndTheFirstListing(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartEtcd(t)
-	enableAuth(t, server)
+	server.EnableAuth("nuncio", "right", "/services/")
 	for name, config := range map[string]etcd.Config{
-		"wrong password":     as(server, "nuncio", "wrong"),
+		"wrong password":     as(t, server, "nuncio", "wrong"),
 		"no user":            {Endpoints: []string{server.Endpoint}},
-		"prefix not granted": as(server, "nuncio", "right"),
+		"prefix not granted": as(t, server, "nuncio", "right"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, err := etcd.Dial(config, nil)

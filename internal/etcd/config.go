@@ -10,23 +10,20 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 )
 
-// Config says how to reach etcd. Its zero value lacks endpoints; everything else is optional.
+// Config says how to reach etcd. Only Endpoints is required.
 type Config struct {
-	// Endpoints are host:port, http://host:port or https://host:port. One without a scheme is https when any
-	// TLS setting or any other endpoint is.
+	// Endpoints are host:port, http://host:port or https://host:port. One without a scheme is https when a TLS setting
+	// or another endpoint says so.
 	Endpoints []string
-	// CAFile holds the certificates, in PEM, of those who may sign the server's certificate. Without it the
+	// CAFile holds the certificates, in PEM, of the authorities that may sign the server's certificate. Without it the
 	// system's are used.
 	CAFile string
 	// CertFile and KeyFile are the client's certificate and its key, in PEM; both or neither.
 	CertFile, KeyFile string
-	// User needs a password: from PasswordFile, of which line breaks at the end are not part, or from Password.
-	User, Password, PasswordFile string
-	// AuthTimeout bounds how long getting a token may take; 0 means 5 s.
-	AuthTimeout time.Duration
+	// User needs PasswordFile. Line breaks at its end do not belong to the password.
+	User, PasswordFile string
 }
 
 // Validate checks what can be checked without the server. Its error names the setting.
@@ -35,7 +32,7 @@ func (c Config) Validate() error {
 	return err
 }
 
-// resolved is a Config of which every file has been looked at once.
+// resolved is a Config whose files have been read once.
 type resolved struct {
 	endpoints []string
 	secure    bool
@@ -135,14 +132,8 @@ func (c Config) password() (string, error) {
 	switch {
 	case c.User == "" && c.PasswordFile != "":
 		return "", errors.New("etcd password file: given without an etcd user")
-	case c.User == "" && c.Password != "":
-		return "", errors.New("etcd password: given without an etcd user")
 	case c.User == "":
 		return "", nil
-	case c.Password != "" && c.PasswordFile != "":
-		return "", errors.New("etcd password and etcd password file: give one of the two")
-	case c.Password != "":
-		return c.Password, nil
 	case c.PasswordFile == "":
 		return "", errors.New("etcd user: given without a password; name a file with --etcd-password-file")
 	}

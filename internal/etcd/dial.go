@@ -16,65 +16,58 @@ import (
 )
 
 const (
-	// reconnectCap bounds the pause between two attempts to connect. gRPC's default is 120 s, which is how
-	// long other watchers stay away after etcd is back.
+	// reconnectCap bounds the pause between two attempts to connect. gRPC's default of 120 s would keep this program
+	// away for that long after etcd is back.
 	reconnectCap = 3 * time.Second
 	// pingEvery is the least that gRPC allows a client, and twice what etcd allows (it refuses more than one ping
-	// in 5 s). A connection without an answer after pingTimeout more is closed; on Linux unacknowledged data
-	// closes it after pingTimeout alone.
+	// in 5 s). A connection without an answer for another pingTimeout is closed; on Linux unacknowledged data closes it
+	// after pingTimeout alone.
 	pingEvery   = 10 * time.Second
 	pingTimeout = 3 * time.Second
 
-	defaultAuthTimeout = 5 * time.Second
-
-	// MaxAnswerBytes bounds one answer of the server, which by itself would send 2 GiB at once. Who lists asks for
-	// fewer keys at a time when it is exceeded.
+	// MaxAnswerBytes bounds one answer of the server, which by itself would send 2 GiB at once. Callers that list
+	// retry with a smaller page.
 	MaxAnswerBytes = 32 << 20
 )
 
-// Dial makes a client. It does not talk to the server: connections open, and come back, in the background,
-// and the token of User is fetched by the first request. So its error is always about a setting. The client's own
-// log goes to logger at debug level; nil discards it.
+// Dial returns a client. It does not talk to the server: connections are made in the background, and the token of User
+// is fetched by the first request. So its error is always about a setting. The client's own log goes to logger at debug
+// level; nil discards it.
 func Dial(c Config, logger *slog.Logger) (*clientv3.Client, error) {
 	r, err := c.resolve()
 	if err != nil {
 		return nil, err
 	}
 	last := &lastFailure{}
-	conf := clientv3.Config{
-		Context:     context.WithValue(context.Background(), lastFailureKey{}, last),
-		Endpoints:   r.endpoints,
-		DialTimeout: c.AuthTimeout, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout,
-		Logger: zaplog.New(logger, slog.LevelDebug), MaxCallRecvMsgSize: MaxAnswerBytes,
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectCap},
-			MinConnectTimeout: reconnectCap,
-		}), grpc.WithChainUnaryInterceptor(last.intercept)},
-	}
-	if conf.DialTimeout == 0 {
-		conf.DialTimeout = defaultAuthTimeout
-	}
+	options := []grpc.DialOption{grpc.WithConnectParams(connectParams())}
 	if r.secure {
-		conf.DialOptions = append(conf.DialOptions, grpc.WithTransportCredentials(&diskCredentials{config: c}))
+		options = append(options, grpc.WithTransportCredentials(&diskCredentials{config: c}))
 	}
-	// With a user in its configuration the constructor waits for the server, and fails without it. With a token it
-	// does not; etcd answers a token that it did not issue with "invalid auth token", upon which the client
-	// fetches one for its user, as it does when a token expires.
 	if c.User != "" {
-		conf.Token = "none yet"
+		options = append(options, (&tokens{user: c.User, password: r.password}).dialOptions()...)
 	}
-	client, err := clientv3.New(conf)
+	client, err := clientv3.New(clientv3.Config{
+		Context:           context.WithValue(context.Background(), lastFailureKey{}, last),
+		Endpoints:         r.endpoints,
+		DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout,
+		Logger: zaplog.New(logger, slog.LevelDebug), MaxCallRecvMsgSize: MaxAnswerBytes,
+		DialOptions: append(options, grpc.WithChainUnaryInterceptor(last.intercept)),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("set up etcd client: %w", err)
-	}
-	if c.User != "" {
-		client.Token, client.Username, client.Password = "", c.User, r.password
 	}
 	return client, nil
 }
 
-// diskCredentials is TLS with the certificates that are on disk when a connection begins, so that a renewed one
-// is used without a restart.
+func connectParams() grpc.ConnectParams {
+	return grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectCap},
+		MinConnectTimeout: reconnectCap,
+	}
+}
+
+// diskCredentials is TLS with the certificates that are on disk when a connection begins, so that a renewed one is used
+// without a restart.
 type diskCredentials struct {
 	config     Config
 	serverName string

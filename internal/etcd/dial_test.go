@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -58,11 +57,14 @@ func TestClientComesBackWithTheServer(t *testing.T) {
 	}
 }
 
-// TestAttemptsToConnectStayFrequent counts the attempts at a server that always hangs up. With the cap the twelfth
-// comes after about 20 s; with the growing pauses of gRPC's default it would after a minute.
+// TestAttemptsToConnectStayFrequent counts the attempts at a server that always closes the connection: they show that
+// ConnectParams is in force, since gRPC's own pauses would add up to 16 s. Their cap would take minutes to see.
 func TestAttemptsToConnectStayFrequent(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", testkit.FreeAddr(t))
+	if longest := etcd.ConnectParams().Backoff.MaxDelay; longest > 3*time.Second {
+		t.Errorf("the pause grows up to %v", longest)
+	}
+	l, err := net.Listen("tcp", testkit.Host()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,13 +74,13 @@ func TestAttemptsToConnectStayFrequent(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _, _ = client.Get(ctx, "/x") }()
 	defer func() { cancel(); <-ended }()
-	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(40 * time.Second)); err != nil {
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(12 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	for n := range 12 {
+	for n := range 6 {
 		conn, err := l.Accept()
 		if err != nil {
-			t.Fatalf("only %d attempts in 40 s: %v", n, err)
+			t.Fatalf("only %d attempts in 12 s: %v", n, err)
 		}
 		conn.Close()
 	}
@@ -87,28 +89,8 @@ func TestAttemptsToConnectStayFrequent(t *testing.T) {
 func TestUserAndPassword(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartEtcd(t)
-	admin := server.Client()
-	ctx := t.Context()
-	for _, step := range []func() error{
-		func() error { _, err := admin.RoleAdd(ctx, "services"); return err },
-		func() error {
-			_, err := admin.RoleGrantPermission(ctx, "services", "/services/", "/services0", clientv3.PermissionType(clientv3.PermRead))
-			return err
-		},
-		func() error { _, err := admin.UserAdd(ctx, "nuncio", "right"); return err },
-		func() error { _, err := admin.UserGrantRole(ctx, "nuncio", "services"); return err },
-		func() error { _, err := admin.UserAdd(ctx, "root", "root"); return err },
-		func() error { _, err := admin.UserGrantRole(ctx, "root", "root"); return err },
-		func() error { _, err := admin.AuthEnable(ctx); return err },
-	} {
-		if err := step(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	password := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(password, []byte("right\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	server.EnableAuth("nuncio", "right", "/services/")
+	ctx, password := t.Context(), testkit.PasswordFile(t, "right")
 	ends := []string{server.Endpoint}
 
 	good := dial(t, etcd.Config{Endpoints: ends, User: "nuncio", PasswordFile: password}, nil)
@@ -121,7 +103,7 @@ func TestUserAndPassword(t *testing.T) {
 	if _, err := good.Get(ctx, "/secret"); !etcd.IsAuthError(err) || etcd.Hint(err) == "" {
 		t.Errorf("a key outside the role: IsAuthError is false or there is no hint for %v", err)
 	}
-	wrong := dial(t, etcd.Config{Endpoints: ends, User: "nuncio", Password: "wrong"}, nil)
+	wrong := dial(t, etcd.Config{Endpoints: ends, User: "nuncio", PasswordFile: testkit.PasswordFile(t, "wrong")}, nil)
 	if err := get(t, wrong, 30*time.Second); !etcd.IsAuthError(err) || !strings.Contains(etcd.Hint(err), "--etcd-password-file") {
 		t.Errorf("with the wrong password: IsAuthError is false or the hint is wrong for %v", err)
 	}
@@ -140,10 +122,51 @@ func TestUserAndPassword(t *testing.T) {
 	}
 	// The server away while a user is set is no reason to fail at start either.
 	server.Kill()
-	late := dial(t, etcd.Config{Endpoints: ends, User: "nuncio", Password: "right"}, nil)
+	late := dial(t, etcd.Config{Endpoints: ends, User: "nuncio", PasswordFile: password}, nil)
 	server.Start()
 	if err := get(t, late, 30*time.Second); err != nil {
 		t.Errorf("dialled before the server was there: %v", err)
+	}
+}
+
+// TestAnExpiredTokenIsReplaced holds our own handling of tokens against the client and the server in use: a request, a
+// watch and a lease must not notice that the token has expired.
+func TestAnExpiredTokenIsReplaced(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartEtcd(t, "--auth-token-ttl=1")
+	server.EnableAuth("nuncio", "right", "/services/")
+	ctx := t.Context()
+	user := dial(t, etcd.Config{Endpoints: []string{server.Endpoint}, User: "nuncio", PasswordFile: testkit.PasswordFile(t, "right")}, nil)
+	root := dial(t, etcd.Config{Endpoints: []string{server.Endpoint}, User: "root", PasswordFile: testkit.PasswordFile(t, "root")}, nil)
+	watch := user.Watch(clientv3.WithRequireLeader(ctx), "/services/", clientv3.WithPrefix())
+	lease, err := root.Grant(ctx, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive, err := root.KeepAlive(ctx, lease.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		time.Sleep(3 * time.Second) // etcd looks for expired tokens once a second
+		if _, err := root.Put(ctx, "/services/web/a", "1", clientv3.WithLease(lease.ID)); err != nil {
+			t.Errorf("put with an expired token: %v", err)
+		}
+		if resp, ok := <-watch; !ok || resp.Err() != nil || len(resp.Events) == 0 {
+			t.Errorf("watch with an expired token: %v", resp.Err())
+		}
+		if resp, ok := <-alive; !ok || resp.TTL == 0 {
+			t.Error("the lease ended with the token")
+		}
+		if err := get(t, user, 10*time.Second); err != nil {
+			t.Errorf("get with an expired token: %v", err)
+		}
+		// Without WithRequireLeader the client opens a new stream for it.
+		once, cancel := context.WithCancel(ctx)
+		if resp, ok := <-user.Watch(once, "/services/", clientv3.WithPrefix(), clientv3.WithCreatedNotify()); !ok || resp.Err() != nil {
+			t.Errorf("new watch with an expired token: %v", resp.Err())
+		}
+		cancel()
 	}
 }
 

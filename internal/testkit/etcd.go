@@ -187,6 +187,42 @@ func (e *Etcd) Put(key, value string) int64 {
 	return resp.Header.Revision
 }
 
+// EnableAuth turns authentication on, with a root whose password is "root", and with a user who may read the prefixes.
+func (e *Etcd) EnableAuth(user, password string, prefixes ...string) {
+	e.t.Helper()
+	c, ctx := e.Client(), e.t.Context()
+	check := func(err error) {
+		e.t.Helper()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	for name, word := range map[string]string{user: password, "root": "root"} {
+		_, err := c.UserAdd(ctx, name, word)
+		check(err)
+		_, err = c.RoleAdd(ctx, name)
+		check(err)
+		_, err = c.UserGrantRole(ctx, name, name)
+		check(err)
+	}
+	for _, p := range prefixes {
+		_, err := c.RoleGrantPermission(ctx, user, p, clientv3.GetPrefixRangeEnd(p), clientv3.PermissionType(clientv3.PermRead))
+		check(err)
+	}
+	_, err := c.AuthEnable(ctx)
+	check(err)
+}
+
+// PasswordFile writes a password to a file and returns its path.
+func PasswordFile(t testing.TB, password string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(path, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func (e *Etcd) signal(sig syscall.Signal) {
 	e.t.Helper()
 	if err := e.cmd.Process.Signal(sig); err != nil {

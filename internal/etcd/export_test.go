@@ -1,0 +1,3 @@
+package etcd
+
+var ConnectParams = connectParams
