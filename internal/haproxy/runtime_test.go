@@ -224,13 +224,31 @@ func TestSessionEndsWithoutAReply(t *testing.T) {
 func FuzzParseServers(f *testing.F) {
 	f.Add("1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_check_state srv_agent_state srv_port\n" +
 		"3 b 11 s1 127.0.0.1 2 4 5 5 6 0 1\n")
-	f.Add("0x1 a b\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		servers, err := haproxy.ParseServers(text)
 		if err == nil && len(servers) > strings.Count(text, "\n")+1 {
 			t.Fatal("more servers than lines")
 		}
-		_, _ = haproxy.ParsePatterns(text)
-		_, _ = haproxy.ParseVersionReply(text)
+	})
+}
+
+func FuzzParsePatterns(f *testing.F) {
+	for _, seed := range []string{"0x1 a b\n0x2 c\n", "0x1\n", "0x1 \n", "unknown\n", "New version created: 3\n", ""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		entries, err := haproxy.ParsePatterns(text)
+		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+		if err == nil && text != "" && len(entries) != len(lines) {
+			t.Fatalf("%d entries in %d lines", len(entries), len(lines))
+		}
+		for i, entry := range entries {
+			if _, want, _ := strings.Cut(lines[i], " "); entry != want {
+				t.Errorf("line %q: entry %q", lines[i], entry)
+			}
+		}
+		if n, err := haproxy.ParseVersionReply(text); err == nil && n < 0 {
+			t.Errorf("version %d", n)
+		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,4 +67,24 @@ func TestStatThatAreNoTable(t *testing.T) {
 			t.Errorf("ParseStat(%q): got %v, want an error", text, servers)
 		}
 	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	for _, seed := range []string{
+		"# pxname,svname,status,weight,scur,stot,lastchg,check_status,last_chk,check_desc,addr,\nb,s,UP,100,1,2,3,* L4OK,,ok,192.0.2.1:80,\n",
+		"# pxname,svname,status\nb,\"s \"\"x\"\"\",DOWN\n\nb\n", "# pxname,svname\n", "\"", "",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		servers, err := haproxy.ParseStat(text)
+		if err == nil && len(servers) > strings.Count(text, "\n")+strings.Count(text, "\r") {
+			t.Fatalf("%d servers in %q", len(servers), text)
+		}
+		for _, s := range servers {
+			if strings.HasPrefix(s.Check, "* ") && !strings.Contains(text, "* * ") {
+				t.Errorf("the mark of a running check is left in %+v", s)
+			}
+		}
+	})
 }
