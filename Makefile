@@ -32,10 +32,10 @@ demo: ## the main job on this machine: embedded etcd, real HAProxy, two real Apa
 
 .PHONY: test
 test: tools check ## everything that CI checks: formatting, linters, all tests on real parts with the race detector
-	@# Built side by side, run one package after the other: they start whole stacks, and two at a time starve each other.
-	@# Within one, the scripts and long tests mostly wait: four at a time.
+	@# All is built first, so that no test competes with the compiler. Then two packages at a time, the longest first, since
+	@# the tests of cmd/nuncio, deploy and reload mostly wait for real processes.
 	go test -race -exec true ./... >/dev/null
-	NUNCIO_TEST_STRICT=1 go test -race -p 1 -parallel 4 -timeout 20m $(TESTFLAGS) ./...
+	NUNCIO_TEST_STRICT=1 go test -race -p 2 -parallel 4 -timeout 20m $(TESTFLAGS) ./cmd/nuncio ./deploy ./reload ./...
 
 .PHONY: check
 check: tools ## formatting, vet and linters
@@ -75,5 +75,6 @@ tools: ## what the tests need: HAProxy 2.6 and 3.0, Apache, an etcd server, the 
 	@scripts/install-tools $(TOOLS) test
 
 .PHONY: clean
-clean: ## remove build/
+clean: ## remove build/, and the images that the tests of this clone have built
 	rm -rf $(BUILD)
+	@docker image ls -q --filter label=nuncio.clone=$(CURDIR) 2>/dev/null | xargs -r docker image rm -f >/dev/null

@@ -22,6 +22,7 @@ import (
 
 // TestRolesGiveWhatIsNeededAndNoMore follows docs/deploy.md: an authority, certificates, a server, the roles.
 func TestRolesGiveWhatIsNeededAndNoMore(t *testing.T) {
+	t.Parallel()
 	tool(t, "openssl", "openssl")
 	ctl := etcdctl(t)
 	dir := t.TempDir()
@@ -66,7 +67,7 @@ func TestRolesGiveWhatIsNeededAndNoMore(t *testing.T) {
 		{"registrar reads configuration", registrar, list(ctx, "/config/"), false},
 		{"registrar writes elsewhere", registrar, put(ctx, "/config/x"), false},
 		{"registrar makes itself a user", registrar, addUser(ctx), false},
-		{"somebody with a certificate and no user lists the records", stranger, list(ctx, "/services/"), false},
+		{"a certificate without a user lists the records", stranger, list(ctx, "/services/"), false},
 		{"root does", root, list(ctx, "/"), true},
 	} {
 		err := c.do(c.client)

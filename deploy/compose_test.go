@@ -14,7 +14,8 @@ import (
 // TestComposeComesUpWithOneCommand runs the file with every Compose that this machine has: the Python one and
 // Docker's plugin.
 func TestComposeComesUpWithOneCommand(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	d := newDocker(t)
 	var found [][]string
 	for _, command := range [][]string{{"docker-compose"}, {"docker", "compose"}} {
 		if exec.Command(command[0], append(command[1:], "version")...).Run() == nil {
@@ -28,10 +29,10 @@ func TestComposeComesUpWithOneCommand(t *testing.T) {
 	for _, command := range found {
 		t.Run(fmt.Sprint(command), func(t *testing.T) {
 			address := testkit.FreeAddr(t)
-			project := l.id + "c"
+			project := d.id
 			compose := func(args ...string) ([]byte, error) {
 				cmd := exec.Command(command[0], append(append(command[1:], "-p", project, "-f", "compose/docker-compose.yml"), args...)...)
-				cmd.Env = append(os.Environ(), "VERSION=test", "HTTP="+address)
+				cmd.Env = append(os.Environ(), "VERSION=test", "IMAGE_PREFIX="+imagePrefix, "HTTP="+address)
 				return cmd.CombinedOutput()
 			}
 			if out, err := compose("config", "-q"); err != nil || len(out) > 0 {
@@ -39,7 +40,7 @@ func TestComposeComesUpWithOneCommand(t *testing.T) {
 			}
 			t.Cleanup(func() {
 				if t.Failed() {
-					out, _ := compose("logs", "--tail=40") // for people; the failure is told
+					out, _ := compose("logs", "--tail=40") // a help only; the failure is reported
 					t.Logf("%s", out)
 				}
 				if out, err := compose("down", "-v", "-t", "5"); err != nil {

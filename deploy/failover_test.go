@@ -16,13 +16,13 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// site is the walk-through: an etcd cluster, two machines and an HAProxy.
-type site struct {
-	*lab
-	etcd      []*box
-	registrar map[string]*box // by machine
-	apache    map[string]*box
-	haproxy   *box
+// cluster is the walk-through: an etcd cluster, two machines and an HAProxy.
+type cluster struct {
+	*docker
+	etcd      []*container
+	registrar map[string]*container // by machine
+	apache    map[string]*container
+	haproxy   *container
 	url       string
 	images    map[string]string
 	certs     string
@@ -36,22 +36,23 @@ const patience = 60 * time.Second
 // network with a registrar of its own, which knows its containers by the labels' prefix; ports are published
 // on the machine's address only, and chosen by Docker.
 func TestFailover(t *testing.T) {
-	s := &site{lab: newLab(t), registrar: map[string]*box{}, apache: map[string]*box{}}
-	s.images = images(t)
-	s.startEtcd()
-	s.startMachines()
-	s.startHAProxy()
+	t.Parallel()
+	c := &cluster{docker: newDocker(t), registrar: map[string]*container{}, apache: map[string]*container{}}
+	c.images = images(t)
+	c.startEtcd()
+	c.startMachines()
+	c.startHAProxy()
 
-	s.apache["one"] = s.startApache("one", "core-1")
-	s.pageBy("one")
-	out, err := exec.Command(tool(t, "curl", "curl"), "-s", s.url).Output()
+	c.apache["one"] = c.startApache("one", "core-1")
+	c.pageBy("one")
+	out, err := exec.Command(tool(t, "curl", "curl"), "-s", c.url).Output()
 	if err != nil || !strings.Contains(string(out), "Running from Docker on CoreOS") {
-		t.Fatalf("curl %s: %v\n%s", s.url, err, out)
+		t.Fatalf("curl %s: %v\n%s", c.url, err, out)
 	}
 
 	for _, step := range []struct {
 		name string
-		run  func(*testing.T, *site)
+		run  func(*testing.T, *cluster)
 	}{
 		{"the machine is cut off and Apache comes back elsewhere", cutOff},
 		{"a drained instance stops and no request fails", drainedStop},
@@ -61,39 +62,38 @@ func TestFailover(t *testing.T) {
 		{"docker stop of HAProxy cuts no request", stopHAProxy},
 		{"HAProxy is killed and comes back with etcd down", killHAProxy},
 	} {
-		s.t = t
-		if !t.Run(step.name, func(t *testing.T) { s.t = t; step.run(t, s) }) {
+		c.t = t
+		if !t.Run(step.name, func(t *testing.T) { c.t = t; step.run(t, c) }) {
 			break // each step begins where the one before it ended
 		}
 	}
 }
 
 // startEtcd starts three members with TLS and the shipped roles, on a network without a way out.
-func (s *site) startEtcd() {
-	s.t.Helper()
-	tool(s.t, "openssl", "openssl")
-	// The members keep their addresses when they are restarted, which takes a subnet that somebody chose.
-	s.network("etcd", "--internal", "--subnet", s.freeSubnet())
-	subnet := s.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", s.id+"-etcd")
-	s.certs = s.whole.TempDir()
-	certs(s.t, s.certs, "authority")
+func (c *cluster) startEtcd() {
+	c.t.Helper()
+	tool(c.t, "openssl", "openssl")
+	// The members keep their addresses when they restart; Docker gives fixed addresses only in a subnet that was chosen.
+	subnet := c.networkWithSubnet("etcd", "--internal")
+	c.certs = c.whole.TempDir()
+	certs(c.t, c.certs, "authority")
 	names := []string{"e1", "e2", "e3"}
 	var cluster []string
 	for _, name := range names {
-		certs(s.t, s.certs, "member", name, name)
+		certs(c.t, c.certs, "member", name, name)
 		cluster = append(cluster, name+"=https://"+name+":2380")
 	}
 	for _, name := range []string{"root", "nuncio", "registrar"} {
-		certs(s.t, s.certs, "client", name)
+		certs(c.t, c.certs, "client", name)
 	}
 	// The containers' user is not the one of this test.
-	keys, err := filepath.Glob(s.certs + "/*.key")
+	keys, err := filepath.Glob(c.certs + "/*.key")
 	if err != nil {
-		s.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	for _, key := range keys {
 		if err := os.Chmod(key, 0o644); err != nil {
-			s.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 	}
 	for i, name := range names {
@@ -101,21 +101,21 @@ func (s *site) startEtcd() {
 		for range 10 + i {
 			address = address.Next()
 		}
-		s.hosts = append(s.hosts, "--add-host", name+":"+address.String())
-		member := s.create(name, s.images["etcd"], []string{"etcd"}, []string{"--ip", address.String(), "-v", s.certs + ":/certs:ro"}, []string{
+		c.hosts = append(c.hosts, "--add-host", name+":"+address.String())
+		member := c.create(name, c.images["etcd"], []string{"etcd"}, []string{"--ip", address.String(), "-v", c.certs + ":/certs:ro"}, []string{
 			"--name=" + name, "--initial-cluster=" + strings.Join(cluster, ","), "--log-level=warn",
 			"--listen-peer-urls=https://0.0.0.0:2380", "--initial-advertise-peer-urls=https://" + name + ":2380",
 			"--listen-client-urls=https://0.0.0.0:2379", "--advertise-client-urls=https://" + name + ":2379",
 			"--trusted-ca-file=/certs/ca.pem", "--cert-file=/certs/" + name + ".pem", "--key-file=/certs/" + name + ".key", "--client-cert-auth",
 			"--peer-trusted-ca-file=/certs/ca.pem", "--peer-cert-file=/certs/" + name + ".pem", "--peer-key-file=/certs/" + name + ".key", "--peer-client-cert-auth",
 		})
-		s.etcd = append(s.etcd, member)
+		c.etcd = append(c.etcd, member)
 	}
-	for _, member := range s.etcd {
+	for _, member := range c.etcd {
 		member.start()
 	}
-	s.eventually(func() error { return s.etcdctl("endpoint", "health") })
-	s.grantRoles()
+	c.eventually(func() error { return c.etcdctl("endpoint", "health") })
+	c.grantRoles()
 }
 
 var asRoot = []string{
@@ -124,8 +124,8 @@ var asRoot = []string{
 }
 
 // etcdctl runs in the first member that runs.
-func (s *site) etcdctl(args ...string) error {
-	for _, member := range s.etcd {
+func (c *cluster) etcdctl(args ...string) error {
+	for _, member := range c.etcd {
 		if member.inspect("{{.State.Running}}") != "true" {
 			continue
 		}
@@ -133,93 +133,93 @@ func (s *site) etcdctl(args ...string) error {
 		for _, variable := range asRoot {
 			command = append(command, "-e", variable)
 		}
-		_, err := s.try(append(append(command, member.name, "etcdctl"), args...)...)
+		_, err := c.try(append(append(command, member.name, "etcdctl"), args...)...)
 		return err
 	}
 	return errors.New("no member of etcd runs")
 }
 
 // grantRoles runs the shipped script; its etcdctl is the one in the first member.
-func (s *site) grantRoles() {
-	s.t.Helper()
-	bin := s.t.TempDir()
+func (c *cluster) grantRoles() {
+	c.t.Helper()
+	bin := c.t.TempDir()
 	var flags strings.Builder
 	for _, variable := range asRoot {
 		fmt.Fprintf(&flags, "-e %s ", variable)
 	}
-	script := fmt.Sprintf("#!/bin/sh\nexec docker exec %s %s etcdctl \"$@\"\n", flags.String(), s.etcd[0].name)
+	script := fmt.Sprintf("#!/bin/sh\nexec docker exec %s %s etcdctl \"$@\"\n", flags.String(), c.etcd[0].name)
 	if err := os.WriteFile(bin+"/etcdctl", []byte(script), 0o755); err != nil {
-		s.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	cmd := exec.Command("etcd/roles")
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 	if out, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("roles: %v\n%s", err, out)
+		c.t.Fatalf("roles: %v\n%s", err, out)
 	}
 }
 
 // asUser are the settings of a program that uses etcd by the certificate of name.
-func (s *site) asUser(name string) []string {
+func (c *cluster) asUser(name string) []string {
 	return []string{
-		"-v", s.certs + ":/certs:ro", "-e", "NUNCIO_ETCD_ENDPOINTS=https://e1:2379,https://e2:2379,https://e3:2379",
+		"-v", c.certs + ":/certs:ro", "-e", "NUNCIO_ETCD_ENDPOINTS=https://e1:2379,https://e2:2379,https://e3:2379",
 		"-e", "NUNCIO_ETCD_CA=/certs/ca.pem", "-e", "NUNCIO_ETCD_CERT=/certs/" + name + ".pem", "-e", "NUNCIO_ETCD_KEY=/certs/" + name + ".key",
 	}
 }
 
-func (s *site) startMachines() {
-	s.t.Helper()
+func (c *cluster) startMachines() {
+	c.t.Helper()
 	for _, machine := range []string{"core-1", "core-2"} {
-		address := s.network(machine)
-		s.registrar[machine] = s.create("register-"+machine, s.images["registrar"], []string{machine, "etcd"}, append(s.asUser("registrar"),
-			"--user", "65532:65532", "--group-add", socketGroup(s.t), "-v", "/var/run/docker.sock:/var/run/docker.sock",
+		address := c.network(machine)
+		c.registrar[machine] = c.create("register-"+machine, c.images["registrar"], []string{machine, "etcd"}, append(c.asUser("registrar"),
+			"--user", "65532:65532", "--group-add", socketGroup(c.t), "-v", "/var/run/docker.sock:/var/run/docker.sock",
 			"-e", "NUNCIO_REGISTRAR_NODE="+machine, "-e", "NUNCIO_REGISTRAR_ADVERTISE_IP="+address,
-			"-e", "NUNCIO_REGISTRAR_TTL=5s", "-e", "NUNCIO_REGISTRAR_LABEL_PREFIX="+s.id+"."+machine), nil)
-		s.registrar[machine].start()
+			"-e", "NUNCIO_REGISTRAR_TTL=5s", "-e", "NUNCIO_REGISTRAR_LABEL_PREFIX="+c.id+"."+machine), nil)
+		c.registrar[machine].start()
 	}
 }
 
 // startHAProxy gives it the host's network: the kernel then leads its connections to a published port straight to
 // the container, as it does those that come from another machine. From a container's network they would go through
 // docker-proxy, which accepts them although nothing listens behind it.
-func (s *site) startHAProxy() {
-	s.t.Helper()
-	address := s.network("front")
-	s.url = "http://" + address + ":" + freePort(s.t) + "/"
-	flags := append(s.asUser("nuncio"), "--user", "65532:65532", "--network", "host", "-e", "NUNCIO_ADMIN_LISTEN="+address+":"+freePort(s.t))
-	s.haproxy = s.create("haproxy", s.images["haproxy"], nil, append(flags, s.hosts...),
-		[]string{"--set=http.bind=" + strings.Trim(s.url, "htp:/"), "--set=metrics.bind=off"})
-	s.haproxy.start()
+func (c *cluster) startHAProxy() {
+	c.t.Helper()
+	address := c.network("front")
+	c.url = "http://" + address + ":" + freePort(c.t) + "/"
+	flags := append(c.asUser("nuncio"), "--user", "65532:65532", "--network", "host", "-e", "NUNCIO_ADMIN_LISTEN="+address+":"+freePort(c.t))
+	c.haproxy = c.create("haproxy", c.images["haproxy"], nil, append(append(flags, "--health-interval=1s"), c.hosts...),
+		[]string{"--set=http.bind=" + strings.Trim(c.url, "htp:/"), "--set=metrics.bind=off"})
+	c.haproxy.start()
 }
 
 // startApache starts one on a machine, on a port that Docker chooses, and leaves the rest to the registrar.
-func (s *site) startApache(name, machine string) *box {
-	s.t.Helper()
-	address := s.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", s.id+"-"+machine)
-	b := s.create(name, s.images["apache"], []string{machine}, []string{
-		"--hostname", name, "--user", "65532:65532", "-p", address + "::80", "--label", s.id + "." + machine + ".service=apache-A",
+func (c *cluster) startApache(name, machine string) *container {
+	c.t.Helper()
+	address := c.run("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", c.id+"-"+machine)
+	apache := c.create(name, c.images["apache"], []string{machine}, []string{
+		"--hostname", name, "--user", "65532:65532", "-p", address + "::80", "--label", c.id + "." + machine + ".service=apache-A",
 	}, nil)
-	b.start()
-	return b
+	apache.start()
+	return apache
 }
 
-func (s *site) eventually(check func() error) time.Duration {
-	s.t.Helper()
+func (c *cluster) eventually(check func() error) time.Duration {
+	c.t.Helper()
 	start := time.Now()
-	testkit.Eventually(s.t, patience, check)
+	testkit.Eventually(c.t, patience, check)
 	return time.Since(start)
 }
 
 // once asks for the page and returns who served it.
-func (s *site) once() (by string, err error) {
+func (c *cluster) once() (by string, err error) {
 	transport := &http.Transport{DisableKeepAlives: true}
-	return ask(&http.Client{Transport: transport, Timeout: 5 * time.Second}, s.url, false)
+	return ask(&http.Client{Transport: transport, Timeout: 5 * time.Second}, c.url, false)
 }
 
 // pageBy waits until the page comes from name.
-func (s *site) pageBy(name string) time.Duration {
-	s.t.Helper()
-	return s.eventually(func() error {
-		by, err := s.once()
+func (c *cluster) pageBy(name string) time.Duration {
+	c.t.Helper()
+	return c.eventually(func() error {
+		by, err := c.once()
 		if err == nil && by != name {
 			err = fmt.Errorf("served by %s, want %s", by, name)
 		}
@@ -228,10 +228,10 @@ func (s *site) pageBy(name string) time.Duration {
 }
 
 // serving waits until exactly these instances stand in HAProxy's configuration.
-func (s *site) serving(names ...string) time.Duration {
-	s.t.Helper()
-	return s.eventually(func() error {
-		have, err := s.servers()
+func (c *cluster) serving(names ...string) time.Duration {
+	c.t.Helper()
+	return c.eventually(func() error {
+		have, err := c.servers()
 		if err == nil && !slices.Equal(have, names) {
 			err = fmt.Errorf("HAProxy has the servers %v, want %v", have, names)
 		}
@@ -240,13 +240,13 @@ func (s *site) serving(names ...string) time.Duration {
 }
 
 // servers reads the current generation out of the container, which has no shell to read it with.
-func (s *site) servers() (names []string, err error) {
+func (c *cluster) servers() (names []string, err error) {
 	dir, err := os.MkdirTemp("", "generation")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	current, err := s.try("cp", s.haproxy.name+":/var/lib/nuncio/.", dir)
+	current, err := c.try("cp", c.haproxy.name+":/var/lib/nuncio/.", dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w %s", err, current)
 	}
@@ -256,7 +256,7 @@ func (s *site) servers() (names []string, err error) {
 	}
 	for line := range strings.Lines(string(text)) {
 		if words := strings.Fields(line); len(words) > 2 && words[0] == "server" {
-			_, name, _ := strings.Cut(words[1], s.id+"-")
+			_, name, _ := strings.Cut(words[1], c.id+"-")
 			names = append(names, name)
 		}
 	}

@@ -17,19 +17,6 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// program builds one of the programs as the images have it: static, without the race detector.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/"+name)
-	cmd.Dir = testkit.Root()
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, out)
-	}
-	return path
-}
-
 // manager is systemd's end of the notification socket.
 type manager struct {
 	conn *net.UnixConn
@@ -125,9 +112,10 @@ func (u *underSystemd) eventually(check func() error) {
 	testkit.Eventually(u.t, patience, check)
 }
 
-// TestSystemdIsToldTheTruth: ready means that a configuration from etcd serves, and the watchdog is fed from the start.
-func TestSystemdIsToldTheTruth(t *testing.T) {
-	nuncio := program(t, "nuncio")
+// TestSystemdIsNotified wants READY=1 when a configuration from etcd serves, not before, and WATCHDOG=1 from the start.
+func TestSystemdIsNotified(t *testing.T) {
+	t.Parallel()
+	nuncio := testkit.Program(t, "nuncio")
 	store := testkit.StartEtcd(t)
 	web := testkit.StartWeb(t, "one", "")
 	store.Put("/services/web/a", web.Addr)

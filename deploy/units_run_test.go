@@ -18,11 +18,11 @@ import (
 // fakeSystemd runs the commands of shipped units as systemd would. Names are made this test's own: Docker has only
 // one place for them.
 type fakeSystemd struct {
-	*lab
-	docker  string
-	address string
-	port    string
-	images  map[string]string
+	*docker
+	dockerPath string
+	address    string
+	port       string
+	images     map[string]string
 }
 
 // service is a unit that runs.
@@ -39,7 +39,7 @@ func (f *fakeSystemd) commands(u unitFile, kind string) (commands [][]string) {
 	image := strings.TrimPrefix(u.all("Service", "Environment")[0], "IMAGE=nuncio/")
 	image, _, _ = strings.Cut(image, ":")
 	replace := strings.NewReplacer(
-		"/usr/bin/docker", f.docker, "%p", f.id+"-"+prefix, "%i", instance, "%H", "core-1",
+		"/usr/bin/docker", f.dockerPath, "%p", f.id+"-"+prefix, "%i", instance, "%H", "core-1",
 		"${COREOS_PRIVATE_IPV4}", f.address, "${COREOS_PUBLIC_IPV4}", f.address, "${IMAGE}", f.images[image],
 		"nuncio-state", f.id+"-state", ":80:80", ":"+f.port+":80", "\\\n", " ",
 		// Containers that other tests run at this time are labelled too.
@@ -82,9 +82,9 @@ func (f *fakeSystemd) start(file, name string) *service {
 		defer close(s.ended)
 		s.err = cmd.Wait()
 	}()
-	container := main[slices.Index(main, "--name")+1]
+	own := main[slices.Index(main, "--name")+1]
 	f.whole.Cleanup(func() {
-		_, _ = f.try("rm", "-fv", container) // it is gone already when the test passed
+		_, _ = f.try("rm", "-fv", own) // it is gone already when the test passed
 		<-s.ended
 		if f.whole.Failed() {
 			f.whole.Logf("%s: %q\n%s", name, main, output.String())
@@ -125,26 +125,27 @@ func (f *fakeSystemd) wait(s *service) error {
 // TestUnitsServeThePage runs the shipped units' own commands: the trio, the templates, and the registrar of the whole
 // machine; and kills Apache, which must be found again by a registrar that nobody restarted.
 func TestUnitsServeThePage(t *testing.T) {
-	l := newLab(t)
-	f := &fakeSystemd{lab: l, docker: tool(t, "docker", "docker.io"), images: images(t), port: freePort(t)}
-	f.address = l.network("site")
-	member := l.create("etcd", f.images["etcd"], []string{"site"}, []string{"-p", f.address + ":2379:2379"},
+	t.Parallel()
+	d := newDocker(t)
+	f := &fakeSystemd{docker: d, dockerPath: tool(t, "docker", "docker.io"), images: images(t), port: freePort(t)}
+	f.address = d.network("machine")
+	member := d.create("etcd", f.images["etcd"], []string{"machine"}, []string{"-p", f.address + ":2379:2379"},
 		[]string{"--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://" + f.address + ":2379", "--log-level=error"})
 	member.start()
 	t.Cleanup(func() {
-		if _, err := l.try("volume", "rm", l.id+"-state"); err != nil {
+		if _, err := d.try("volume", "rm", d.id+"-state"); err != nil {
 			t.Error(err)
 		}
 	})
 	haproxy := f.start("haproxy.service", "haproxy.service")
 
 	for _, c := range []struct{ app, register, appName, registerName, key string }{
-		{"apache.service", "apache-register.service", "apache.service", "apache-register.service", l.id + "-apache"},
-		{"apache@.service", "apache-register@.service", "apache@1.service", "apache-register@1.service", l.id + "-apache-1"},
-		{"apache.service", "nuncio-registrar.service", "apache.service", "nuncio-registrar.service", "core-1:" + l.id + "-apache"},
+		{"apache.service", "apache-register.service", "apache.service", "apache-register.service", d.id + "-apache"},
+		{"apache@.service", "apache-register@.service", "apache@1.service", "apache-register@1.service", d.id + "-apache-1"},
+		{"apache.service", "nuncio-registrar.service", "apache.service", "nuncio-registrar.service", "core-1:" + d.id + "-apache"},
 	} {
 		ok := t.Run(c.registerName, func(t *testing.T) {
-			l.t = t
+			d.t = t
 			app, register := f.start(c.app, c.appName), f.start(c.register, c.registerName)
 			f.page(http.StatusOK)
 			keys, err := member.exec("etcdctl", "get", "--prefix", "--keys-only", "/services/")
@@ -152,7 +153,7 @@ func TestUnitsServeThePage(t *testing.T) {
 				t.Errorf("records: %q, %v; want only /services/apache-A/%s", keys, err, c.key)
 			}
 			main := f.commands(app.unit, "ExecStart")[0]
-			l.docker("kill", main[slices.Index(main, "--name")+1])
+			d.run("kill", main[slices.Index(main, "--name")+1])
 			if err := f.wait(app); err == nil {
 				t.Error("Apache was killed and its unit ended well")
 			}
@@ -163,7 +164,7 @@ func TestUnitsServeThePage(t *testing.T) {
 			f.stop(register)
 			f.page(http.StatusServiceUnavailable)
 		})
-		l.t = t
+		d.t = t
 		if !ok {
 			break
 		}

@@ -25,7 +25,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -39,8 +38,11 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// label marks everything with the process id of its test.
-const label = "test.nuncio.pid"
+// label marks everything with testkit.Owner.
+const label = "test.nuncio.owner"
+
+// imageName has one tag for each test process.
+const imageName = "nuncio-test"
 
 // requestTimeout bounds every request: an engine on a busy machine takes seconds to start a container.
 const requestTimeout = 60 * time.Second
@@ -123,8 +125,8 @@ func Connect(t testing.TB, host string) *Engine {
 		}
 		t.Skipf("no Docker: %v", err)
 	}
-	e := &Engine{Client: c, Host: host, image: "nuncio-test:" + strconv.Itoa(os.Getpid())}
-	e.sweep(ctx)
+	e := &Engine{Client: c, Host: host, image: imageName + ":" + testkit.Owner()}
+	e.removeLeftovers(ctx)
 	e.load(ctx, t)
 	shared.engines = append(shared.engines, e)
 	return e
@@ -142,21 +144,27 @@ func (e *Engine) Forget() {
 	_ = e.Client.Close()
 }
 
-// sweep removes what test processes left behind that were killed.
-func (e *Engine) sweep(ctx context.Context) {
+// removeLeftovers removes what killed test processes left behind.
+func (e *Engine) removeLeftovers(ctx context.Context) {
 	all, err := e.Client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", label))})
 	if err != nil {
 		return // the test finds out
 	}
 	for _, c := range all {
-		if pid, err := strconv.Atoi(c.Labels[label]); err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
-			_ = e.Client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}) // another sweep may be faster
+		if testkit.OwnerEnded(c.Labels[label]) {
+			_ = e.Client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}) // a different test process may be faster
 		}
 	}
-	images, _ := e.Client.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "nuncio-test"))})
+	networks, _ := e.Client.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("label", label))})
+	for _, n := range networks {
+		if testkit.OwnerEnded(n.Labels[label]) {
+			_ = e.Client.NetworkRemove(ctx, n.ID)
+		}
+	}
+	images, _ := e.Client.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", imageName))})
 	for _, img := range images {
 		for _, tag := range img.RepoTags {
-			if pid, err := strconv.Atoi(strings.TrimPrefix(tag, "nuncio-test:")); err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
+			if testkit.OwnerEnded(strings.TrimPrefix(tag, imageName+":")) {
 				_, _ = e.Client.ImageRemove(ctx, tag, image.RemoveOptions{Force: true})
 			}
 		}
@@ -206,8 +214,8 @@ func buildTar(t testing.TB) []byte {
 	return buf.Bytes()
 }
 
-// Name makes up a name that no other test process uses.
-func Name() string { return fmt.Sprintf("nt%d-%d", os.Getpid(), shared.serial.Add(1)) }
+// Name returns a new name that no other test process uses.
+func Name() string { return testkit.UniqueName(shared.serial.Add(1)) }
 
 // Run starts a container, which is removed when the test ends.
 func (e *Engine) Run(t testing.TB, s Spec) *Container {
@@ -215,7 +223,7 @@ func (e *Engine) Run(t testing.TB, s Spec) *Container {
 	if s.Name == "" {
 		s.Name = Name()
 	}
-	labels := map[string]string{label: strconv.Itoa(os.Getpid())}
+	labels := map[string]string{label: testkit.Owner()}
 	maps.Copy(labels, s.Labels)
 	conf := &container.Config{Image: e.image, Labels: labels, Env: append([]string{"NAME=" + s.Name}, s.Env...), StopSignal: s.Signal}
 	if s.Health {
@@ -358,7 +366,7 @@ func (e *Engine) Network(t testing.TB) string {
 	name := Name()
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	if _, err := e.Client.NetworkCreate(ctx, name, network.CreateOptions{Labels: map[string]string{label: strconv.Itoa(os.Getpid())}}); err != nil {
+	if _, err := e.Client.NetworkCreate(ctx, name, network.CreateOptions{Labels: map[string]string{label: testkit.Owner()}}); err != nil {
 		t.Fatalf("create network: %v", err)
 	}
 	t.Cleanup(func() {
