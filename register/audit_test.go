@@ -80,7 +80,7 @@ func TestACutConnectionIsForgottenWhenItIsBack(t *testing.T) {
 		t.Run(fmt.Sprintf("%d records", n), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			wire := testkit.StartWire(t, strings.TrimPrefix(r.etcd.Endpoint, "http://"))
+			wire := testkit.StartFaultProxy(t, strings.TrimPrefix(r.etcd.Endpoint, "http://"))
 			source, want := fixed(n)
 			// The lease outlives the cut: taking another one would be a sign of life, too.
 			r.opts.TTL, r.opts.Sweep = time.Minute, 100*time.Millisecond
@@ -117,7 +117,7 @@ func (silent) Run(ctx context.Context, _ func(register.Published)) error {
 func TestADryRunForgetsACutConnectionToo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	wire := testkit.StartWire(t, strings.TrimPrefix(r.etcd.Endpoint, "http://"))
+	wire := testkit.StartFaultProxy(t, strings.TrimPrefix(r.etcd.Endpoint, "http://"))
 	r.opts.Source, r.opts.DryRun, r.endpoint = silent{}, true, "http://"+wire.Addr
 	wire.Cut()
 	r.start()

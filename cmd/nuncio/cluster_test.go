@@ -20,25 +20,25 @@ import (
 func TestMembersOfEtcdFail(t *testing.T) {
 	t.Parallel()
 	all := testkit.HAProxies(t)
-	w := newWorld(t, all[len(all)-1])
+	e := newEnv(t, all[len(all)-1])
 	members := testkit.StartEtcdCluster(t, 3)
 	var endpoints []string
 	for _, m := range members {
 		endpoints = append(endpoints, m.Endpoint)
 	}
-	w.client = members[0].Client(members[1:]...)
-	w.args[1] = "--etcd-endpoints=" + strings.Join(endpoints, ",")
-	w.put("web/a", w.webs[0].Addr)
-	w.start()
+	e.client = members[0].Client(members[1:]...)
+	e.args[1] = "--etcd-endpoints=" + strings.Join(endpoints, ",")
+	e.put("web/a", e.webs[0].Addr)
+	e.start()
 	changes := 0
 	follows := func(when string) {
 		t.Helper()
 		changes++
-		value := w.webs[changes%2].Addr
+		value := e.webs[changes%2].Addr
 		// The test's own client meets the dead member too.
-		testkit.Eventually(t, 60*time.Second, func() error { return w.putOver("web/a", value, 3*time.Second) })
+		testkit.Eventually(t, 60*time.Second, func() error { return e.putOver("web/a", value, 3*time.Second) })
 		testkit.Eventually(t, 60*time.Second, func() error {
-			got, err := w.get()
+			got, err := e.get()
 			if want := fmt.Sprintf("web%d", changes%2); err == nil && got != want {
 				err = fmt.Errorf("%s: %q answers, want %q", when, got, want)
 			}
@@ -46,7 +46,7 @@ func TestMembersOfEtcdFail(t *testing.T) {
 		})
 	}
 	follows("all members")
-	load := longLoad{url: "http://" + w.http + "/"}
+	load := longLoad{url: "http://" + e.http + "/"}
 	load.start()
 	defer load.stop()
 	for i, m := range members {
@@ -65,14 +65,14 @@ func TestMembersOfEtcdFail(t *testing.T) {
 
 	members[0].Kill()
 	members[1].Kill()
-	testkit.Eventually(t, 60*time.Second, func() error { return w.ready("etcd: last heard") })
-	if _, err := w.get(); err != nil {
+	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("etcd: last heard") })
+	if _, err := e.get(); err != nil {
 		t.Errorf("without a quorum: %v", err)
 	}
 	load.renew()
 	members[0].Start()
 	follows("with a quorum again")
-	testkit.Eventually(t, 60*time.Second, func() error { return w.ready("running") })
+	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
 	load.renew()
 	members[1].Start()
 	follows("with all members again")
@@ -85,11 +85,11 @@ func TestMembersOfEtcdFail(t *testing.T) {
 
 // putOver puts in place of what stands there now. A put that a hung member received, and this client gave up on, is carried out
 // when that member wakes: without the condition it would then undo the changes that came after it.
-func (w *world) putOver(key, value string, limit time.Duration) error {
+func (e *env) putOver(key, value string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	key = "/services/" + key
-	now, err := w.client.Get(ctx, key)
+	now, err := e.client.Get(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (w *world) putOver(key, value string, limit time.Duration) error {
 	if string(now.Kvs[0].Value) == value {
 		return nil
 	}
-	resp, err := w.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", now.Kvs[0].ModRevision)).Then(clientv3.OpPut(key, value)).Commit()
+	resp, err := e.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", now.Kvs[0].ModRevision)).Then(clientv3.OpPut(key, value)).Commit()
 	if err == nil && !resp.Succeeded {
 		err = fmt.Errorf("%s was changed meanwhile", key)
 	}
@@ -107,8 +107,8 @@ func (w *world) putOver(key, value string, limit time.Duration) error {
 }
 
 // ready wants a text in the answer of /readyz.
-func (w *world) ready(want string) error {
-	resp, err := http.Get("http://" + w.admin + "/readyz")
+func (e *env) ready(want string) error {
+	resp, err := http.Get("http://" + e.admin + "/readyz")
 	if err != nil {
 		return err
 	}

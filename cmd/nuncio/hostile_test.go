@@ -19,20 +19,20 @@ import (
 func TestHostileStore(t *testing.T) {
 	t.Parallel()
 	all := testkit.HAProxies(t)
-	w := newWorld(t, all[len(all)-1], "--max-records=2000", "--hold=0")
+	e := newEnv(t, all[len(all)-1], "--max-records=2000", "--hold=0")
 	stats := testkit.FreeAddr(t)
-	w.args = slices.DeleteFunc(w.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
-	w.args = append(w.args, "--set=http.bind="+w.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address=127.0.0.1")
-	w.put("web/a", w.webs[0].Addr)
-	w.put("other/o", `{"host":"127.0.0.1","port":9,"meta":{"tcp.port":"`+port(testkit.FreeAddr(t))+`"}}`)
-	w.start()
+	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
+	e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address=127.0.0.1")
+	e.put("web/a", e.webs[0].Addr)
+	e.put("other/o", `{"host":"127.0.0.1","port":9,"meta":{"tcp.port":"`+port(testkit.FreeAddr(t))+`"}}`)
+	e.start()
 	follows := 0
 	stillFollows := func(after string) {
 		t.Helper()
 		follows++
-		w.put("web/a", w.webs[follows%2].Addr)
+		e.put("web/a", e.webs[follows%2].Addr)
 		testkit.Eventually(t, 60*time.Second, func() error {
-			got, err := w.get()
+			got, err := e.get()
 			if want := fmt.Sprintf("web%d", follows%2); err == nil && got != want {
 				err = fmt.Errorf("after %s: web is answered by %q, want %q", after, got, want)
 			}
@@ -40,59 +40,59 @@ func TestHostileStore(t *testing.T) {
 		})
 	}
 	stillFollows("nothing")
-	words := keywords(t, w)
+	words := keywords(t, e)
 
-	for _, value := range attacks(w.state, w.admin) {
-		w.put("evil/x", value)
-		w.put("evil2/x", fmt.Sprintf(`{"host":"127.0.0.1","port":9,"meta":{"http.host":%[1]q,"http.path":%[1]q,"balance":%[1]q,"check.path":%[1]q,"tcp.port":%[1]q},"tags":[%[1]q]}`, value))
+	for _, value := range attacks(e.state, e.admin) {
+		e.put("evil/x", value)
+		e.put("evil2/x", fmt.Sprintf(`{"host":"127.0.0.1","port":9,"meta":{"http.host":%[1]q,"http.path":%[1]q,"balance":%[1]q,"check.path":%[1]q,"tcp.port":%[1]q},"tags":[%[1]q]}`, value))
 	}
 	stillFollows("values with directives")
 	for _, name := range []string{"global", "defaults", "nuncio-http", "nuncio-metrics", "tcp-other", "runtime", "MASTER", "a:b", "-f", "..x", "or", "if", "unless", strings.Repeat("n", 255)} {
-		w.put(name+"/x", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"`+name+`.example.com"}}`)
-		w.put("evil/"+name, "127.0.0.1:9")
+		e.put(name+"/x", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"`+name+`.example.com"}}`)
+		e.put("evil/"+name, "127.0.0.1:9")
 	}
 	for _, key := range []string{"", "/", "/x", "web", "web/", "web/a/b", "../x", "web/..", "web/\x00", "web/\n", "\xff\xfe/x", "web/a b", strings.Repeat("k/", 3000)} {
-		w.put(key, "127.0.0.1:9")
+		e.put(key, "127.0.0.1:9")
 	}
 	stillFollows("names and keys")
-	for _, p := range []string{port(w.admin), port(w.http), port(stats), "0", "65536", "-1", "1e3", "08"} {
-		w.put("ports/p"+p, `{"host":"127.0.0.1","port":9,"meta":{"tcp.port":"`+p+`"}}`)
+	for _, p := range []string{port(e.admin), port(e.http), port(stats), "0", "65536", "-1", "1e3", "08"} {
+		e.put("ports/p"+p, `{"host":"127.0.0.1","port":9,"meta":{"tcp.port":"`+p+`"}}`)
 		stillFollows("tcp.port " + p)
-		w.del("ports/p" + p)
+		e.del("ports/p" + p)
 	}
-	if got := keywords(t, w); !slices.Equal(got, words) {
+	if got := keywords(t, e); !slices.Equal(got, words) {
 		t.Errorf("the configuration has the words %q, and without the attacks %q", got, words)
 	}
 
 	// Through HAProxy to what is nuncio's.
 	for _, host := range []string{
-		"127.0.0.1", "localhost", "LocalHost", "a.LOCALHOST", "localhost.localdomain", "ip6-localhost", "0.0.0.0", "::ffff:" + host(w.admin), host(w.admin),
+		"127.0.0.1", "localhost", "LocalHost", "a.LOCALHOST", "localhost.localdomain", "ip6-localhost", "0.0.0.0", "::ffff:" + host(e.admin), host(e.admin),
 	} {
 		// By a name that the admin listener takes for its own: with another it would refuse the request itself.
-		w.put("peek/x", fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"127.0.0.1"}}`, host, port(w.admin)))
+		e.put("peek/x", fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"127.0.0.1"}}`, host, port(e.admin)))
 		stillFollows("a record that leads to the admin listener")
-		if code, body := ask(t, w.http, "127.0.0.1", "/readyz"); strings.Contains(body, "running") {
+		if code, body := ask(t, e.http, "127.0.0.1", "/readyz"); strings.Contains(body, "running") {
 			t.Errorf("host %s shows the admin listener to HAProxy's clients: %d %s", host, code, body)
 		}
 	}
 
 	// Floods.
-	before, err := w.usage()
+	before, err := e.usage()
 	if err != nil {
 		t.Fatal(err)
 	}
 	huge := strings.Repeat("x", 1<<20)
 	for i := range 40 {
-		w.put(fmt.Sprintf("aflood/h%d", i), huge)
-		w.put(fmt.Sprintf("aflood/%s%d", huge[:1<<18], i), "127.0.0.1:9")
-		w.put(fmt.Sprintf("aflood/d%d", i), `{"host":"127.0.0.1","port":9,"x":`+strings.Repeat("[", 30000)+strings.Repeat("]", 30000)+"}")
+		e.put(fmt.Sprintf("aflood/h%d", i), huge)
+		e.put(fmt.Sprintf("aflood/%s%d", huge[:1<<18], i), "127.0.0.1:9")
+		e.put(fmt.Sprintf("aflood/d%d", i), `{"host":"127.0.0.1","port":9,"x":`+strings.Repeat("[", 30000)+strings.Repeat("]", 30000)+"}")
 	}
 	stillFollows("huge records")
 	for i := range 4000 {
-		w.put(fmt.Sprintf("aflood%d/i%d", i%50, i), "127.0.0.1:9")
+		e.put(fmt.Sprintf("aflood%d/i%d", i%50, i), "127.0.0.1:9")
 	}
 	stillFollows("a flood of records")
-	after, err := w.usage()
+	after, err := e.usage()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,10 +101,10 @@ func TestHostileStore(t *testing.T) {
 		t.Errorf("nuncio grew from %d to %d MiB", before.rss, after.rss)
 	}
 	// The listing of a nuncio that starts now has it all at once.
-	w.stop()
-	w.start()
+	e.stop()
+	e.start()
 	stillFollows("a start")
-	if text, err := os.ReadFile(w.log.Name()); err != nil || strings.Contains(string(text), "panic") || len(text) > 20<<20 {
+	if text, err := os.ReadFile(e.log.Name()); err != nil || strings.Contains(string(text), "panic") || len(text) > 20<<20 {
 		t.Errorf("the log has %d bytes, %v, or a panic", len(text), err)
 	}
 }
@@ -119,9 +119,9 @@ func attacks(state, admin string) []string {
 }
 
 // keywords are the distinct words that begin a line or name a section, without the names that services give.
-func keywords(t *testing.T, w *world) []string {
+func keywords(t *testing.T, e *env) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(w.state, "current", "haproxy.cfg"))
+	text, err := os.ReadFile(filepath.Join(e.state, "current", "haproxy.cfg"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,27 +23,27 @@ func TestKilledAtRandom(t *testing.T) {
 	}
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
-		w := newWorld(t, h, "--boot-wait=1ms")
-		w.put("web/a", w.webs[0].Addr)
-		w.start()
-		testkit.Eventually(t, 60*time.Second, func() error { _, err := w.get(); return err })
+		e := newEnv(t, h, "--boot-wait=1ms")
+		e.put("web/a", e.webs[0].Addr)
+		e.start()
+		testkit.Eventually(t, 60*time.Second, func() error { _, err := e.get(); return err })
 		counts := map[string]int{}
 		for i := range kills {
 			// A new template each time, so that it is an apply by files, check and reload.
-			w.template(aTemplate + fmt.Sprintf("# edit %d\n", i))
-			w.put("web/a", w.webs[(i+1)%2].Addr)
+			e.template(aTemplate + fmt.Sprintf("# edit %d\n", i))
+			e.put("web/a", e.webs[(i+1)%2].Addr)
 			time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
-			w.kill()
+			e.kill()
 			testkit.Eventually(t, 20*time.Second, func() error {
-				if body, err := w.get(); err == nil {
+				if body, err := e.get(); err == nil {
 					return fmt.Errorf("an orphaned haproxy still answers %q", body)
 				}
 				return nil
 			})
-			w.wire.Cut()
-			w.start()
+			e.proxy.Cut()
+			e.start()
 			var body string
-			testkit.Eventually(t, 30*time.Second, func() (err error) { body, err = w.get(); return err })
+			testkit.Eventually(t, 30*time.Second, func() (err error) { body, err = e.get(); return err })
 			switch body {
 			case fmt.Sprintf("web%d", i%2):
 				counts["old"]++
@@ -52,12 +52,12 @@ func TestKilledAtRandom(t *testing.T) {
 			default:
 				t.Fatalf("kill %d: %q serves, neither old nor new", i, body)
 			}
-			w.stop()
-			w.wire.Join()
+			e.stop()
+			e.proxy.Join()
 			// With etcd again, whatever was left, the new one serves.
-			w.start()
+			e.start()
 			testkit.Eventually(t, 60*time.Second, func() error {
-				got, err := w.get()
+				got, err := e.get()
 				if want := fmt.Sprintf("web%d", (i+1)%2); err == nil && got != want {
 					err = fmt.Errorf("%q serves, want %q", got, want)
 				}

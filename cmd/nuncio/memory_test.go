@@ -16,42 +16,42 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// startCrowded runs nuncio as it is shipped, without the race detector, and HAProxy for 10,000 instances in a control group, as
+// startTenThousand runs nuncio as it is shipped, without the race detector, and HAProxy for 10,000 instances in a control group, as
 // a container has it.
-func startCrowded(t *testing.T, h testkit.HAProxy, group string) *world {
+func startTenThousand(t *testing.T, h testkit.HAProxy, group string) *env {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "nuncio")
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	w := newWorld(t, h)
-	w.args = slices.DeleteFunc(w.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
-	w.args = append(w.args, "--set=http.bind="+w.http+";metrics.bind=off;default.service=web;log=off;maxconn=500")
+	e := newEnv(t, h)
+	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
+	e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind=off;default.service=web;log=off;maxconn=500")
 	var ops []clientv3.Op
 	for i := range 10000 {
 		ops = append(ops, clientv3.OpPut(fmt.Sprintf("/services/s%03d/i%04d", i/100, i), fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"state":"maint","meta":{"http.host":"s%d.example.com"}}`, 1000+i, i/100)))
 		if len(ops) == 100 {
-			if _, err := w.client.Txn(t.Context()).Then(ops...).Commit(); err != nil {
+			if _, err := e.client.Txn(t.Context()).Then(ops...).Commit(); err != nil {
 				t.Fatal(err)
 			}
 			ops = nil
 		}
 	}
-	w.put("web/a", w.webs[0].Addr)
+	e.put("web/a", e.webs[0].Addr)
 	// A shell that joins the group before it becomes nuncio.
-	w.process = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(group, "cgroup.procs"), program}, w.args...)...)
-	w.process.Stdout, w.process.Stderr = w.log, w.log
-	if err := w.process.Start(); err != nil {
+	e.process = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(group, "cgroup.procs"), program}, e.args...)...)
+	e.process.Stdout, e.process.Stderr = e.log, e.log
+	if err := e.process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return e
 }
 
 // answers waits until a web server answers through HAProxy.
-func (w *world) answers(want string) {
-	w.t.Helper()
-	testkit.Eventually(w.t, 60*time.Second, func() error {
-		got, err := w.get()
+func (e *env) answers(want string) {
+	e.t.Helper()
+	testkit.Eventually(e.t, 60*time.Second, func() error {
+		got, err := e.get()
 		if err == nil && got != want {
 			err = fmt.Errorf("%q answers, want %q", got, want)
 		}
@@ -60,10 +60,10 @@ func (w *world) answers(want string) {
 }
 
 // haproxyLived fails the test if nuncio had to start HAProxy again.
-func (w *world) haproxyLived() {
-	w.t.Helper()
-	if text, err := os.ReadFile(w.log.Name()); err != nil || strings.Contains(string(text), "haproxy died") {
-		w.t.Errorf("haproxy died on the way, or the log is gone: %v", err)
+func (e *env) haproxyLived() {
+	e.t.Helper()
+	if text, err := os.ReadFile(e.log.Name()); err != nil || strings.Contains(string(text), "haproxy died") {
+		e.t.Errorf("haproxy died on the way, or the log is gone: %v", err)
 	}
 }
 
@@ -72,11 +72,11 @@ func (w *world) haproxyLived() {
 func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
 	group, _ := memoryGroup(t, 192<<20)
 	all := testkit.HAProxies(t)
-	w := startCrowded(t, all[len(all)-1], group)
+	e := startTenThousand(t, all[len(all)-1], group)
 	for i := range 12 {
-		w.put("web/a", w.webs[i%2].Addr)
-		w.put(fmt.Sprintf("new%d/a", i), `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // a reload
-		w.answers(fmt.Sprintf("web%d", i%2))
+		e.put("web/a", e.webs[i%2].Addr)
+		e.put(fmt.Sprintf("new%d/a", i), `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // a reload
+		e.answers(fmt.Sprintf("web%d", i%2))
 	}
 	most, err := os.ReadFile(filepath.Join(group, "memory.max_usage_in_bytes"))
 	if err != nil {
@@ -86,12 +86,12 @@ func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
 		t.Fatal(err)
 	}
 	peak, _ := strconv.Atoi(strings.TrimSpace(string(most))) // the kernel writes a number
-	u, err := w.usage()
+	u, err := e.usage()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("at most %d MiB of memory and page cache, of which nuncio %d MiB at the end", peak>>20, u.rss)
-	w.haproxyLived()
+	e.haproxyLived()
 }
 
 // TestWhereMemoryRunsOutHAProxyServesOn narrows the limit until "haproxy -c" finds no room. The kernel then kills that, and
@@ -99,26 +99,26 @@ func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
 func TestWhereMemoryRunsOutHAProxyServesOn(t *testing.T) {
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		group, limit := memoryGroup(t, 512<<20)
-		w := startCrowded(t, h, group)
-		w.answers("web0")
-		testkit.Eventually(t, 60*time.Second, func() error { return w.ready("running") })
+		e := startTenThousand(t, h, group)
+		e.answers("web0")
+		testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
 		narrow := resident(t, group) + 20<<20 // a check needs about twice that
 		if err := os.WriteFile(limit, []byte(strconv.Itoa(narrow)), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		load := testkit.StartLoad("http://" + w.http + "/")
-		w.put("new/a", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // wants a reload
-		testkit.Eventually(t, 60*time.Second, func() error { return w.ready("raise the memory limit") })
-		w.put("web/a", w.webs[1].Addr)
+		load := testkit.StartLoad("http://" + e.http + "/")
+		e.put("new/a", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // wants a reload
+		testkit.Eventually(t, 60*time.Second, func() error { return e.ready("raise the memory limit") })
+		e.put("web/a", e.webs[1].Addr)
 		if err := os.WriteFile(limit, []byte(strconv.Itoa(512<<20)), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		w.answers("web1")
-		testkit.Eventually(t, 60*time.Second, func() error { return w.ready("running") })
+		e.answers("web1")
+		testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
 		if r := load.Stop(); r.Done == 0 || r.Failed > 0 {
 			t.Errorf("%d of %d requests failed, the first with: %v", r.Failed, r.Done+r.Failed, r.First)
 		}
-		w.haproxyLived()
+		e.haproxyLived()
 	})
 }
 

@@ -35,7 +35,7 @@ func TestSoak(t *testing.T) {
 func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 	t.Parallel()
 	t.Logf("NUNCIO_TEST_SEED=%d", seed)
-	s := &soaker{world: newWorld(t, h, "--hold=8s", "--wait-max=300ms"), rng: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}, slowest: map[string]time.Duration{}}
+	s := &soaker{env: newEnv(t, h, "--hold=8s", "--wait-max=300ms"), rng: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}, slowest: map[string]time.Duration{}}
 	s.program = "nuncio-that-only-watches"
 	s.load.url = "http://" + s.http + "/"
 	for i := range 3 {
@@ -79,7 +79,7 @@ func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 }
 
 type soaker struct {
-	*world
+	*env
 	rng   *rand.Rand
 	load  longLoad
 	count map[string]int
@@ -157,24 +157,24 @@ func (s *soaker) disturb() string {
 			s.put(fmt.Sprintf("web/base%d", i), s.webs[i].Addr)
 		}
 	case "history is compacted":
-		s.wire.Cut()
+		s.proxy.Cut()
 		s.change()
 		s.compact()
-		s.wire.Join()
+		s.proxy.Join()
 	case "line cut":
-		s.wire.Cut()
+		s.proxy.Cut()
 		s.change()
-		s.wire.Join()
+		s.proxy.Join()
 	case "line frozen":
-		s.wire.Freeze()
+		s.proxy.Freeze()
 		s.change()
 		time.Sleep(pause)
-		s.wire.Join()
+		s.proxy.Join()
 	case "line slow":
-		s.wire.Slow(pause / 4)
+		s.proxy.Slow(pause / 4)
 		s.change()
 		time.Sleep(pause)
-		s.wire.Join()
+		s.proxy.Join()
 	case "template broken":
 		s.template("{{if")
 		s.change()

@@ -20,36 +20,36 @@ import (
 // over HTTP and over TCP, with every way to write them that HAProxy knows.
 func TestNoRecordLeadsToTheSockets(t *testing.T) {
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		w := newWorld(t, h, "--hold=0")
+		e := newEnv(t, h, "--hold=0")
 		stats := testkit.FreeAddr(t)
-		w.args = slices.DeleteFunc(w.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
-		w.args = append(w.args, "--set=http.bind="+w.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address="+testkit.Host())
-		w.put("web/a", w.webs[0].Addr)
-		w.start()
-		testkit.Eventually(t, 60*time.Second, func() error { _, err := w.get(); return err })
+		e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
+		e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address="+testkit.Host())
+		e.put("web/a", e.webs[0].Addr)
+		e.start()
+		testkit.Eventually(t, 60*time.Second, func() error { _, err := e.get(); return err })
 
 		tcp, n := testkit.FreeAddr(t), 0
 		for _, name := range []string{"runtime.sock", "master.sock", "nuncio.sock"} {
-			path := filepath.Join(w.state, "run", name)
+			path := filepath.Join(e.state, "run", name)
 			if _, err := os.Stat(path); err != nil {
 				t.Fatalf("there is nothing to be reached: %v", err)
 			}
 			for _, address := range []string{path, "unix@" + path, "unix@/" + path, "uxst@" + path, "abns@" + path, "/proc/self/root" + path, "fd@3", "sockpair@3", "unix@$PWD", "${PATH}"} {
 				n++
-				w.put(fmt.Sprintf("peek/bare%d", n), address)
-				w.put(fmt.Sprintf("peek/port%d", n), address+":1")
-				w.put(fmt.Sprintf("peek/json%d", n), fmt.Sprintf(`{"host":%q,"port":1,"meta":{"http.host":"peek.example.com"}}`, address))
-				w.put(fmt.Sprintf("peektcp/json%d", n), fmt.Sprintf(`{"host":%q,"port":1,"meta":{"tcp.port":%q}}`, address, port(tcp)))
+				e.put(fmt.Sprintf("peek/bare%d", n), address)
+				e.put(fmt.Sprintf("peek/port%d", n), address+":1")
+				e.put(fmt.Sprintf("peek/json%d", n), fmt.Sprintf(`{"host":%q,"port":1,"meta":{"http.host":"peek.example.com"}}`, address))
+				e.put(fmt.Sprintf("peektcp/json%d", n), fmt.Sprintf(`{"host":%q,"port":1,"meta":{"tcp.port":%q}}`, address, port(tcp)))
 			}
 		}
-		for i, host := range []string{host(w.admin), "0.0.0.0", "localhost", "LOCALHOST", "x.localhost", "::ffff:" + host(w.admin)} {
-			w.put(fmt.Sprintf("peek/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"peek.example.com"}}`, host, port(w.admin)))
-			w.put(fmt.Sprintf("peektcp/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"tcp.port":%q}}`, host, port(w.admin), port(tcp)))
+		for i, host := range []string{host(e.admin), "0.0.0.0", "localhost", "LOCALHOST", "x.localhost", "::ffff:" + host(e.admin)} {
+			e.put(fmt.Sprintf("peek/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"peek.example.com"}}`, host, port(e.admin)))
+			e.put(fmt.Sprintf("peektcp/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"tcp.port":%q}}`, host, port(e.admin), port(tcp)))
 		}
 		// The last change: once it is served, so would be all before it.
-		w.put("web/a", w.webs[1].Addr)
+		e.put("web/a", e.webs[1].Addr)
 		testkit.Eventually(t, 60*time.Second, func() error {
-			got, err := w.get()
+			got, err := e.get()
 			if err == nil && got != "web1" {
 				err = fmt.Errorf("%q answers, want web1", got)
 			}
@@ -60,22 +60,22 @@ func TestNoRecordLeadsToTheSockets(t *testing.T) {
 			t.Errorf("something listens on the port of a service that has no valid record")
 		}
 		for _, command := range []string{"GET /readyz HTTP/1.0\r\nHost: peek.example.com\r\n\r\n", "GET /v1/status HTTP/1.1\r\nHost: peek.example.com\r\nConnection: close\r\n\r\n", "show info\n", "@1 show proc\n"} {
-			answer := tell(t, w.http, command)
+			answer := tell(t, e.http, command)
 			for _, betrayal := range []string{"running", "Uptime", "Version: ", "<PID>", `"nuncio"`, "<type>"} {
 				if strings.Contains(answer, betrayal) {
 					t.Errorf("%q is answered with %q", command, answer)
 				}
 			}
 		}
-		serversAreAddresses(t, w)
-		statsCannotBeChanged(t, w, stats)
+		serversAreAddresses(t, e)
+		statsCannotBeChanged(t, e, stats)
 	})
 }
 
 // serversAreAddresses wants an IP address and a port in each server line that HAProxy has loaded.
-func serversAreAddresses(t *testing.T, w *world) {
+func serversAreAddresses(t *testing.T, e *env) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(w.state, "current", "haproxy.cfg"))
+	text, err := os.ReadFile(filepath.Join(e.state, "current", "haproxy.cfg"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,18 +99,18 @@ func serversAreAddresses(t *testing.T, w *world) {
 }
 
 // A record may lead to HAProxy's own page of statistics, as to any address: what it shows can be seen then, and not changed.
-func statsCannotBeChanged(t *testing.T, w *world, stats string) {
+func statsCannotBeChanged(t *testing.T, e *env, stats string) {
 	t.Helper()
-	w.put("stats/s", fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"stats.example.com"}}`, host(stats), port(stats)))
+	e.put("stats/s", fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"stats.example.com"}}`, host(stats), port(stats)))
 	testkit.Eventually(t, 60*time.Second, func() error {
-		if answer := tell(t, w.http, "GET /stats HTTP/1.0\r\nHost: stats.example.com\r\n\r\n"); !strings.Contains(answer, "200 OK") {
+		if answer := tell(t, e.http, "GET /stats HTTP/1.0\r\nHost: stats.example.com\r\n\r\n"); !strings.Contains(answer, "200 OK") {
 			return fmt.Errorf("the statistics answer %.80q", answer)
 		}
 		return nil
 	})
 	form := "s=a&action=maint&b=web"
-	answer := tell(t, w.http, fmt.Sprintf("POST /stats HTTP/1.0\r\nHost: stats.example.com\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(form), form))
-	if got, err := w.get(); err != nil || got != "web1" {
+	answer := tell(t, e.http, fmt.Sprintf("POST /stats HTTP/1.0\r\nHost: stats.example.com\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(form), form))
+	if got, err := e.get(); err != nil || got != "web1" {
 		t.Errorf("after an order by the page of statistics, answered with %.200q: %q, %v", answer, got, err)
 	}
 }

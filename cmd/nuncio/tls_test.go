@@ -25,43 +25,43 @@ func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
 	}
 	t.Cleanup(func() { writer.Close() })
 	all := testkit.HAProxies(t)
-	w := newWorld(t, all[len(all)-1])
-	w.client = writer
+	e := newEnv(t, all[len(all)-1])
+	e.client = writer
 	cert, key := pki.Issue("nuncio")
-	w.args = slices.DeleteFunc(w.args, func(a string) bool { return strings.HasPrefix(a, "--etcd-endpoints=") })
-	w.args = append(w.args, "--etcd-endpoints="+server.Endpoint, "--etcd-ca="+pki.CA, "--etcd-cert="+cert, "--etcd-key="+key)
+	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--etcd-endpoints=") })
+	e.args = append(e.args, "--etcd-endpoints="+server.Endpoint, "--etcd-ca="+pki.CA, "--etcd-cert="+cert, "--etcd-key="+key)
 	serves := func(n int) {
 		t.Helper()
 		testkit.Eventually(t, 60*time.Second, func() error {
-			got, err := w.get()
+			got, err := e.get()
 			if want := fmt.Sprintf("web%d", n); err == nil && got != want {
 				err = fmt.Errorf("%q answers, want %q", got, want)
 			}
 			return err
 		})
 	}
-	w.put("web/a", w.webs[0].Addr)
-	w.start()
+	e.put("web/a", e.webs[0].Addr)
+	e.start()
 	serves(0)
 
 	pki.Expired("nuncio")
 	server.Stop()
 	server.Start()
 	testkit.Eventually(t, 60*time.Second, func() error {
-		body, err := readyz(w)
+		body, err := readyz(e)
 		if err == nil && (!strings.Contains(body, "expired") || !strings.Contains(body, "--etcd-cert")) {
 			err = fmt.Errorf("/readyz says %q, want the reason and the setting", body)
 		}
 		return err
 	})
-	w.put("web/a", w.webs[1].Addr)
+	e.put("web/a", e.webs[1].Addr)
 	serves(0)
 	pki.Issue("nuncio")
 	serves(1)
 }
 
-func readyz(w *world) (string, error) {
-	resp, err := http.Get("http://" + w.admin + "/readyz")
+func readyz(e *env) (string, error) {
+	resp, err := http.Get("http://" + e.admin + "/readyz")
 	if err != nil {
 		return "", err
 	}

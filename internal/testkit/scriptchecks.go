@@ -14,23 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func cmdWeb(ts *testscript.TestScript, st *stage, args []string) error {
-	tb := scriptTB{TB: st.test, fail: ts.Fatalf, cleanup: func(func()) {}}
+func cmdWeb(ts *testscript.TestScript, se *scriptEnv, args []string) error {
+	tb := scriptTB{TB: se.test, fail: ts.Fatalf, cleanup: func(func()) {}}
 	switch {
 	case len(args) == 2 && args[0] == "-stop":
-		web, ok := st.webs[args[1]]
+		web, ok := se.webs[args[1]]
 		if !ok {
 			return fmt.Errorf("no web server %s", args[1])
 		}
 		web.Stop()
-		delete(st.webs, args[1])
+		delete(se.webs, args[1])
 	case len(args) == 1 || len(args) == 2:
 		addr := ""
 		if len(args) == 2 {
 			addr = args[1]
 		}
-		st.webs[args[0]] = StartWeb(tb, args[0], addr)
-		addr = st.webs[args[0]].Addr
+		se.webs[args[0]] = StartWeb(tb, args[0], addr)
+		addr = se.webs[args[0]].Addr
 		ts.Setenv(args[0], addr)
 		host, port, err := net.SplitHostPort(addr)
 		ts.Check(err)
@@ -41,7 +41,7 @@ func cmdWeb(ts *testscript.TestScript, st *stage, args []string) error {
 	return nil
 }
 
-func cmdDaemon(ts *testscript.TestScript, st *stage, args []string) error {
+func cmdDaemon(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	if len(args) < 2 {
 		return fmt.Errorf("usage: daemon NAME PROGRAM [ARG]")
 	}
@@ -49,26 +49,26 @@ func cmdDaemon(ts *testscript.TestScript, st *stage, args []string) error {
 	if err != nil {
 		return err
 	}
-	st.daemons[args[0]] = d
+	se.daemons[args[0]] = d
 	return nil
 }
 
-func cmdSignal(_ *testscript.TestScript, st *stage, args []string) error {
-	if len(args) != 2 || st.daemons[args[1]] == nil {
+func cmdSignal(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	if len(args) != 2 || se.daemons[args[1]] == nil {
 		return fmt.Errorf("usage: signal SIGNAL NAME, where NAME is a daemon of this script")
 	}
 	sig := unix.SignalNum("SIG" + args[0])
 	if sig == 0 {
 		return fmt.Errorf("no signal %s", args[0])
 	}
-	return st.daemons[args[1]].cmd.Process.Signal(sig)
+	return se.daemons[args[1]].cmd.Process.Signal(sig)
 }
 
-func cmdExpectExit(_ *testscript.TestScript, st *stage, args []string) error {
-	if len(args) != 2 || st.daemons[args[0]] == nil {
+func cmdExpectExit(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	if len(args) != 2 || se.daemons[args[0]] == nil {
 		return fmt.Errorf("usage: expect-exit NAME CODE, where NAME is a daemon of this script")
 	}
-	d := st.daemons[args[0]]
+	d := se.daemons[args[0]]
 	select {
 	case <-d.done:
 	case <-time.After(60 * time.Second):
@@ -80,12 +80,12 @@ func cmdExpectExit(_ *testscript.TestScript, st *stage, args []string) error {
 	return nil
 }
 
-func cmdLoad(ts *testscript.TestScript, st *stage, args []string) error {
+func cmdLoad(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	if len(args) == 2 && args[0] != "-stop" {
-		st.loads[args[0]] = StartLoad(args[1])
+		se.loads[args[0]] = StartLoad(args[1])
 		return nil
 	}
-	if len(args) < 2 || st.loads[args[1]] == nil {
+	if len(args) < 2 || se.loads[args[1]] == nil {
 		return fmt.Errorf("usage: load NAME URL | load -stop NAME [MAX-FAILED]")
 	}
 	allowed := 0
@@ -95,8 +95,8 @@ func cmdLoad(ts *testscript.TestScript, st *stage, args []string) error {
 			return err
 		}
 	}
-	result := st.loads[args[1]].Stop()
-	delete(st.loads, args[1])
+	result := se.loads[args[1]].Stop()
+	delete(se.loads, args[1])
 	ts.Logf("load %s: %d requests, %d failed", args[1], result.Done, result.Failed)
 	if result.Done == 0 {
 		return fmt.Errorf("load %s made no request", args[1])
@@ -108,8 +108,8 @@ func cmdLoad(ts *testscript.TestScript, st *stage, args []string) error {
 }
 
 // runCheck looks once; what it may be is listed at RunScripts.
-func runCheck(ts *testscript.TestScript, st *stage, args []string) error {
-	checks := map[string]func(*testscript.TestScript, *stage, []string) error{
+func runCheck(ts *testscript.TestScript, se *scriptEnv, args []string) error {
+	checks := map[string]func(*testscript.TestScript, *scriptEnv, []string) error{
 		"get": checkGet, "code": checkCode, "metric": checkMetric, "log": checkLog, "nolog": checkLog, "active": checkActive, "zombies": checkZombies, "few-reloads": checkReloads,
 		"server": checkServer, "servers": checkServers, "few-applies": checkApplies,
 	}
@@ -124,10 +124,10 @@ func runCheck(ts *testscript.TestScript, st *stage, args []string) error {
 	if len(args) != want {
 		return fmt.Errorf("check %q has %d words, want %d", args, len(args), want)
 	}
-	return f(ts, st, args)
+	return f(ts, se, args)
 }
 
-func checkGet(_ *testscript.TestScript, _ *stage, args []string) error {
+func checkGet(_ *testscript.TestScript, _ *scriptEnv, args []string) error {
 	code, body, err := fetch(args[1])
 	if err == nil && (code != http.StatusOK || !strings.Contains(body, args[2])) {
 		err = fmt.Errorf("GET %s: %d %q, want 200 with %q", args[1], code, body, args[2])
@@ -135,7 +135,7 @@ func checkGet(_ *testscript.TestScript, _ *stage, args []string) error {
 	return err
 }
 
-func checkCode(_ *testscript.TestScript, _ *stage, args []string) error {
+func checkCode(_ *testscript.TestScript, _ *scriptEnv, args []string) error {
 	code, body, err := fetch(args[1])
 	if err == nil && strconv.Itoa(code) != args[2] {
 		err = fmt.Errorf("GET %s: %d %q, want %s", args[1], code, body, args[2])
@@ -143,7 +143,7 @@ func checkCode(_ *testscript.TestScript, _ *stage, args []string) error {
 	return err
 }
 
-func checkMetric(ts *testscript.TestScript, _ *stage, args []string) error {
+func checkMetric(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	_, body, err := fetch("http://" + ts.Getenv("ADMIN") + "/metrics")
 	if err == nil && !strings.Contains("\n"+body, "\n"+args[1]+"\n") {
 		name, _, _ := strings.Cut(args[1], " ")
@@ -153,7 +153,7 @@ func checkMetric(ts *testscript.TestScript, _ *stage, args []string) error {
 	return err
 }
 
-func checkLog(ts *testscript.TestScript, _ *stage, args []string) error {
+func checkLog(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	text := readLog(ts, args[1])
 	if found := strings.Contains(text, args[2]); found != (args[0] == "log") {
 		return fmt.Errorf("%s.log: text %q found: %v\n%s", args[1], args[2], found, text)
@@ -161,8 +161,8 @@ func checkLog(ts *testscript.TestScript, _ *stage, args []string) error {
 	return nil
 }
 
-func checkActive(_ *testscript.TestScript, st *stage, args []string) error {
-	web, known := st.webs[args[1]]
+func checkActive(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	web, known := se.webs[args[1]]
 	if !known || len(args) != 3 {
 		return fmt.Errorf("usage: active NAME N, where NAME is a web server")
 	}
@@ -172,7 +172,7 @@ func checkActive(_ *testscript.TestScript, st *stage, args []string) error {
 	return nil
 }
 
-func checkReloads(ts *testscript.TestScript, _ *stage, args []string) error {
+func checkReloads(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	_, body, err := fetch("http://" + ts.Getenv("ADMIN") + "/metrics")
 	if err != nil {
 		return err

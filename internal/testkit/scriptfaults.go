@@ -13,73 +13,73 @@ import (
 )
 
 // cmdLease makes the records of "put -lease NAME" and "burst -lease NAME" end together.
-func cmdLease(_ *testscript.TestScript, st *stage, args []string) error {
+func cmdLease(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	ctx, cancel := requestContext()
 	defer cancel()
 	switch {
 	case len(args) == 1:
-		resp, err := st.client.Grant(ctx, 600)
+		resp, err := se.client.Grant(ctx, 600)
 		if err != nil {
 			return err
 		}
-		st.leases[args[0]] = resp.ID
+		se.leases[args[0]] = resp.ID
 		return nil
-	case len(args) == 2 && args[0] == "-revoke" && st.leases[args[1]] != 0:
-		_, err := st.client.Revoke(ctx, st.leases[args[1]])
+	case len(args) == 2 && args[0] == "-revoke" && se.leases[args[1]] != 0:
+		_, err := se.client.Revoke(ctx, se.leases[args[1]])
 		return err
 	}
 	return fmt.Errorf("usage: lease NAME | lease -revoke NAME")
 }
 
 // leased takes "-lease NAME" off the arguments.
-func leased(st *stage, args []string) ([]string, []clientv3.OpOption, error) {
+func leased(se *scriptEnv, args []string) ([]string, []clientv3.OpOption, error) {
 	if len(args) < 2 || args[0] != "-lease" {
 		return args, nil, nil
 	}
-	id := st.leases[args[1]]
+	id := se.leases[args[1]]
 	if id == 0 {
 		return nil, nil, fmt.Errorf("no lease %s", args[1])
 	}
 	return args[2:], []clientv3.OpOption{clientv3.WithLease(id)}, nil
 }
 
-// cmdWire puts a wire in front of a server; its address becomes $NAME.
-func cmdWire(ts *testscript.TestScript, st *stage, args []string) error {
+// cmdProxy puts a FaultProxy in front of a server; its address becomes $NAME.
+func cmdProxy(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	if len(args) == 2 && !strings.HasPrefix(args[0], "-") {
-		tb := scriptTB{TB: st.test, fail: ts.Fatalf, cleanup: ts.Defer}
-		st.wires[args[0]] = StartWire(tb, strings.TrimPrefix(args[1], "http://"))
-		ts.Setenv(args[0], st.wires[args[0]].Addr)
+		tb := scriptTB{TB: se.test, fail: ts.Fatalf, cleanup: ts.Defer}
+		se.proxies[args[0]] = StartFaultProxy(tb, strings.TrimPrefix(args[1], "http://"))
+		ts.Setenv(args[0], se.proxies[args[0]].Addr)
 		return nil
 	}
-	if len(args) < 2 || st.wires[args[1]] == nil {
-		return fmt.Errorf("usage: wire NAME TARGET | wire -slow NAME DELAY | wire -freeze|-cut|-join NAME")
+	if len(args) < 2 || se.proxies[args[1]] == nil {
+		return fmt.Errorf("usage: proxy NAME TARGET | proxy -slow NAME DELAY | proxy -freeze|-cut|-join NAME")
 	}
-	w := st.wires[args[1]]
+	p := se.proxies[args[1]]
 	switch args[0] {
 	case "-slow":
 		by, err := time.ParseDuration(args[len(args)-1])
 		if err != nil {
 			return err
 		}
-		w.Slow(by)
+		p.Slow(by)
 	case "-freeze":
-		w.Freeze()
+		p.Freeze()
 	case "-cut":
-		w.Cut()
+		p.Cut()
 	case "-join":
-		w.Join()
+		p.Join()
 	default:
-		return fmt.Errorf("no wire %s", args[0])
+		return fmt.Errorf("proxy has no %s", args[0])
 	}
 	return nil
 }
 
 // cmdSignalHAProxy stops and continues the HAProxy of a daemon: a process that hangs.
-func cmdSignalHAProxy(_ *testscript.TestScript, st *stage, args []string) error {
-	if len(args) != 3 || st.daemons[args[2]] == nil || unix.SignalNum("SIG"+args[0]) == 0 {
+func cmdSignalHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	if len(args) != 3 || se.daemons[args[2]] == nil || unix.SignalNum("SIG"+args[0]) == 0 {
 		return fmt.Errorf("usage: signal-haproxy SIGNAL master|worker NAME, where NAME is a daemon")
 	}
-	pid := st.daemons[args[2]].cmd.Process.Pid
+	pid := se.daemons[args[2]].cmd.Process.Pid
 	for range map[string]int{"master": 1, "worker": 2}[args[1]] {
 		found, err := children(pid)
 		if err != nil || len(found) == 0 {
@@ -91,11 +91,11 @@ func cmdSignalHAProxy(_ *testscript.TestScript, st *stage, args []string) error 
 }
 
 // cmdFiles limits the open files of a daemon that runs, as an operator's mistake in a unit file would.
-func cmdFiles(_ *testscript.TestScript, st *stage, args []string) error {
-	if len(args) != 2 || st.daemons[args[1]] == nil {
+func cmdFiles(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	if len(args) != 2 || se.daemons[args[1]] == nil {
 		return fmt.Errorf("usage: files N NAME, where NAME is a daemon")
 	}
-	pid := strconv.Itoa(st.daemons[args[1]].cmd.Process.Pid)
+	pid := strconv.Itoa(se.daemons[args[1]].cmd.Process.Pid)
 	if out, err := exec.Command("prlimit", "--pid", pid, "--nofile="+args[0]+":").CombinedOutput(); err != nil {
 		return fmt.Errorf("limit the open files: %w: %s", err, out)
 	}
@@ -103,7 +103,7 @@ func cmdFiles(_ *testscript.TestScript, st *stage, args []string) error {
 }
 
 // cmdMount gives a directory a small file system of its own.
-func cmdMount(ts *testscript.TestScript, _ *stage, args []string) error {
+func cmdMount(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("usage: mount DIR OPTIONS")
 	}

@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func cmdKillHAProxy(_ *testscript.TestScript, st *stage, args []string) error {
+func cmdKillHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	generations := map[string]int{"master": 1, "worker": 2, "inner-master": 2, "inner-worker": 3}
-	if len(args) != 2 || st.daemons[args[1]] == nil || generations[args[0]] == 0 {
+	if len(args) != 2 || se.daemons[args[1]] == nil || generations[args[0]] == 0 {
 		return fmt.Errorf("usage: kill-haproxy [inner-]master|worker NAME, where NAME is a daemon")
 	}
-	pid := st.daemons[args[1]].cmd.Process.Pid
+	pid := se.daemons[args[1]].cmd.Process.Pid
 	for range generations[args[0]] {
 		var err error
 		if pid, err = serviceChild(pid); err != nil {
@@ -55,11 +55,11 @@ func serviceChild(parent int) (int, error) {
 }
 
 // cmdOrphans enters the namespace for a shell that ends before its children do: they fall to PID 1.
-func cmdOrphans(_ *testscript.TestScript, st *stage, args []string) error {
-	if len(args) != 2 || st.daemons[args[1]] == nil {
+func cmdOrphans(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	if len(args) != 2 || se.daemons[args[1]] == nil {
 		return fmt.Errorf("usage: orphans N NAME, where NAME is a daemon")
 	}
-	pid, err := inner(st.daemons[args[1]])
+	pid, err := inner(se.daemons[args[1]])
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func cmdOrphans(_ *testscript.TestScript, st *stage, args []string) error {
 }
 
 // cmdExits runs a program through exec, which keeps its output for the stdout and stderr commands.
-func cmdExits(ts *testscript.TestScript, _ *stage, args []string) error {
+func cmdExits(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	if len(args) < 2 {
 		return fmt.Errorf("usage: exits CODE PROGRAM [ARG]")
 	}
@@ -89,11 +89,11 @@ func cmdExits(ts *testscript.TestScript, _ *stage, args []string) error {
 	return nil
 }
 
-func checkZombies(_ *testscript.TestScript, st *stage, args []string) error {
-	if len(args) != 3 || st.daemons[args[2]] == nil {
+func checkZombies(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	if len(args) != 3 || se.daemons[args[2]] == nil {
 		return fmt.Errorf("usage: zombies N NAME, where NAME is a daemon")
 	}
-	pid, err := inner(st.daemons[args[2]])
+	pid, err := inner(se.daemons[args[2]])
 	if err != nil {
 		return err
 	}

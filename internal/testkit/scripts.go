@@ -25,8 +25,8 @@ import (
 //	etcd start|stop|kill|pause|resume|wipe|compact
 //	put [-lease NAME] KEY VALUE, del KEY, burst [-lease NAME] N SERVICE ADDR
 //	lease NAME, lease -revoke NAME    the records put with it end together
-//	wire NAME TARGET       a TCP connection to TARGET that can be spoilt; its address becomes $NAME
-//	wire -slow NAME DELAY, wire -freeze|-cut|-join NAME
+//	proxy NAME TARGET       passes TCP connections on to TARGET; its address becomes $NAME
+//	proxy -slow NAME DELAY, proxy -freeze|-cut|-join NAME
 //	signal-haproxy SIGNAL master|worker NAME    as kill-haproxy, with another signal
 //	files N NAME           limits the open files of a daemon that runs
 //	mount DIR OPTIONS      a tmpfs with these options
@@ -75,28 +75,28 @@ func RunScripts(t *testing.T, dir string, haproxy HAProxy, only ...func(nth int)
 			"load": command(cmdLoad), "eventually": command(cmdEventually),
 			"get": check("get"), "code": check("code"), "metric": check("metric"), "log": check("log"), "nolog": check("nolog"), "active": check("active"), "few-reloads": check("few-reloads"), "few-applies": check("few-applies"),
 			"server": check("server"), "servers": check("servers"),
-			"lease": command(cmdLease), "wire": command(cmdWire), "signal-haproxy": command(cmdSignalHAProxy), "files": command(cmdFiles), "mount": command(cmdMount),
+			"lease": command(cmdLease), "proxy": command(cmdProxy), "signal-haproxy": command(cmdSignalHAProxy), "files": command(cmdFiles), "mount": command(cmdMount),
 			"kill-haproxy": command(cmdKillHAProxy), "orphans": command(cmdOrphans), "exits": command(cmdExits), "zombies": check("zombies"),
 		},
 	})
 }
 
-// stage is what belongs to one run of one script.
-type stage struct {
+// scriptEnv holds what belongs to one run of one script.
+type scriptEnv struct {
 	test    testing.TB // the test around the script, for what a script cannot do itself
 	etcd    *Etcd
 	client  *clientv3.Client
 	webs    map[string]*Web
 	daemons map[string]*Daemon
 	loads   map[string]*Load
-	wires   map[string]*Wire
+	proxies map[string]*FaultProxy
 	leases  map[string]clientv3.LeaseID
 
 	bursts   int
 	bursting time.Duration // how long they took
 }
 
-type stageKey struct{}
+type scriptEnvKey struct{}
 
 // scriptTB lets helpers that want a testing.TB fail the script instead of the test around it.
 type scriptTB struct {
@@ -119,24 +119,24 @@ func setUp(t *testing.T, env *testscript.Env, haproxy HAProxy) (err error) {
 			err = fmt.Errorf("set up the script: %v", r)
 		}
 	}()
-	st := &stage{test: t, webs: map[string]*Web{}, daemons: map[string]*Daemon{}, loads: map[string]*Load{}, wires: map[string]*Wire{}, leases: map[string]clientv3.LeaseID{}}
-	env.Values[stageKey{}] = st
+	se := &scriptEnv{test: t, webs: map[string]*Web{}, daemons: map[string]*Daemon{}, loads: map[string]*Load{}, proxies: map[string]*FaultProxy{}, leases: map[string]clientv3.LeaseID{}}
+	env.Values[scriptEnvKey{}] = se
 	tb := scriptTB{TB: t, fail: func(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }, cleanup: env.Defer, dir: filepath.Join(env.WorkDir, ".etcd")}
 	// Deferred functions run last in, first out: daemons end before the store they watch.
-	st.etcd = StartEtcd(tb)
-	st.client = st.etcd.Client()
+	se.etcd = StartEtcd(tb)
+	se.client = se.etcd.Client()
 	env.Defer(func() {
-		for _, l := range st.loads {
+		for _, l := range se.loads {
 			l.Stop()
 		}
-		for _, d := range st.daemons {
+		for _, d := range se.daemons {
 			d.Kill()
 		}
-		for _, w := range st.webs {
+		for _, w := range se.webs {
 			w.Stop()
 		}
 	})
-	env.Setenv("ETCD", st.etcd.Endpoint)
+	env.Setenv("ETCD", se.etcd.Endpoint)
 	env.Setenv("HAPROXY", haproxy.Path)
 	env.Setenv("STATE", filepath.Join(env.WorkDir, "state"))
 	for _, name := range []string{"HTTP", "ADMIN", "STATS", "ADDR1", "ADDR2", "ADDR3", "ADDR4"} {
@@ -150,12 +150,12 @@ func setUp(t *testing.T, env *testscript.Env, haproxy HAProxy) (err error) {
 }
 
 // command adapts a function that returns an error; "! command" wants that error.
-func command(f func(ts *testscript.TestScript, st *stage, args []string) error) func(*testscript.TestScript, bool, []string) {
+func command(f func(ts *testscript.TestScript, se *scriptEnv, args []string) error) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
-		err := f(ts, ts.Value(stageKey{}).(*stage), args)
+		err := f(ts, ts.Value(scriptEnvKey{}).(*scriptEnv), args)
 		switch {
 		case err != nil && !neg:
-			for name, d := range ts.Value(stageKey{}).(*stage).daemons {
+			for name, d := range ts.Value(scriptEnvKey{}).(*scriptEnv).daemons {
 				ts.Logf("the end of %s.log:\n%s", name, d.tail())
 			}
 			ts.Fatalf("%v", err)
@@ -166,19 +166,19 @@ func command(f func(ts *testscript.TestScript, st *stage, args []string) error) 
 }
 
 func check(name string) func(*testscript.TestScript, bool, []string) {
-	return command(func(ts *testscript.TestScript, st *stage, args []string) error {
-		return runCheck(ts, st, append([]string{name}, args...))
+	return command(func(ts *testscript.TestScript, se *scriptEnv, args []string) error {
+		return runCheck(ts, se, append([]string{name}, args...))
 	})
 }
 
-func cmdEventually(ts *testscript.TestScript, st *stage, args []string) error {
+func cmdEventually(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	limit, err := time.ParseDuration(args[0])
 	if err != nil {
 		return err
 	}
 	deadline := time.Now().Add(limit)
 	for {
-		err := runCheck(ts, st, args[1:])
+		err := runCheck(ts, se, args[1:])
 		if err == nil {
 			return nil
 		}
@@ -189,17 +189,17 @@ func cmdEventually(ts *testscript.TestScript, st *stage, args []string) error {
 	}
 }
 
-func cmdEtcd(ts *testscript.TestScript, st *stage, args []string) error {
-	tb := scriptTB{TB: st.test, fail: ts.Fatalf, cleanup: ts.Defer}
-	st.etcd.t = tb
+func cmdEtcd(ts *testscript.TestScript, se *scriptEnv, args []string) error {
+	tb := scriptTB{TB: se.test, fail: ts.Fatalf, cleanup: ts.Defer}
+	se.etcd.t = tb
 	actions := map[string]func(){
-		"start": st.etcd.Start, "stop": st.etcd.Stop, "kill": st.etcd.Kill, "pause": st.etcd.Pause, "resume": st.etcd.Resume, "wipe": st.etcd.Wipe,
+		"start": se.etcd.Start, "stop": se.etcd.Stop, "kill": se.etcd.Kill, "pause": se.etcd.Pause, "resume": se.etcd.Resume, "wipe": se.etcd.Wipe,
 		"compact": func() {
 			ctx, cancel := requestContext()
 			defer cancel()
-			resp, err := st.client.Get(ctx, "/")
+			resp, err := se.client.Get(ctx, "/")
 			ts.Check(err)
-			_, err = st.client.Compact(ctx, resp.Header.Revision)
+			_, err = se.client.Compact(ctx, resp.Header.Revision)
 			ts.Check(err)
 		},
 	}
@@ -211,24 +211,24 @@ func cmdEtcd(ts *testscript.TestScript, st *stage, args []string) error {
 	return nil
 }
 
-func cmdPut(_ *testscript.TestScript, st *stage, args []string) error {
-	args, opts, err := leased(st, args)
+func cmdPut(_ *testscript.TestScript, se *scriptEnv, args []string) error {
+	args, opts, err := leased(se, args)
 	if err != nil || len(args) != 2 {
 		return fmt.Errorf("usage: put [-lease NAME] KEY VALUE (%w)", err)
 	}
 	ctx, cancel := requestContext()
 	defer cancel()
-	_, err = st.client.Put(ctx, args[0], args[1], opts...)
+	_, err = se.client.Put(ctx, args[0], args[1], opts...)
 	return err
 }
 
-func cmdDel(_ *testscript.TestScript, st *stage, args []string) error {
+func cmdDel(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	if len(args) != 1 {
 		return fmt.Errorf("usage: del KEY")
 	}
 	ctx, cancel := requestContext()
 	defer cancel()
-	resp, err := st.client.Delete(ctx, args[0])
+	resp, err := se.client.Delete(ctx, args[0])
 	if err == nil && resp.Deleted == 0 {
 		err = fmt.Errorf("there is no key %s", args[0])
 	}
@@ -236,9 +236,9 @@ func cmdDel(_ *testscript.TestScript, st *stage, args []string) error {
 }
 
 // cmdBurst puts N records of one service as fast as one client can; the last one has the address given.
-func cmdBurst(_ *testscript.TestScript, st *stage, args []string) error {
+func cmdBurst(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	var n int
-	args, opts, err := leased(st, args)
+	args, opts, err := leased(se, args)
 	if err != nil || len(args) != 3 {
 		return fmt.Errorf("usage: burst [-lease NAME] N SERVICE ADDR (%w)", err)
 	}
@@ -249,11 +249,11 @@ func cmdBurst(_ *testscript.TestScript, st *stage, args []string) error {
 	defer cancel()
 	began := time.Now()
 	for i := range n {
-		if _, err := st.client.Put(ctx, fmt.Sprintf("/services/%s/i%04d", args[1], i), args[2], opts...); err != nil {
+		if _, err := se.client.Put(ctx, fmt.Sprintf("/services/%s/i%04d", args[1], i), args[2], opts...); err != nil {
 			return err
 		}
 	}
-	st.bursts, st.bursting = st.bursts+1, st.bursting+time.Since(began)
+	se.bursts, se.bursting = se.bursts+1, se.bursting+time.Since(began)
 	return nil
 }
 

@@ -16,7 +16,7 @@ import (
 
 // checkServer looks at one server: "server BACKEND/NAME ADDR WEIGHT STATE", where STATE is ready, maint, or left for one that is
 // gone or waits in maintenance until it can be deleted; the address and the weight of that one do not matter.
-func checkServer(ts *testscript.TestScript, _ *stage, args []string) error {
+func checkServer(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	backend, name, _ := strings.Cut(args[1], "/")
 	servers, err := shownServers(ts, backend)
 	if err != nil {
@@ -33,7 +33,7 @@ func checkServer(ts *testscript.TestScript, _ *stage, args []string) error {
 }
 
 // checkServers looks at all servers of a backend: "servers BACKEND N ADDR", exactly N, all of them ready at one address.
-func checkServers(ts *testscript.TestScript, _ *stage, args []string) error {
+func checkServers(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	servers, err := shownServers(ts, args[1])
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func checkServers(ts *testscript.TestScript, _ *stage, args []string) error {
 
 // checkApplies bounds the applies since the start of nuncio by how long bursts took: one for each DURATION, two for each burst, as
 // its first change is applied at once and its end later, and one for the start.
-func checkApplies(ts *testscript.TestScript, st *stage, args []string) error {
+func checkApplies(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	each, err := time.ParseDuration(args[1])
 	if err != nil {
 		return err
@@ -71,10 +71,10 @@ func checkApplies(ts *testscript.TestScript, st *stage, args []string) error {
 			applies += n
 		}
 	}
-	most := 1 + 2*st.bursts + int(st.bursting/each)
-	ts.Logf("%d applies, at most %d for bursts of %v", applies, most, st.bursting.Round(time.Millisecond))
+	most := 1 + 2*se.bursts + int(se.bursting/each)
+	ts.Logf("%d applies, at most %d for bursts of %v", applies, most, se.bursting.Round(time.Millisecond))
 	if applies == 0 || applies > most {
-		return fmt.Errorf("%d applies, want 1 to %d for bursts of %v\n%s", applies, most, st.bursting, grep(body, "nuncio_applies_total"))
+		return fmt.Errorf("%d applies, want 1 to %d for bursts of %v\n%s", applies, most, se.bursting, grep(body, "nuncio_applies_total"))
 	}
 	return nil
 }

@@ -43,15 +43,15 @@ backend {{.Name}}
 {{end}}
 `
 
-// world is a nuncio with everything around it that can be broken.
-type world struct {
+// env is a nuncio with everything around it that a test can break.
+type env struct {
 	t       *testing.T
 	dir     string
 	state   string
 	http    string
 	admin   string
 	etcd    *testkit.Etcd
-	wire    *testkit.Wire
+	proxy   *testkit.FaultProxy
 	client  *clientv3.Client
 	webs    []*testkit.Web
 	program string
@@ -60,115 +60,115 @@ type world struct {
 	log     *os.File
 }
 
-func newWorld(t *testing.T, h testkit.HAProxy, more ...string) *world {
+func newEnv(t *testing.T, h testkit.HAProxy, more ...string) *env {
 	t.Helper()
 	// Unix sockets must have short paths.
 	dir, err := os.MkdirTemp("", "n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: dir, state: filepath.Join(dir, "s"), program: "nuncio", http: testkit.FreeAddr(t), admin: testkit.FreeAddr(t), etcd: testkit.StartEtcd(t)}
+	e := &env{t: t, dir: dir, state: filepath.Join(dir, "s"), program: "nuncio", http: testkit.FreeAddr(t), admin: testkit.FreeAddr(t), etcd: testkit.StartEtcd(t)}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w.client = w.etcd.Client()
-	w.wire = testkit.StartWire(t, strings.TrimPrefix(w.etcd.Endpoint, "http://"))
+	e.client = e.etcd.Client()
+	e.proxy = testkit.StartFaultProxy(t, strings.TrimPrefix(e.etcd.Endpoint, "http://"))
 	for i := range 4 {
-		w.webs = append(w.webs, testkit.StartWeb(t, fmt.Sprintf("web%d", i), ""))
+		e.webs = append(e.webs, testkit.StartWeb(t, fmt.Sprintf("web%d", i), ""))
 	}
-	w.template(aTemplate)
-	if w.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
+	e.template(aTemplate)
+	if e.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
 		t.Fatal(err)
 	}
-	w.args = append([]string{
-		"run", "--etcd-endpoints=http://" + w.wire.Addr, "--haproxy=" + h.Path, "--state-dir=" + w.state,
-		"--admin-listen=" + w.admin, "--templates=" + filepath.Join(dir, "t"), "--set=http=" + w.http,
+	e.args = append([]string{
+		"run", "--etcd-endpoints=http://" + e.proxy.Addr, "--haproxy=" + h.Path, "--state-dir=" + e.state,
+		"--admin-listen=" + e.admin, "--templates=" + filepath.Join(dir, "t"), "--set=http=" + e.http,
 	}, more...)
 	t.Cleanup(func() {
-		w.stop()
+		e.stop()
 		if t.Failed() {
-			text, _ := os.ReadFile(w.log.Name())
+			text, _ := os.ReadFile(e.log.Name())
 			lines := bytes.Split(text, []byte("\n"))
 			t.Logf("the end of nuncio's log:\n%s", bytes.Join(lines[max(0, len(lines)-80):], []byte("\n")))
 		}
-		w.log.Close()
+		e.log.Close()
 	})
-	return w
+	return e
 }
 
-func (w *world) template(text string) {
-	w.t.Helper()
-	dir := filepath.Join(w.dir, "t")
+func (e *env) template(text string) {
+	e.t.Helper()
+	dir := filepath.Join(e.dir, "t")
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "haproxy.cfg.tmpl"), []byte(text), 0o644)
 	}
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 }
 
 // start runs nuncio in a process of its own.
-func (w *world) start() {
-	w.t.Helper()
-	w.process = exec.Command(w.program, w.args...)
-	w.process.Stdout, w.process.Stderr = w.log, w.log
-	w.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := w.process.Start(); err != nil {
-		w.t.Fatal(err)
+func (e *env) start() {
+	e.t.Helper()
+	e.process = exec.Command(e.program, e.args...)
+	e.process.Stdout, e.process.Stderr = e.log, e.log
+	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := e.process.Start(); err != nil {
+		e.t.Fatal(err)
 	}
 }
 
-func (w *world) kill() {
-	if w.process != nil {
-		_ = w.process.Process.Kill() // it may have ended already
-		_ = w.process.Wait()         // it was killed: its status means nothing
-		w.process = nil
+func (e *env) kill() {
+	if e.process != nil {
+		_ = e.process.Process.Kill() // it may have ended already
+		_ = e.process.Wait()         // it was killed: its status means nothing
+		e.process = nil
 	}
 }
 
 // stop asks nuncio to end, and does not ask a third time.
-func (w *world) stop() {
-	if w.process == nil {
+func (e *env) stop() {
+	if e.process == nil {
 		return
 	}
-	process := w.process
+	process := e.process
 	_ = process.Process.Signal(syscall.SIGTERM) // it may have ended already
 	hurry := time.AfterFunc(3*time.Second, func() { _ = process.Process.Signal(syscall.SIGTERM) })
 	last := time.AfterFunc(15*time.Second, func() { _ = process.Process.Kill() })
 	_ = process.Wait() // what it did until now is what is tested
 	hurry.Stop()
 	last.Stop()
-	w.process = nil
+	e.process = nil
 }
 
-func (w *world) put(key, value string) {
-	w.t.Helper()
+func (e *env) put(key, value string) {
+	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if _, err := w.client.Put(ctx, "/services/"+key, value); err != nil {
-		w.t.Fatalf("put %s: %v", key, err)
+	if _, err := e.client.Put(ctx, "/services/"+key, value); err != nil {
+		e.t.Fatalf("put %s: %v", key, err)
 	}
 }
 
-func (w *world) del(key string) {
-	w.t.Helper()
+func (e *env) del(key string) {
+	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if _, err := w.client.Delete(ctx, "/services/"+key); err != nil {
-		w.t.Fatalf("delete %s: %v", key, err)
+	if _, err := e.client.Delete(ctx, "/services/"+key); err != nil {
+		e.t.Fatalf("delete %s: %v", key, err)
 	}
 }
 
-func (w *world) get() (string, error) {
-	body, err := testkit.Get("http://" + w.http + "/")
+func (e *env) get() (string, error) {
+	body, err := testkit.Get("http://" + e.http + "/")
 	return strings.TrimSpace(body), err
 }
 
 // divergence compares the servers that HAProxy has, by its own account, with the records in etcd. Servers that have left
 // may stay for a while in maintenance (HAProxy 2.6 keeps them for as long as a connect may take), if nuncio knows of them.
-func (w *world) divergence() error {
+func (e *env) divergence() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	snap, err := watch.List(ctx, w.client, "/services/", nil)
+	snap, err := watch.List(ctx, e.client, "/services/", nil)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (w *world) divergence() error {
 			want[svc.Name+"/"+inst.Name] = fmt.Sprintf("%s weight %d maint %v", inst.Addr(), inst.Weight, inst.State == catalog.StateMaint)
 		}
 	}
-	reply, err := haproxy.RuntimeSocket(filepath.Join(w.state, "run", "runtime.sock"), 5*time.Second).Exec(ctx, "show servers state")
+	reply, err := haproxy.RuntimeSocket(filepath.Join(e.state, "run", "runtime.sock"), 5*time.Second).Exec(ctx, "show servers state")
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (w *world) divergence() error {
 	if len(want) > 0 {
 		return fmt.Errorf("etcd has %v, and HAProxy not", want)
 	}
-	u, err := w.usage()
+	u, err := e.usage()
 	if err == nil && left > u.leaving {
 		err = fmt.Errorf("HAProxy has %d servers in maintenance that etcd has not, and nuncio knows of %d", left, u.leaving)
 	}
@@ -211,8 +211,8 @@ func (w *world) divergence() error {
 // usage is what must not grow.
 type usage struct{ rss, files, goroutines, workers, leaving int }
 
-func (w *world) usage() (u usage, err error) {
-	text, err := testkit.Get("http://" + w.admin + "/metrics")
+func (e *env) usage() (u usage, err error) {
+	text, err := testkit.Get("http://" + e.admin + "/metrics")
 	if err != nil {
 		return u, err
 	}
@@ -269,40 +269,40 @@ func (l *longLoad) renew() {
 	}
 }
 
-func (w *world) compact() {
-	w.t.Helper()
+func (e *env) compact() {
+	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	resp, err := w.client.Get(ctx, "/")
+	resp, err := e.client.Get(ctx, "/")
 	if err == nil {
-		_, err = w.client.Compact(ctx, resp.Header.Revision)
+		_, err = e.client.Compact(ctx, resp.Header.Revision)
 	}
 	// An empty history cannot be compacted twice.
 	if err != nil && !strings.Contains(err.Error(), "compacted") {
-		w.t.Fatalf("compact: %v", err)
+		e.t.Fatalf("compact: %v", err)
 	}
 }
 
-func (w *world) send(sig syscall.Signal) {
-	w.t.Helper()
-	if err := w.process.Process.Signal(sig); err != nil {
-		w.t.Fatal(err)
+func (e *env) send(sig syscall.Signal) {
+	e.t.Helper()
+	if err := e.process.Process.Signal(sig); err != nil {
+		e.t.Fatal(err)
 	}
 }
 
 // files limits how many files nuncio may have open.
-func (w *world) files(limit string) {
-	w.t.Helper()
-	if out, err := exec.Command("prlimit", "--pid", strconv.Itoa(w.process.Process.Pid), "--nofile="+limit).CombinedOutput(); err != nil {
-		w.t.Fatalf("limit the open files: %v: %s", err, out)
+func (e *env) files(limit string) {
+	e.t.Helper()
+	if out, err := exec.Command("prlimit", "--pid", strconv.Itoa(e.process.Process.Pid), "--nofile="+limit).CombinedOutput(); err != nil {
+		e.t.Fatalf("limit the open files: %v: %s", err, out)
 	}
 }
 
 // killHAProxy kills the master that nuncio started.
-func (w *world) killHAProxy() {
-	w.t.Helper()
-	testkit.Eventually(w.t, 20*time.Second, func() error {
-		paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", w.process.Process.Pid))
+func (e *env) killHAProxy() {
+	e.t.Helper()
+	testkit.Eventually(e.t, 20*time.Second, func() error {
+		paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", e.process.Process.Pid))
 		if err != nil {
 			return err
 		}
