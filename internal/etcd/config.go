@@ -26,7 +26,7 @@ type Config struct {
 	User, PasswordFile string
 }
 
-// Validate checks what can be checked without the server. Its error names the setting.
+// Validate checks the settings without contacting the server. Its error names the setting.
 func (c Config) Validate() error {
 	_, err := c.resolve()
 	return err
@@ -65,7 +65,7 @@ func (c Config) resolve() (resolved, error) {
 	return r, err
 }
 
-// secure tells whether connections use TLS, and refuses endpoints that disagree about it.
+// secure reports whether connections use TLS; endpoints that disagree are an error.
 func (c Config) secure() (bool, error) {
 	if len(c.Endpoints) == 0 {
 		return false, errors.New("etcd endpoints: none given; one or more such as 127.0.0.1:2379 are needed")

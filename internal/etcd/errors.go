@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// IsAuthError tells whether the server refused who we are or what we may do, so that trying again helps only
-// after somebody changed something.
+// IsAuthError reports whether the server refused the credentials or the permissions of the client: trying again helps only
+// after a setting has changed.
 func IsAuthError(err error) bool {
 	for _, auth := range []error{
 		rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrPermissionDenied,
@@ -36,8 +36,8 @@ func IsAuthError(err error) bool {
 	return slices.Contains([]codes.Code{codes.Unauthenticated, codes.PermissionDenied}, code)
 }
 
-// Explain adds to a request's error why there is no connection. etcd's client reports "context deadline exceeded"
-// for a refused connection and a bad certificate alike. The client must be one of Dial's.
+// Explain adds to the error of a request why there is no connection. etcd's client reports "context deadline exceeded" for
+// a refused connection and for an invalid certificate. The client must come from Dial.
 func Explain(client *clientv3.Client, err error) error {
 	last, ok := client.Ctx().Value(lastFailureKey{}).(*lastFailure)
 	if err == nil || !ok || IsAuthError(err) {
@@ -51,8 +51,8 @@ func Explain(client *clientv3.Client, err error) error {
 
 type lastFailureKey struct{}
 
-// lastFailure remembers why the last attempt of a request found no connection, until one succeeds. It sits below
-// the client's own interceptor, which throws the reason away.
+// lastFailure remembers why the last attempt of a request found no connection, until one succeeds. It runs below the
+// client's own interceptor, which drops the reason.
 type lastFailure struct{ text atomic.Pointer[string] }
 
 func (l *lastFailure) intercept(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
@@ -71,7 +71,7 @@ func (l *lastFailure) intercept(ctx context.Context, method string, req, reply a
 			why = plain
 		}
 		why = strings.TrimPrefix(why, "transport: ")
-		// A server that refuses a certificate says so and hangs up; which of the two is seen is a matter of luck.
+		// A server that refuses a certificate sends an alert and closes the connection; either may be seen first.
 		if old := l.text.Load(); old == nil || !strings.Contains(*old, "tls: ") || !vague(why) {
 			l.text.Store(&why)
 		}
@@ -83,8 +83,8 @@ func vague(why string) bool {
 	return strings.Contains(why, "broken pipe") || strings.Contains(why, "connection reset by peer") || strings.HasSuffix(why, "EOF")
 }
 
-// Hint names the setting to look at for an error that comes back from a connection; "" when there is none.
-// gRPC reports what happened below it as text only.
+// Hint names the setting to check after an error of a request, or returns "". It searches the text, because gRPC reports
+// connection failures as text only.
 func Hint(err error) string {
 	if err == nil {
 		return ""
@@ -104,8 +104,8 @@ func Hint(err error) string {
 		{"user name is empty", "the server wants a user; set --etcd-user and --etcd-password-file"},
 		{"invalid user ID or password", "check --etcd-user and --etcd-password-file"},
 		{"permission denied", "the role of --etcd-user does not cover the prefix"},
-		{"connection reset by peer", "the server hung up; check --etcd-cert and the scheme in --etcd-endpoints"},
-		{"broken pipe", "the server hung up; check --etcd-cert and the scheme in --etcd-endpoints"},
+		{"connection reset by peer", "the server closed the connection; check --etcd-cert and the scheme in --etcd-endpoints"},
+		{"broken pipe", "the server closed the connection; check --etcd-cert and the scheme in --etcd-endpoints"},
 		{"no such host", "the endpoint's name does not resolve; check --etcd-endpoints"},
 		{"connection refused", "nothing listens at the endpoint; is etcd running, and is --etcd-endpoints right?"},
 	} {

@@ -10,10 +10,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"nuncio/internal/etcd/internal/zaplog"
 )
@@ -25,9 +29,9 @@ const DefaultClientURL = "http://127.0.0.1:2379"
 type Options struct {
 	// Dir is the data directory. It is made, with mode 0700, when it is missing.
 	Dir string
-	// ClientURL is http://host:port; port 0 takes a free one, which Server.Endpoint tells. Empty means DefaultClientURL.
+	// ClientURL is http://host:port; port 0 takes a free one, see Server.Endpoint. Empty means DefaultClientURL.
 	ClientURL string
-	// Logger gets etcd's own warnings and errors, at debug level; nil discards them.
+	// Logger gets the warnings and errors of etcd, at debug level; nil discards them.
 	Logger *slog.Logger
 }
 
@@ -35,49 +39,106 @@ type Options struct {
 type Server struct {
 	etcd     *embed.Etcd
 	endpoint string
+	failure  *failure
 }
 
 // Start runs the server until Close and returns when it answers. It gives up when ctx ends.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	conf, err := config(o)
+	failure := &failure{happened: make(chan struct{})}
+	conf, err := config(o, failure)
 	if err != nil {
 		return nil, err
 	}
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
-	e, err := embed.StartEtcd(conf)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("embedded etcd: %s is taken; is another etcd running? Choose another client URL: %w",
-			conf.ListenClientUrls[0].Host, err)
+	type result struct {
+		etcd *embed.Etcd
+		err  error
 	}
-	if err != nil {
-		return nil, fmt.Errorf("start embedded etcd in %s: %w", o.Dir, err)
-	}
+	started := make(chan result, 1)
+	go func() { // a failure ends the goroutine
+		e, err := embed.StartEtcd(conf)
+		started <- result{e, err}
+	}()
+	var r result
 	select {
-	case <-e.Server.ReadyNotify():
-	case err = <-e.Err():
-		err = fmt.Errorf("start embedded etcd in %s: %w", o.Dir, err)
+	case r = <-started:
+	case <-failure.happened:
+		r.err = failure.err
+	}
+	if errors.Is(r.err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("embedded etcd: %s is taken; is another etcd running? Choose a different client URL: %w",
+			conf.ListenClientUrls[0].Host, r.err)
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", o.Dir, r.err)
+	}
+	s := &Server{etcd: r.etcd, endpoint: "http://" + r.etcd.Clients[0].Addr().String(), failure: failure}
+	select {
+	case <-r.etcd.Server.ReadyNotify():
+		return s, nil
+	case err = <-r.etcd.Err():
+	case <-failure.happened:
+		err = failure.err
 	case <-ctx.Done():
-		err = fmt.Errorf("start embedded etcd in %s: %w", o.Dir, context.Cause(ctx))
+		err = context.Cause(ctx)
 	}
-	if err != nil {
-		e.Close()
-		return nil, err
-	}
-	return &Server{etcd: e, endpoint: "http://" + e.Clients[0].Addr().String()}, nil
+	s.Close()
+	return nil, fmt.Errorf("start embedded etcd in %s: %w", o.Dir, err)
 }
 
-// Endpoint is the URL for clients, with the real port.
+// Endpoint returns the URL for clients, with the real port.
 func (s *Server) Endpoint() string { return s.endpoint }
 
-// Err gives the error with which the server ended by itself; it gives nothing while the server runs.
-func (s *Server) Err() <-chan error { return s.etcd.Err() }
+// Wait blocks until ctx ends, and then returns nil, or until the server ends by itself, and then returns why.
+func (s *Server) Wait(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.failure.happened:
+		err = s.failure.err
+	case err = <-s.etcd.Err():
+	case <-s.etcd.Server.StopNotify():
+		err = errors.New("the server stopped")
+	}
+	return fmt.Errorf("embedded etcd in %s: %w", s.etcd.Config().Dir, err)
+}
 
-// Close stops the server and waits for it. Data is kept.
-func (s *Server) Close() { s.etcd.Close() }
+// Close stops the server and waits for it. Data is kept. A server that has failed cannot be stopped: what is left of it
+// ends with the process.
+func (s *Server) Close() {
+	select {
+	case <-s.failure.happened:
+	default:
+		s.etcd.Close()
+	}
+}
 
-func config(o Options) (*embed.Config, error) {
+// failure is the first fatal error of a server. etcd logs one where it cannot go on, when the disk is full for instance,
+// and leaves it to the logger to end the process: at once, and without a word when the log level is above debug.
+type failure struct {
+	once     sync.Once
+	happened chan struct{}
+	err      error // set when happened is closed
+}
+
+// OnWrite takes the place of os.Exit after a fatal line.
+func (f *failure) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	f.once.Do(func() {
+		f.err = errors.New(e.Message)
+		for _, field := range fields {
+			if cause, ok := field.Interface.(error); ok && field.Type == zapcore.ErrorType {
+				f.err = fmt.Errorf("%s: %w", e.Message, cause)
+			}
+		}
+		close(f.happened)
+	})
+	runtime.Goexit()
+}
+
+func config(o Options, f *failure) (*embed.Config, error) {
 	if o.Dir == "" {
 		return nil, errors.New("embedded etcd: a data directory is needed")
 	}
@@ -100,13 +161,13 @@ func config(o Options) (*embed.Config, error) {
 	// The cluster id is made from the token: a new directory is a new store, and watchers can tell.
 	conf.InitialClusterToken = rand.Text()
 	conf.AutoCompactionMode, conf.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
-	// At every start and stop etcd warns of what is as it should be for a single member on loopback; what ends it comes
-	// through Err.
-	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zaplog.New(o.Logger, slog.LevelDebug))
+	// At every start and stop etcd warns about settings that are right for a single member on loopback. Wait reports what
+	// ends it.
+	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zaplog.New(o.Logger, slog.LevelDebug).WithOptions(zap.WithFatalHook(f)))
 	return conf, nil
 }
 
-// prepareDir makes the directory and finds out in words what etcd would report as a panic or a hang.
+// prepareDir makes the directory and returns an error where etcd itself would panic or hang.
 func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("embedded etcd: make data directory: %w", err)
@@ -124,7 +185,7 @@ func prepareDir(dir string) error {
 	return checkLock(filepath.Join(dir, "member", "snap", "db"))
 }
 
-// checkLock tells whether an etcd has the database open. etcd itself would wait for the lock for ever.
+// checkLock returns an error when another etcd has the database open. etcd itself would wait for the lock forever.
 func checkLock(db string) error {
 	f, err := os.OpenFile(db, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -133,7 +194,7 @@ func checkLock(db string) error {
 	if err != nil {
 		return fmt.Errorf("embedded etcd: %w", err)
 	}
-	defer func() { _ = f.Close() }() // which unlocks it
+	defer func() { _ = f.Close() }() // closing unlocks it
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("embedded etcd: data directory %s is in use by another etcd", filepath.Dir(filepath.Dir(filepath.Dir(db))))

@@ -3,22 +3,34 @@ package embedded_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"nuncio/internal/etcd"
 	"nuncio/internal/etcd/embedded"
 	"nuncio/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// fullDisk is the variable with which the test binary starts itself: it names a directory without much space.
+const fullDisk = "EMBEDDED_TEST_FULL_DISK"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(fullDisk); dir != "" {
+		fillDisk(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func start(t *testing.T, o embedded.Options) *embedded.Server {
 	t.Helper()
@@ -124,4 +136,63 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	if s, err := embedded.Start(ctx, embedded.Options{Dir: t.TempDir(), ClientURL: "http://" + testkit.Host() + ":0"}); err == nil {
 		s.Close() // it may have been ready at once
 	}
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	s := start(t, embedded.Options{Dir: t.TempDir(), ClientURL: "http://" + testkit.Host() + ":0"})
+	defer s.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Wait(ctx); err != nil {
+		t.Errorf("Wait = %v, want nil", err)
+	}
+}
+
+// TestWaitReturnsWhyTheServerEnded fills the disk of a server, which etcd does not survive. It does so in a process of
+// its own, because the goroutines of such a server stay.
+func TestWaitReturnsWhyTheServerEnded(t *testing.T) {
+	if os.Getuid() != 0 {
+		if os.Getenv("NUNCIO_TEST_STRICT") == "1" {
+			t.Fatal("a small file system needs root")
+		}
+		t.Skip("a small file system needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=68m"); err != nil { // a segment of etcd's log takes 64 MB
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), fullDisk+"="+dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "embedded etcd in "+dir+": ") || !strings.HasSuffix(string(out), "no space left on device\nclosed\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func fillDisk(dir string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	s, err := embedded.Start(ctx, embedded.Options{Dir: dir, ClientURL: "http://" + testkit.Host() + ":0"})
+	if err != nil {
+		fmt.Println("start:", err)
+		return
+	}
+	c, err := etcd.Dial(etcd.Config{Endpoints: []string{s.Endpoint()}}, nil)
+	if err != nil {
+		fmt.Println("dial:", err)
+		return
+	}
+	go func() {
+		for ctx.Err() == nil {
+			_, _ = c.Put(ctx, "/a", strings.Repeat("x", 1<<20)) // until it fails
+		}
+	}()
+	fmt.Println(s.Wait(ctx))
+	s.Close()
+	fmt.Println("closed")
 }

@@ -1,8 +1,8 @@
 // Package zaplog gives etcd's own code, which logs with zap, a logger that writes to slog.
 //
-// It promises that nothing of etcd's log reaches stderr by itself and that its warnings can be told from ours:
-// every line has the message "etcd" and etcd's text as an attribute. It refuses to be a general bridge: names
-// and call sites are dropped.
+// It promises that nothing of etcd's log reaches stderr by itself and that its warnings are recognizable: every line has
+// the message "etcd" and etcd's text as an attribute. It refuses to be a general bridge: names and call sites are
+// dropped.
 //
 //	clientv3.Config{Logger: zaplog.New(logger, slog.LevelDebug)}
 package zaplog
@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// New makes a zap logger that writes to logger; nil discards. Lines below etcd's warning level are dropped, and
+// New returns a zap logger that writes to logger; nil discards. Lines below etcd's warning level are dropped, and
 // none is logged above the level atMost.
 func New(logger *slog.Logger, atMost slog.Level) *zap.Logger {
 	if logger == nil {
