@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// CheckAddress accepts what is safe as the address of a server: IP:port, [IPv6]:port or name:port. Everything
-// else HAProxy would accept there too, and with powers that no value should have: "unix@" and "abns@" reach
-// sockets of this machine, "fd@" takes a descriptor, and "$VAR" expands under any quoting.
+// CheckAddress accepts only addresses that are safe for a server: IP:port, [IPv6]:port or name:port. HAProxy accepts
+// more, which no value may use: "unix@" and "abns@" reach sockets of this machine, "fd@" takes a descriptor, and "$VAR"
+// is expanded under any quoting.
 func CheckAddress(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -24,7 +24,7 @@ func CheckAddress(address string) error {
 	return CheckHost(host)
 }
 
-// CheckHost accepts an IP literal, without brackets and zone, or an RFC 1123 host name.
+// CheckHost returns an error unless host is an IP literal without brackets and zone, or an RFC 1123 host name.
 func CheckHost(host string) error {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if ip.Zone() != "" {
@@ -38,8 +38,8 @@ func CheckHost(host string) error {
 	return errors.New("the host must be an IP address or a host name of letters, digits, dots and hyphens")
 }
 
-// isHostName wants RFC 1123, and a last label that is not all digits: HAProxy takes "1.2.3.4.5" for a name, and
-// then never finds it.
+// isHostName accepts RFC 1123 names whose last label is not all digits: HAProxy takes "1.2.3.4.5" for a name and can
+// never resolve it.
 func isHostName(host string) bool {
 	host = strings.TrimSuffix(host, ".")
 	if host == "" || len(host) > 253 {
@@ -60,14 +60,14 @@ func isHostName(host string) bool {
 	return strings.Trim(last, "0123456789") != ""
 }
 
-// CheckName accepts what HAProxy takes as the name of a proxy, a server or an ACL.
+// CheckName returns an error unless HAProxy accepts the name for a proxy, a server or an ACL.
 func CheckName(name string) error {
 	if name == "" {
 		return errors.New("the name is empty")
 	}
 	for i := range len(name) {
 		if c := name[i]; !isLetterOrDigit(c) && strings.IndexByte("_.:-", c) < 0 {
-			return fmt.Errorf("a name holds letters, digits and _ . : - only, not %q", c)
+			return fmt.Errorf("a name consists of letters, digits and _ . : -, not %q", c)
 		}
 	}
 	return nil

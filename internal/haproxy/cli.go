@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// MaxCommand is the longest command that is sent, in bytes: a longer one does not fit into HAProxy's buffer of
-// 16 KiB with its reply's overhead, and 2.6 answers it with silence.
+// MaxCommand is the length limit of a command, in bytes: a longer one does not fit into HAProxy's buffer of 16 KiB with
+// its reply's overhead, and 2.6 does not answer it at all.
 const MaxCommand = 15000
 
-// maxReply bounds what one command may answer.
+// maxReply is the length limit of a reply, in bytes.
 const maxReply = 64 << 20
 
-// NoSeverity is the severity of a reply that carries none, such as the output of a show command.
+// NoSeverity is the severity of a reply that has none, such as the output of a show command.
 const NoSeverity = -1
 
-// ErrNoReply means that HAProxy closed the connection without an answer. It says nothing about whether the
-// command was carried out: 2.6 does so for a command that is too long, and for "reload" that works.
+// ErrNoReply means that HAProxy closed the connection without an answer. The command may or may not have been executed:
+// 2.6 does this for a command that is too long, and for a "reload" that works.
 var ErrNoReply = errors.New("no reply")
 
 // Reply is the answer to one command.
@@ -30,7 +30,7 @@ type Reply struct {
 	Text     string // without the severity and without the empty line at the end
 }
 
-// CommandError is an answer that refuses the command.
+// CommandError is a reply that refuses the command.
 type CommandError struct {
 	Command string
 	Reply   Reply
@@ -41,30 +41,30 @@ func (e *CommandError) Error() string {
 	return fmt.Sprintf("haproxy refuses %q: %s", e.Command, first)
 }
 
-// Socket is where a HAProxy process takes commands: the Runtime API of a worker, or the master CLI. Each
-// command uses a connection of its own, because a connection that is kept stays with a worker that a reload has
-// replaced, and keeps that worker alive.
+// Socket is a socket on which a HAProxy process accepts commands: the Runtime API of a worker, or the master CLI. Each
+// command uses its own connection, because a kept connection stays with a worker that a reload has replaced and keeps
+// that worker alive.
 type Socket struct {
 	path    string
 	timeout time.Duration
 	master  bool
 }
 
-// RuntimeSocket is the socket of a "stats socket" line. timeout bounds every command.
+// RuntimeSocket returns the socket of a "stats socket" line. timeout limits every command.
 func RuntimeSocket(path string, timeout time.Duration) Socket {
 	return Socket{path: path, timeout: timeout}
 }
 
-// MasterSocket is the socket of the -S argument.
+// MasterSocket returns the socket of the -S argument.
 func MasterSocket(path string, timeout time.Duration) Socket {
 	return Socket{path: path, timeout: timeout, master: true}
 }
 
-// Path is the socket's path.
+// Path returns the socket's path.
 func (s Socket) Path() string { return s.path }
 
-// Exec sends one command and returns its reply. The error is a *CommandError when HAProxy refuses the command,
-// and wraps ErrNoReply when it closes without an answer. The command must be one line and one command.
+// Exec sends one command and returns its reply. The error is a *CommandError when HAProxy refuses the command, and
+// wraps ErrNoReply when HAProxy closes the connection without an answer. The command must be one line and one command.
 func (s Socket) Exec(ctx context.Context, command string) (Reply, error) {
 	if err := checkCommand(command); err != nil {
 		return Reply{}, err
@@ -80,7 +80,7 @@ func (s Socket) Exec(ctx context.Context, command string) (Reply, error) {
 		return Reply{}, fmt.Errorf("haproxy command %q on %s: %w", command, s.path, err)
 	}
 	if !s.master {
-		// Setting the severity has a reply of its own, one empty line.
+		// The command that sets the severity has its own reply, an empty line.
 		raw = strings.TrimPrefix(raw, "\n")
 	}
 	if raw == "" {
@@ -93,8 +93,8 @@ func (s Socket) Exec(ctx context.Context, command string) (Reply, error) {
 	return r, nil
 }
 
-// roundTrip writes everything, closes its own half, and reads to the end. Closing the half is what
-// makes the master of 2.6 close the connection at all.
+// roundTrip writes everything, closes its side for writing, and reads to the end. The master of 2.6 closes the
+// connection only after that.
 func (s Socket) roundTrip(ctx context.Context, request string) (string, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", s.path)
@@ -119,7 +119,7 @@ func (s Socket) roundTrip(ctx context.Context, request string) (string, error) {
 	return string(b), nil
 }
 
-// cause prefers the reason why the context ended to the i/o timeout that follows from it.
+// cause returns the reason why ctx ended if it has, instead of the i/o timeout that results from it.
 func cause(ctx context.Context, err error) error {
 	if ended := context.Cause(ctx); ended != nil {
 		return ended
@@ -129,7 +129,7 @@ func cause(ctx context.Context, err error) error {
 
 func checkCommand(command string) error {
 	if strings.TrimSpace(command) == "" {
-		return errors.New("haproxy command: it is empty")
+		return errors.New("haproxy command: empty")
 	}
 	if len(command) > MaxCommand {
 		return fmt.Errorf("haproxy command %.40q...: %d bytes, the limit is %d", command, len(command), MaxCommand)
@@ -141,9 +141,9 @@ func checkCommand(command string) error {
 			if i < len(command) && command[i] != '\n' && command[i] != 0 {
 				continue
 			}
-			return fmt.Errorf("haproxy command %.80q: a backslash escapes nothing", command)
+			return fmt.Errorf("haproxy command %.80q: a backslash at the end escapes nothing", command)
 		case '\n', '\r', 0, ';':
-			return fmt.Errorf("haproxy command %.80q: it holds a line break, a NUL or an unescaped ';'", command)
+			return fmt.Errorf("haproxy command %.80q: it contains a line break, a NUL or an unescaped ';'", command)
 		}
 	}
 	return nil

@@ -1,6 +1,6 @@
 package haproxy
 
-// Quoting is what the bytes at a place of a configuration line mean.
+// Quoting is how HAProxy reads the bytes at a position of a configuration line.
 type Quoting int
 
 // The four kinds of place.
@@ -11,8 +11,8 @@ const (
 	Comment                // behind "#", or behind a CR that ended the line
 )
 
-// Cursor follows the quoting of one line as its text goes by. It is what lets a value be escaped for the place
-// where it stands. The zero value is at the start of a line.
+// Cursor tracks the quoting of a line as its text is fed in, so that a value can be escaped for its place. The zero
+// value is at the start of a line.
 type Cursor struct {
 	quoting  Quoting
 	inWord   bool
@@ -30,22 +30,22 @@ const (
 	insideBraces          // between ${ and }
 )
 
-// Feed moves the cursor over text of the line.
+// Feed moves the cursor over the next text of the line.
 func (c *Cursor) Feed(text string) {
 	for i := range len(text) {
 		c.feed(text[i])
 	}
 }
 
-// FeedWord moves the cursor over something that is part of a word, and complete in itself.
+// FeedWord moves the cursor over a complete part of a word.
 func (c *Cursor) FeedWord() {
 	c.inWord, c.escape, c.hex, c.variable = true, false, 0, noVariable
 }
 
-// Quoting says where the cursor is.
+// Quoting returns the quoting at the cursor.
 func (c *Cursor) Quoting() Quoting { return c.quoting }
 
-// Open says that an escape or the name of a variable has begun and what comes next would become part of it.
+// Open reports whether an escape or the name of a variable has begun, so that the next bytes would become part of it.
 func (c *Cursor) Open() bool { return c.escape || c.hex > 0 || c.variable != noVariable }
 
 func (c *Cursor) feed(b byte) {
@@ -99,7 +99,7 @@ func (c *Cursor) bare(b byte) {
 	c.inWord = true
 }
 
-// escaped takes the byte behind a backslash, unless it keeps its own meaning there.
+// escaped consumes the byte after a backslash, unless that byte keeps its own meaning.
 func (c *Cursor) escaped(b byte) bool {
 	c.escape = false
 	switch b {

@@ -7,9 +7,9 @@ import (
 	"hash"
 )
 
-// The digest of a set of files is that of the digests of blocks, so that what did not change need not be read again. A
-// block begins at every line that is not indented; in a configuration that is about one block per section. How a text is
-// cut into pieces makes no difference.
+// The digest of a set of files is the digest of the digests of its blocks, so that unchanged text need not be read
+// again. A block begins at every line that is not indented; in a configuration that is about one block per section. The
+// digest does not depend on how a text is cut into pieces.
 
 func digest(names []string, texts map[string]Text) string {
 	d := digester{out: sha256.New()}
@@ -24,10 +24,10 @@ func digest(names []string, texts map[string]Text) string {
 	return hex.EncodeToString(d.out.Sum(nil))
 }
 
-// beginsBlock looks at the first byte of a line.
+// beginsBlock reports whether a line with this first byte begins a block.
 func beginsBlock(c byte) bool { return c != ' ' && c != '\t' }
 
-// blockSums are the digests of the blocks of a piece that begins with one, and where the last block begins.
+// blockSums holds the digests of the blocks of a piece that begins with a block, and the offset of the last block.
 type blockSums struct {
 	sums []byte // one after the other
 	last int
@@ -43,7 +43,7 @@ func sumBlocks(text string) (b blockSums) {
 	return b
 }
 
-// nextBlock is where the block behind the one at begin does.
+// nextBlock returns the offset of the block after the one at begin.
 func nextBlock(text string, begin int) int {
 	for i := begin; i+1 < len(text); i++ {
 		if text[i] == '\n' && beginsBlock(text[i+1]) {
@@ -53,12 +53,12 @@ func nextBlock(text string, begin int) int {
 	return len(text)
 }
 
-// digester takes a file piece by piece.
+// digester computes the digest of a file piece by piece.
 type digester struct {
 	out       hash.Hash
-	open      []string // the block that has not ended yet
-	sum       []byte   // its digest; nil if it is not known
-	lineStart bool     // what comes next begins a line
+	open      []string // pieces of the block that has not ended yet
+	sum       []byte   // its digest; nil if unknown
+	lineStart bool     // the next byte begins a line
 }
 
 func (d *digester) piece(p *piece) {
@@ -68,10 +68,10 @@ func (d *digester) piece(p *piece) {
 		known := p.blocks()
 		n := len(known.sums) - sha256.Size
 		d.out.Write(known.sums[:n])
-		// It may go on in the next piece.
+		// The block may continue in the next piece.
 		d.open, d.sum = append(d.open, text[known.last:]), known.sums[n:]
 	} else {
-		// Up to the first line that begins a block it belongs to what came before.
+		// Everything before the first line that begins a block belongs to the previous block.
 		end := nextBlock(text, 0)
 		d.open, d.sum = append(d.open, text[:end]), nil
 		if end < len(text) {

@@ -36,7 +36,7 @@ func (e *environment) directive(words []Word) {
 		if _, ok := e.lookup(words[1].Text); ok && key == "presetenv" {
 			return
 		}
-		value := words[2].Text // a copy: words may be used again
+		value := words[2].Text // a copy, because words is reused
 		e.set(words[1].Text, &value)
 	case "unsetenv":
 		for _, w := range words[1:] {

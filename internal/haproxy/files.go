@@ -12,12 +12,12 @@ import (
 const ConfigFile = "haproxy.cfg"
 
 // Files is one complete, immutable set of configuration files: the main configuration, and the maps, ACL
-// lists, error pages and whatever else the templates make. Names are slash-separated, relative and sorted.
+// lists, error pages and other files that the templates produce. Names are slash-separated, relative and sorted.
 // The zero value is an empty set.
 type Files struct {
 	names  []string
 	texts  map[string]Text
-	digest func() string // nil for the zero value only
+	digest func() string // nil only for the zero value
 }
 
 // NewFiles copies content, whose keys are relative slash-separated names. It returns an error for a name
@@ -30,7 +30,7 @@ func NewFiles(content map[string][]byte) (Files, error) {
 	return FilesOf(texts)
 }
 
-// FilesOf is NewFiles for texts that exist already. It copies none of them.
+// FilesOf is NewFiles for existing texts. It does not copy them.
 func FilesOf(texts map[string]Text) (Files, error) {
 	f := Files{names: slices.Sorted(maps.Keys(texts)), texts: maps.Clone(texts)}
 	for _, name := range f.names {
@@ -42,10 +42,10 @@ func FilesOf(texts map[string]Text) (Files, error) {
 	return f, nil
 }
 
-// Names lists the files, sorted.
+// Names returns the names of the files, sorted.
 func (f Files) Names() []string { return slices.Clone(f.names) }
 
-// Get returns a copy of the content of one file, and whether there is such a file.
+// Get returns a copy of the content of a file, and whether the file exists.
 func (f Files) Get(name string) ([]byte, bool) {
 	t, ok := f.texts[name]
 	if !ok {
@@ -58,16 +58,16 @@ func (f Files) Get(name string) ([]byte, bool) {
 	return b, true
 }
 
-// Text is the content of one file; empty when there is no such file.
+// Text returns the content of a file; it is empty if the file does not exist.
 func (f Files) Text(name string) Text { return f.texts[name] }
 
-// Config is a copy of the main configuration; nil when the set has none.
+// Config returns a copy of the main configuration, or nil if the set has none.
 func (f Files) Config() []byte {
 	b, _ := f.Get(ConfigFile)
 	return b
 }
 
-// Digest identifies names and contents: equal sets have equal digests. It is empty for the zero value only.
+// Digest identifies names and contents: equal sets have equal digests. It is empty only for the zero value.
 func (f Files) Digest() string {
 	if f.digest == nil {
 		return ""
@@ -75,7 +75,7 @@ func (f Files) Digest() string {
 	return f.digest()
 }
 
-// Equal says whether both sets hold the same names with the same bytes.
+// Equal reports whether both sets have the same names with the same bytes.
 func (f Files) Equal(g Files) bool {
 	return (f.digest == nil) == (g.digest == nil) && slices.Equal(f.names, g.names) && maps.EqualFunc(f.texts, g.texts, Text.Equal)
 }

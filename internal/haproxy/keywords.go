@@ -4,12 +4,12 @@ import "strings"
 
 // ServerKeyword is a word of a server line.
 type ServerKeyword struct {
-	Args int // words that follow it and belong to it
-	// Dynamic says whether "add server" takes it.
+	Args int // number of words that follow it and belong to it
+	// Dynamic is whether "add server" accepts it.
 	Dynamic bool
 }
 
-// since is the first version whose "add server" takes a word.
+// since is the first version whose "add server" accepts a word.
 type since struct{ major, minor int }
 
 var (
@@ -19,8 +19,8 @@ var (
 	never   = since{999, 0}
 )
 
-// The words of a server line by number of arguments and by the version that allows them for dynamic servers. A word that is
-// missing here costs a reload and nothing worse.
+// The words of a server line by number of arguments and by the version that allows them for dynamic servers. A word
+// that is missing here only causes a reload.
 var serverWords = map[since][2]string{
 	since26: {
 		`agent-check allow-0rtt backup check check-send-proxy check-ssl check-via-socks4 force-sslv3 force-tlsv10
@@ -42,10 +42,10 @@ var serverWords = map[since][2]string{
 	},
 }
 
-// ServerKeywords is what is known about the words of a server line for one version.
+// ServerKeywords is a table of the words of a server line for one version.
 type ServerKeywords map[string]ServerKeyword
 
-// KeywordsOf makes the table for a version.
+// KeywordsOf returns the table for a version.
 func KeywordsOf(v Version) ServerKeywords {
 	table := ServerKeywords{}
 	for first, byArgs := range serverWords {
@@ -58,18 +58,19 @@ func KeywordsOf(v Version) ServerKeywords {
 	return table
 }
 
-// HelpOnServers is the command that makes 3.2 and later list the words that "add server" takes; earlier ones refuse it.
+// HelpOnServers is the command with which 3.2 and later list the words that "add server" accepts; earlier ones refuse
+// it.
 const HelpOnServers = "add server help"
 
-// Told is the table after the answer to HelpOnServers, and whether that was an answer. Words that are listed and not in the
-// table stay unknown: nothing says how many arguments they have.
+// Told returns the table as changed by the reply to HelpOnServers, and whether the reply was a list. Listed words that
+// are not in the table stay unknown, because the list does not say how many arguments they have.
 func (k ServerKeywords) Told(help string) (ServerKeywords, bool) {
 	head, list, _ := strings.Cut(help, "\n")
 	listed := map[string]bool{}
 	for word := range strings.FieldsSeq(list) {
 		listed[word] = true
 	}
-	// A list without these is none, whatever else was answered.
+	// A reply without these is not the list.
 	if !strings.HasSuffix(head, ":") || !listed["weight"] || !listed["check"] {
 		return k, false
 	}
@@ -80,8 +81,8 @@ func (k ServerKeywords) Told(help string) (ServerKeywords, bool) {
 	return told, true
 }
 
-// IsDynamicBalance says whether servers can be added at run time to a backend with these arguments of "balance" and
-// "hash-type"; none is HAProxy's default. Hashes without "consistent" live in a table that is computed once.
+// IsDynamicBalance reports whether servers can be added at run time to a backend with these arguments of "balance" and
+// "hash-type"; no arguments mean HAProxy's default. Hashes without "consistent" use a table that is computed once.
 func IsDynamicBalance(balance, hashType string) bool {
 	algorithm, _, _ := strings.Cut(balance, "(")
 	switch algorithm {

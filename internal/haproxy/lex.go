@@ -11,28 +11,27 @@ import (
 // crash on one during a reload.
 const MaxWords = 64
 
-// Line is one line of a configuration that holds at least one word; blank lines and lines of comment alone
-// have none and are left out.
+// Line is a line of a configuration with at least one word. Blank lines and lines with only a comment are not returned.
 type Line struct {
 	Number int    // counted from 1 as HAProxy counts in its messages
-	Offset int    // where the line begins in the text, in bytes
-	Raw    string // the line as it stands, without its LF
+	Offset int    // offset of the line in the text, in bytes
+	Raw    string // the line as written, without its LF
 	Words  []Word // at least one
 }
 
-// Keyword is the text of the first word.
+// Keyword returns the text of the first word.
 func (l Line) Keyword() string { return l.Words[0].Text }
 
-// Word is one word of a line, as HAProxy hands it to the keyword's parser.
+// Word is a word of a line, as HAProxy passes it to the keyword's parser.
 type Word struct {
 	Text     string // after quotes, escapes and environment variables
-	Start    int    // where the word begins in the text, in bytes, quotes included
-	End      int    // the byte after it
-	Expanded bool   // an environment variable took part in it
+	Start    int    // offset of the word in the text, in bytes, quotes included
+	End      int    // offset of the byte after it
+	Expanded bool   // whether it contains the value of an environment variable
 }
 
-// LexError says why HAProxy would not even split a configuration into words. The versions 3.2 and later do
-// not survive a reload of such a file, so it must never reach a running master.
+// LexError describes why HAProxy cannot split a configuration into words. Versions 3.2 and later crash when they reload
+// such a file, so it must never reach a running master.
 type LexError struct {
 	Line   int // counted from 1
 	Column int // counted from 1, in bytes
@@ -43,13 +42,13 @@ func (e *LexError) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", ConfigFile, e.Line, e.Column, e.Reason)
 }
 
-// Lex splits a configuration into words by HAProxy's own rules. Environment variables come from getenv, as
-// changed by the text's own setenv, presetenv, unsetenv and resetenv; nil is an empty environment. On an error, which is always a
-// *LexError for the first offending line, the lines before it are returned too.
+// Lex splits a configuration into words by HAProxy's own rules. Environment variables come from getenv, as changed by
+// the text's own setenv, presetenv, unsetenv and resetenv; nil means an empty environment. An error is always a
+// *LexError for the first invalid line; the lines before it are returned too.
 func Lex(text []byte, getenv func(string) (string, bool)) ([]Line, error) {
 	lx := lexer{text: string(text), env: environment{get: getenv}}
 	if n := len(text); n > 0 && text[n-1] != '\n' {
-		// Only the last line can lack its LF. Lines before it are still worth having.
+		// Only the last line can lack its LF. The lines before it are still useful.
 		err := lx.run(bytes.LastIndexByte(text, '\n') + 1)
 		if err != nil {
 			return lx.lines, err
@@ -64,8 +63,8 @@ func (lx *lexer) unfinished() error {
 	return &LexError{Line: lx.number + 1, Column: len(lx.text) - lx.pos + 1, Reason: "the last line does not end in a newline"}
 }
 
-// EachLine is Lex for those who look at one line after the other: it keeps none, and use must not either. It stops at the
-// first fault, or when use returns false.
+// EachLine is Lex for callers that look at one line after the other. It keeps no line, and use must not keep one
+// either. It stops at the first error, or when use returns false.
 func EachLine(text string, getenv func(string) (string, bool), use func(Line) bool) error {
 	lx := lexer{text: text, env: environment{get: getenv}, use: use}
 	end := strings.LastIndexByte(text, '\n') + 1
@@ -90,16 +89,16 @@ type lexer struct {
 	pos    int // where the next line begins
 	number int
 	lines  []Line
-	use    func(Line) bool // takes the lines instead
+	use    func(Line) bool // if set, called with each line instead of keeping it
 	env    environment
 
 	stopped bool
 
 	start    int    // of the line, in text
-	words    []Word // chunk that words are cut from, so that a line costs no allocation of its own
+	words    []Word // chunk that words are cut from, so that a line needs no allocation
 	first    int    // index of the line's first word in words
 	section  string
-	buf      []byte // the current word, once it differs from the text
+	buf      []byte // the current word, if it differs from the text
 	expanded bool
 }
 
@@ -140,7 +139,7 @@ func (lx *lexer) run(end int) error {
 	return nil
 }
 
-// line lexes text[i:eol]. A reason other than "" is the fault found at the byte it returns.
+// line lexes text[i:eol]. If it finds an error, it returns the byte at which it is and a reason that is not empty.
 func (lx *lexer) line(i, eol int) (at int, reason string) {
 	s := lx.text[:eol]
 	if nul := strings.IndexByte(s[i:], 0); nul >= 0 {
@@ -172,7 +171,7 @@ func (lx *lexer) word(s string, start int) (next, at int, reason string) {
 	for i < len(s) && plain[s[i]] {
 		i++
 	}
-	if i == len(s) || isSpace(s[i]) || s[i] == '#' { // nearly every word of nearly every file
+	if i == len(s) || isSpace(s[i]) || s[i] == '#' { // the usual case
 		lx.words = append(lx.words, Word{Text: s[start:i], Start: start, End: i})
 		return afterWord(s, i), 0, ""
 	}
@@ -218,8 +217,8 @@ func (lx *lexer) word(s string, start int) (next, at int, reason string) {
 	return i, 0, ""
 }
 
-// afterWord is where the next word may begin. A CR that touches a word ends the line for HAProxy, so what
-// follows it is not even comment; a CR among blanks is a blank.
+// afterWord returns where the next word may begin. For HAProxy a CR directly after a word ends the line, and it ignores
+// what follows; a CR among blanks is a blank.
 func afterWord(s string, i int) int {
 	if i < len(s) && s[i] == '\r' {
 		return len(s)
@@ -229,12 +228,12 @@ func afterWord(s string, i int) int {
 
 func (lx *lexer) emit(start, end int) {
 	if len(lx.words)-lx.first > MaxWords {
-		return // refused by the caller; an expansion could otherwise outgrow the chunk
+		return // the caller returns an error; an expansion could otherwise outgrow the chunk
 	}
 	lx.words = append(lx.words, Word{Text: string(lx.buf), Start: start, End: end, Expanded: lx.expanded})
 }
 
-// escape handles a backslash at s[0] and returns how many bytes it took.
+// escape handles a backslash at s[0] and returns how many bytes it consumed.
 func (lx *lexer) escape(s string, weak bool) (n int, ok bool) {
 	next := byte(0)
 	if len(s) > 1 {
@@ -264,7 +263,7 @@ func (lx *lexer) escape(s string, weak bool) (n int, ok bool) {
 		lx.buf = append(lx.buf, byte(b))
 		return 4, true
 	case '$':
-		if weak { // outside quotes "$" is no special byte and keeps its backslash
+		if weak { // outside quotes "$" is not special, so the backslash stays
 			lx.buf = append(lx.buf, '$')
 			return 2, true
 		}
@@ -273,8 +272,8 @@ func (lx *lexer) escape(s string, weak bool) (n int, ok bool) {
 	return 1, true
 }
 
-// variable expands the "$" at s[0], inside weak quotes, and returns how many bytes its name took. start is
-// where the current word began; an expansion into several words moves it.
+// variable expands the "$" at s[0], inside weak quotes, and returns how many bytes it consumed. start is where
+// the current word began; an expansion into several words moves it.
 func (lx *lexer) variable(s string, start *int, at int) (n int, reason string) {
 	i := 1
 	brace := i < len(s) && s[i] == '{'
@@ -347,7 +346,7 @@ func (lx *lexer) lookup(name string) (value string, set, ok bool) {
 	return value, set, true
 }
 
-// plain holds the bytes that stand for themselves outside quotes.
+// plain contains the bytes that have no special meaning outside quotes.
 var plain = func() (t [256]bool) {
 	for i := range t {
 		t[i] = !isSpace(byte(i)) && !strings.ContainsRune("#\\\"'\x00", rune(i))

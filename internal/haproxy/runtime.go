@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// Command is one command of the Runtime API and, for those that take one, its payload, line by line.
+// Command is a command of the Runtime API and its payload, if it has one, line by line.
 type Command struct {
 	Line    string
 	Payload []string
 }
 
-// size is what HAProxy has to hold at once to read the command.
+// size is how many bytes HAProxy has to buffer to read the command.
 func (c Command) size() int {
 	n := len(c.Line) + 1
 	for _, p := range c.Payload {
@@ -36,35 +36,35 @@ func (c Command) check() error {
 		return fmt.Errorf("haproxy command %.40q...: %d bytes with its payload, the limit is %d", c.Line, n, MaxCommand)
 	}
 	if (len(c.Payload) > 0) != strings.HasSuffix(c.Line, " <<") {
-		return fmt.Errorf("haproxy command %.80q: a payload needs \" <<\" at the end of the line, and the other way round", c.Line)
+		return fmt.Errorf("haproxy command %.80q: a command with a payload, and no other, must end in \" <<\"", c.Line)
 	}
 	for _, p := range c.Payload {
-		// An empty line ends a payload, and what follows it would be read as commands.
+		// An empty line ends a payload; HAProxy would read the rest as commands.
 		if p == "" || strings.ContainsAny(p, "\n\r\x00") {
-			return fmt.Errorf("haproxy command %.40q: payload line %.40q is empty or holds a line break", c.Line, p)
+			return fmt.Errorf("haproxy command %.40q: payload line %.40q is empty or contains a line break", c.Line, p)
 		}
 	}
 	return nil
 }
 
-// Refused says whether the reply is a refusal. HAProxy has no one way to say so: most errors have severity 3,
-// an address that "set server" cannot read comes as a warning, and an unknown command as information.
+// Refused reports whether the reply is a refusal. HAProxy has several forms: most errors have severity 3, an address
+// that "set server" cannot read is a warning, and an unknown command is information.
 func (r Reply) Refused() bool {
 	return r.Severity >= 0 && r.Severity <= 3 || strings.HasPrefix(r.Text, "Unknown command") ||
 		strings.HasPrefix(r.Text, "Invalid addr") || r.Text == "Permission denied"
 }
 
-// EscapeArgument writes a value as one argument of a command. It refuses what the command line has no spelling
-// for: line breaks and other control bytes, the empty value, and what it would take for the start of a payload.
+// EscapeArgument returns a value as one argument of a command. It returns an error for values that a command cannot
+// express: line breaks and other control bytes, the empty value, and the start of a payload.
 func EscapeArgument(value string) (string, error) {
 	if value == "" || strings.HasPrefix(value, "<<") {
-		return "", fmt.Errorf("argument %q: a command of HAProxy cannot carry it", value)
+		return "", fmt.Errorf("argument %q: a command of HAProxy cannot express it", value)
 	}
 	plain := true
 	for i := range len(value) {
 		switch c := value[i]; {
 		case c < ' ' || c == 0x7f:
-			return "", fmt.Errorf("argument %.80q: a command of HAProxy cannot carry byte %#02x", value, c)
+			return "", fmt.Errorf("argument %.80q: a command of HAProxy cannot express byte %#02x", value, c)
 		case c == ' ' || c == '\\' || c == ';':
 			plain = false
 		}
@@ -77,12 +77,12 @@ func EscapeArgument(value string) (string, error) {
 
 var argumentEscapes = strings.NewReplacer(`\`, `\\`, " ", `\ `, ";", `\;`)
 
-// socketBuffer is what a socket takes at once, whether or not the other side reads; Linux has 200 kB by default.
+// socketBuffer is how many bytes a socket accepts even if the other side does not read; Linux has 200 kB by default.
 const socketBuffer = 4 << 10
 
-// Session is one connection to the Runtime API that takes many commands without waiting for each answer. It stays with the
-// worker that accepted it, also after a reload, and keeps that worker alive: open one for a batch and close it.
-// It is for one goroutine.
+// Session is a connection to the Runtime API that accepts many commands without waiting for each reply. It stays with
+// the worker that accepted it, even after a reload, and keeps that worker alive: open one for a batch and close it. It
+// must be used by one goroutine at a time.
 type Session struct {
 	conn    net.Conn
 	in      *bufio.Reader
@@ -91,13 +91,13 @@ type Session struct {
 	broken  error
 }
 
-// Open connects and prepares the session. Its socket must not be a master's.
+// Open connects and prepares the session. The socket must not be a master's.
 func (s Socket) Open(ctx context.Context) (*Session, error) {
 	c, _, err := s.Begin(ctx, nil)
 	return c, err
 }
 
-// Begin is Open with commands that are sent at once, as by Do: on a busy machine each round trip saved is worth as much as
+// Begin is Open with first commands, which are sent as by Do. On a busy machine a saved round trip is worth as much as
 // a command.
 func (s Socket) Begin(ctx context.Context, commands []Command) (*Session, []Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
@@ -108,7 +108,7 @@ func (s Socket) Begin(ctx context.Context, commands []Command) (*Session, []Repl
 		return nil, nil, fmt.Errorf("haproxy session on %s: %w", s.path, err)
 	}
 	c := &Session{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), path: s.path, timeout: s.timeout}
-	// "prompt" makes the connection interactive, so that each reply ends in a way of its own.
+	// "prompt" makes the connection interactive, so that the end of each reply can be recognized.
 	own := []Command{{Line: "prompt"}, {Line: "set severity-output number"}}
 	replies, err := c.Do(ctx, append(own, commands...))
 	if err != nil {
@@ -121,9 +121,9 @@ func (s Socket) Begin(ctx context.Context, commands []Command) (*Session, []Repl
 // Close ends the session.
 func (c *Session) Close() { c.conn.Close() }
 
-// Do sends the commands in order and returns exactly one reply for each. A refusal is a reply, not an error: after an
-// error the replies that came are returned, what became of the other commands is unknown, and the session is of
-// no more use. No command is sent if one of them cannot be.
+// Do sends the commands in order and returns exactly one reply for each. A refusal is a reply, not an error. After an
+// error it returns the replies that arrived; the outcome of the other commands is unknown, and the session cannot be
+// used any more. If one of the commands is invalid, Do sends none.
 func (c *Session) Do(ctx context.Context, commands []Command) ([]Reply, error) {
 	if c.broken != nil {
 		return nil, c.broken
@@ -143,7 +143,7 @@ func (c *Session) Do(ctx context.Context, commands []Command) ([]Reply, error) {
 	if size < socketBuffer {
 		sent <- c.send(commands)
 	} else {
-		// Writing while reading: HAProxy stops reading commands while nobody takes its replies.
+		// Write while reading: HAProxy stops reading commands while its replies are not read.
 		go func() { sent <- c.send(commands) }()
 	}
 	replies := make([]Reply, 0, len(commands))
@@ -151,7 +151,7 @@ func (c *Session) Do(ctx context.Context, commands []Command) ([]Reply, error) {
 		text, err := c.reply()
 		if err != nil {
 			c.conn.Close() // lets send return
-			<-sent         //nolint:errcheck // it tells of the closed connection only
+			<-sent         //nolint:errcheck // only about the closed connection
 			c.broken = fmt.Errorf("haproxy session on %s: reply %d of %d, to %.80q: %w", c.path, len(replies)+1, len(commands),
 				commands[len(replies)].Line, cause(ctx, err))
 			return replies, c.broken
@@ -165,7 +165,7 @@ func (c *Session) Do(ctx context.Context, commands []Command) ([]Reply, error) {
 	return replies, nil
 }
 
-// Pid asks which worker is at the other end.
+// Pid returns the pid of the worker at the other end.
 func (c *Session) Pid(ctx context.Context) (int, error) {
 	replies, err := c.Do(ctx, []Command{{Line: "show info"}})
 	if err != nil {
@@ -191,8 +191,8 @@ func (c *Session) send(commands []Command) error {
 	return w.Flush()
 }
 
-// reply reads up to the prompt, a line that begins with "> ". No reply of the commands that are of use here has such a
-// line of its own.
+// reply reads up to the prompt, a line that begins with "> ". The replies of the commands used here contain no such
+// line.
 func (c *Session) reply() (string, error) {
 	var b strings.Builder
 	for {
@@ -206,20 +206,20 @@ func (c *Session) reply() (string, error) {
 		case err != nil:
 			return "", err
 		case b.Len() > maxReply:
-			return "", fmt.Errorf("it is longer than %d bytes", maxReply)
+			return "", fmt.Errorf("reply longer than %d bytes", maxReply)
 		}
 		next, err := c.in.Peek(2)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return "", err
 		}
 		if string(next) == "> " {
-			_, _ = c.in.Discard(2) // they have been peeked at
+			_, _ = c.in.Discard(2) // already peeked at
 			return stripPayloadPrompts(b.String()), nil
 		}
 	}
 }
 
-// stripPayloadPrompts drops the "+ " that HAProxy prints for each line of a payload.
+// stripPayloadPrompts removes the "+ " that HAProxy prints for each line of a payload.
 func stripPayloadPrompts(text string) string {
 	for strings.HasPrefix(text, "+ ") {
 		text = text[2:]
@@ -227,7 +227,7 @@ func stripPayloadPrompts(text string) string {
 	return text
 }
 
-// ParseVersionReply reads the answer to "prepare map" or "prepare acl".
+// ParseVersionReply parses the reply to "prepare map" or "prepare acl".
 func ParseVersionReply(text string) (int, error) {
 	number, ok := strings.CutPrefix(text, "New version created: ")
 	n, err := strconv.Atoi(strings.TrimSpace(number))
@@ -237,7 +237,7 @@ func ParseVersionReply(text string) (int, error) {
 	return n, nil
 }
 
-// ParsePatterns reads the answer to "show map" or "show acl": the entries in order, keys with their values.
+// ParsePatterns parses the reply to "show map" or "show acl": the entries in order, keys with their values.
 func ParsePatterns(text string) ([]string, error) {
 	var entries []string
 	for line := range strings.Lines(text) {

@@ -2,16 +2,16 @@ package haproxy
 
 import "slices"
 
-// sectionKeywords are the words that begin a section when they are the first of a line. A keyword of a future
-// version that is missing here makes its lines part of the section before it, which only ever makes two
-// configurations look more different than they are.
+// sectionKeywords are the words that begin a section if they are the first of a line. If a keyword of a future version
+// is missing here, its lines count as part of the section before it; two configurations can then only look more
+// different than they are.
 var sectionKeywords = []string{
 	"acme", "backend", "cache", "crt-store", "defaults", "fcgi-app", "frontend", "global", "healthcheck",
 	"http-errors", "listen", "log-forward", "log-profile", "mailers", "peers", "program", "resolvers", "ring",
 	"traces", "userlist",
 }
 
-// IsSection says whether a line that begins with word begins a section.
+// IsSection reports whether a line that begins with word begins a section.
 func IsSection(word string) bool {
 	_, found := slices.BinarySearch(sectionKeywords, word)
 	return found
@@ -20,7 +20,7 @@ func IsSection(word string) bool {
 // Section is a section of a configuration: its first line and those below it.
 type Section struct {
 	Kind  string // "backend"; empty for lines above the first section
-	Name  string // empty where the section has none
+	Name  string // empty if the section has none
 	From  string // the defaults section that it names with "from", if any
 	Head  Line   // zero for lines above the first section
 	Lines []Line // the lines below Head

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// Bits of ServerState.Admin that matter to whoever sets them; HAProxy has others for what it finds out itself.
+// Bits of ServerState.Admin that commands set; HAProxy has more bits for states that it detects itself.
 const (
 	AdminMaint = 0x01 // maintenance, forced by a command or by "disabled"
 	AdminDrain = 0x08 // draining, forced by a command
 )
 
-// CheckEnabled is the bit of ServerState.Check and Agent that says whether checks are made.
+// CheckEnabled is the bit of ServerState.Check and Agent that is set while checks run.
 const CheckEnabled = 0x04
 
-// ServerState is one line of "show servers state".
+// ServerState is a line of "show servers state".
 type ServerState struct {
 	Backend, Name string
 	ID            int
@@ -32,7 +32,7 @@ var serverColumns = [...]string{
 	"be_name", "srv_name", "srv_id", "srv_addr", "srv_port", "srv_uweight", "srv_admin_state", "srv_check_state", "srv_agent_state",
 }
 
-// ParseServers reads the answer to "show servers state", of one backend or of all.
+// ParseServers parses the reply to "show servers state", for one backend or for all.
 func ParseServers(text string) ([]ServerState, error) {
 	var (
 		servers []ServerState

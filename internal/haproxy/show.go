@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// Process is one line of "show proc".
+// Process is a line of "show proc".
 type Process struct {
 	Pid     int
 	Kind    string // "master", "worker", or the name of a program section
 	Reloads int    // for the master: all reloads; for a worker: reloads since it was started
-	Failed  int    // failed reloads since the last good one; the master's line only
+	Failed  int    // failed reloads since the last successful one; only in the master's line
 	Version string
 }
 
-// Processes is the answer of the master CLI to "show proc".
+// Processes is the reply of the master CLI to "show proc".
 type Processes struct {
 	Master  Process
 	Workers []Process
 	// OldWorkers are those that a reload has replaced. 3.1 and later also list here the worker that survived a
-	// failed reload, although it goes on serving.
+	// failed reload, although it still serves.
 	OldWorkers []Process
 	Programs   []Process
 }
@@ -33,8 +33,8 @@ var (
 	procWas    = regexp.MustCompile(`\[was: [^\]]*\]`) // in 2.4's extra column, for old workers
 )
 
-// ParseProcesses reads the answer to "show proc". Columns are found by the names in the first line, since 2.4
-// has one more than later versions.
+// ParseProcesses parses the reply to "show proc". It finds columns by the names in the first line, because 2.4 has one
+// more than later versions.
 func ParseProcesses(text string) (Processes, error) {
 	var (
 		p       Processes
@@ -70,7 +70,7 @@ func ParseProcesses(text string) (Processes, error) {
 	return p, nil
 }
 
-// group finds where the processes below a headline belong; those below an unknown one are dropped.
+// group returns the list that the processes below a headline belong to; those below an unknown headline are ignored.
 func (p *Processes) group(headline string) *[]Process {
 	switch headline {
 	case "workers":
@@ -87,7 +87,7 @@ func parseProcess(line string, columns map[string]int) (Process, error) {
 	bad := fmt.Errorf("answer to show proc: line %.80q", line)
 	var proc Process
 	if m := procFailed.FindStringSubmatch(line); m != nil {
-		proc.Failed, _ = strconv.Atoi(m[1]) // absurdly large: then the number is worth nothing
+		proc.Failed, _ = strconv.Atoi(m[1]) // only fails if absurdly large, and then the number is useless
 	}
 	fields := strings.Fields(procWas.ReplaceAllString(procFailed.ReplaceAllString(line, " "), " - "))
 	field := func(name string) (string, bool) {
@@ -113,13 +113,13 @@ func parseProcess(line string, columns map[string]int) (Process, error) {
 	return proc, nil
 }
 
-// Info is the answer of the Runtime API to "show info".
+// Info is the reply of the Runtime API to "show info".
 type Info struct {
 	Pid    int               // of the worker that answered
 	Fields map[string]string // everything
 }
 
-// ParseInfo reads the answer to "show info".
+// ParseInfo parses the reply to "show info".
 func ParseInfo(text string) (Info, error) {
 	info := Info{Fields: map[string]string{}}
 	for line := range strings.Lines(text) {
@@ -135,14 +135,14 @@ func ParseInfo(text string) (Info, error) {
 	return info, nil
 }
 
-// ReloadReply is the answer of the master CLI to "reload".
+// ReloadReply is the reply of the master CLI to "reload".
 type ReloadReply struct {
-	Known   bool // false: HAProxy did not say how it went, as 2.6 never does
+	Known   bool // false: HAProxy did not report the outcome; 2.6 never does
 	Success bool
-	Log     string // what the new configuration made HAProxy say, 2.7 and later
+	Log     string // HAProxy's messages about the new configuration, 2.7 and later
 }
 
-// ParseReload reads the answer to "reload".
+// ParseReload parses the reply to "reload".
 func ParseReload(text string) ReloadReply {
 	first, rest, _ := strings.Cut(text, "\n")
 	r := ReloadReply{Log: strings.TrimSpace(strings.TrimPrefix(rest, "--\n"))}

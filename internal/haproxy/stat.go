@@ -9,25 +9,24 @@ import (
 	"strings"
 )
 
-// ShowStat is the Runtime API command whose answer ParseStat reads: the statistics of all servers, and of
-// nothing else.
+// ShowStat is the Runtime API command whose reply ParseStat parses: the statistics of all servers and nothing else.
 const ShowStat = "show stat -1 4 -1"
 
-// ServerStat is what a worker says about one server line.
+// ServerStat is what a worker reports about one server line.
 type ServerStat struct {
 	Backend, Name string
-	Addr          string // empty where the socket's level does not allow to see it
+	Addr          string // empty if the socket's level hides it
 	Status        string // "UP", "DOWN", "no check", "MAINT", "DRAIN", "UP 1/3", …
 	Weight        int
 	Sessions      int    // now
 	Total         int64  // since the worker was started
 	Changed       int64  // seconds since Status changed
 	Check         string // the last check's result, such as "L4CON"
-	CheckInfo     string // what that check met, in HAProxy's words; what Check means while Checking
-	Checking      bool   // the next check is under way: its start has cleared what the last one met
+	CheckInfo     string // details of that check, in HAProxy's words; a description of Check while Checking
+	Checking      bool   // the next check is in progress; its start cleared the details of the last one
 }
 
-// ParseStat reads the answer to ShowStat. Columns are found by name, because every version adds some.
+// ParseStat parses the reply to ShowStat. It finds columns by name, because every version adds some.
 func ParseStat(text string) ([]ServerStat, error) {
 	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(text, "# ")))
 	r.FieldsPerRecord, r.ReuseRecord, r.LazyQuotes = -1, true, true
@@ -60,7 +59,7 @@ func ParseStat(text string) ([]ServerStat, error) {
 			return ""
 		}
 		number := func(name string) int64 {
-			n, _ := strconv.ParseInt(field(name), 10, 64) // empty where it has no meaning
+			n, _ := strconv.ParseInt(field(name), 10, 64) // empty if it has no meaning
 			return n
 		}
 		info := field("last_chk")

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// Text is the content of one file, in pieces. It is immutable. A text that is made from an older one with most of its
-// pieces taken over shares them, and comparing the two, or finding the digest of the new one, then costs one step per
-// piece instead of one per byte. How a text is cut has no other meaning. The zero value is empty.
+// Text is the content of a file, in pieces. It is immutable. A text that reuses most pieces of an older one shares
+// them, so that comparing the two, or computing the digest of the new one, takes one step per piece instead of one per
+// byte. The cuts between pieces have no other meaning. The zero value is empty.
 type Text struct {
 	pieces []*piece
 	size   int
@@ -20,7 +20,7 @@ type piece struct {
 	blocks func() blockSums // computed once
 }
 
-// NewText makes a text of one piece.
+// NewText returns a text of one piece.
 func NewText(content string) Text {
 	if content == "" {
 		return Text{}
@@ -29,7 +29,7 @@ func NewText(content string) Text {
 	return Text{pieces: []*piece{p}, size: len(content)}
 }
 
-// Join puts texts behind each other. It copies none of them.
+// Join concatenates texts without copying them.
 func Join(texts ...Text) Text {
 	n := 0
 	for _, u := range texts {
@@ -43,10 +43,10 @@ func Join(texts ...Text) Text {
 	return t
 }
 
-// Size is the length in bytes.
+// Size returns the length in bytes.
 func (t Text) Size() int { return t.size }
 
-// Pieces walks the parts in order.
+// Pieces yields the pieces in order.
 func (t Text) Pieces() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, p := range t.pieces {
@@ -57,10 +57,10 @@ func (t Text) Pieces() iter.Seq[string] {
 	}
 }
 
-// String is the whole text. It copies where there is more than one piece.
+// String returns the whole text. It copies if there is more than one piece.
 func (t Text) String() string { return t.Slice(0, t.size) }
 
-// Slice is the text from one offset to another. It copies only what lies in more than one piece.
+// Slice returns the text from one offset to a second one. It copies only if the range spans more than one piece.
 func (t Text) Slice(from, to int) string {
 	var b strings.Builder
 	at := 0
@@ -80,12 +80,13 @@ func (t Text) Slice(from, to int) string {
 	return b.String()
 }
 
-// Equal says whether the bytes of both texts are the same.
+// Equal reports whether both texts have the same bytes.
 func (t Text) Equal(u Text) bool {
 	return t.size == u.size && (slices.Equal(t.pieces, u.pieces) || commonPrefix(t, u) == t.size)
 }
 
-// Common is how many bytes both texts begin with, and how many of the others they end with.
+// Common returns how many bytes both texts have in common at the beginning, and how many of the remaining ones at the
+// end.
 func (t Text) Common(u Text) (prefix, suffix int) {
 	prefix = commonPrefix(t, u)
 	return prefix, min(commonSuffix(t, u), t.size-prefix, u.size-prefix)
@@ -134,10 +135,10 @@ func commonSuffix(t, u Text) (n int) {
 	}
 }
 
-// stride is what is compared at once: a file of one piece can be many megabytes long.
+// stride is how many bytes are compared at a time: a file of one piece can be many megabytes long.
 const stride = 1 << 10
 
-// samePrefix counts the bytes that two strings of one length begin with.
+// samePrefix returns the length of the common prefix of two strings of the same length.
 func samePrefix(x, y string) (n int) {
 	for n+stride <= len(x) && x[n:n+stride] == y[n:n+stride] {
 		n += stride

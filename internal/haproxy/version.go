@@ -11,8 +11,8 @@ import (
 	"strconv"
 )
 
-// MinMajor and MinMinor are the oldest version that is supported: 2.6 is the oldest that is tested, and
-// 2.5 brought "default-path", which lets relative file names follow a generation.
+// MinMajor and MinMinor are the oldest supported version: 2.6 is the oldest that is tested, and 2.5 introduced
+// "default-path", which lets relative file names follow a generation.
 const (
 	MinMajor = 2
 	MinMinor = 6
@@ -24,19 +24,19 @@ type Version struct {
 	Text         string // all of it, such as "2.6.12-1+deb12u4"
 }
 
-// AtLeast says whether v is major.minor or newer.
+// AtLeast reports whether v is major.minor or newer.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }
 
-// String is the version as the program prints it.
+// String returns the version as the program prints it.
 func (v Version) String() string { return v.Text }
 
-// Output runs a command and returns its standard output; a program that reaps orphans passes its own.
+// Output runs a command and returns its standard output. A program that reaps orphans passes its own.
 type Output func(ctx context.Context, cmd *exec.Cmd) ([]byte, error)
 
-// ReadVersion asks the program at path, or of that name in PATH, for its version, and refuses what is not a
-// supported HAProxy. run may be nil.
+// ReadVersion asks the program at path, or of that name in PATH, for its version. It returns an error if the program is
+// not a supported HAProxy. run may be nil.
 func ReadVersion(ctx context.Context, path string, run Output) (Version, error) {
 	if run == nil {
 		run = func(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
@@ -45,14 +45,14 @@ func ReadVersion(ctx context.Context, path string, run Output) (Version, error) 
 	}
 	cmd := exec.Command(path, "-v")
 	if cmd.Err != nil {
-		return Version{}, fmt.Errorf("haproxy program %q: %w; install HAProxy or name its path", path, cmd.Err)
+		return Version{}, fmt.Errorf("haproxy program %q: %w; install HAProxy or give its path", path, cmd.Err)
 	}
 	out, err := run(ctx, cmd)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Version{}, fmt.Errorf("haproxy program %q: it does not exist; install HAProxy or name its path", path)
+		return Version{}, fmt.Errorf("haproxy program %q: does not exist; install HAProxy or give its path", path)
 	case errors.Is(err, fs.ErrPermission):
-		return Version{}, fmt.Errorf("haproxy program %q: it may not be executed", path)
+		return Version{}, fmt.Errorf("haproxy program %q: is not executable", path)
 	case err != nil:
 		return Version{}, fmt.Errorf("haproxy program %q: ask for its version: %w", path, err)
 	}
@@ -61,7 +61,7 @@ func ReadVersion(ctx context.Context, path string, run Output) (Version, error) 
 		return Version{}, fmt.Errorf("haproxy program %q: %w", path, err)
 	}
 	if !v.AtLeast(MinMajor, MinMinor) {
-		return v, fmt.Errorf("haproxy program %q: version %s is too old; %d.%d is the oldest that is supported", path, v, MinMajor, MinMinor)
+		return v, fmt.Errorf("haproxy program %q: version %s is too old; nuncio needs %d.%d or later", path, v, MinMajor, MinMinor)
 	}
 	return v, nil
 }
@@ -69,12 +69,12 @@ func ReadVersion(ctx context.Context, path string, run Output) (Version, error) 
 // The word before "version" was "HA-Proxy" up to 2.3, and development builds add a suffix.
 var versionLine = regexp.MustCompile(`^HA-?Proxy version ((\d{1,4})\.(\d{1,4})\S*)`)
 
-// ParseVersion reads the output of "haproxy -v".
+// ParseVersion parses the output of "haproxy -v".
 func ParseVersion(out []byte) (Version, error) {
 	m := versionLine.FindSubmatch(out)
 	if m == nil {
 		first, _, _ := bytes.Cut(out, []byte("\n"))
-		return Version{}, fmt.Errorf("it is not HAProxy: its answer to -v begins with %.80q", first)
+		return Version{}, fmt.Errorf("not HAProxy: its output for -v begins with %.80q", first)
 	}
 	major, _ := strconv.Atoi(string(m[2])) // one to four digits
 	minor, _ := strconv.Atoi(string(m[3]))

@@ -32,8 +32,8 @@ func TestVersionNamesWhatIsWrongWithTheProgram(t *testing.T) {
 	for _, c := range []struct{ name, path, want string }{
 		{"not there", filepath.Join(dir, "none"), "does not exist"},
 		{"not in PATH", "no-such-haproxy", "executable file not found"},
-		{"not executable", script("plain", "#!/bin/sh\n", 0o600), "may not be executed"},
-		{"another program", script("other", "#!/bin/sh\necho nginx 1.2\n", 0o700), `not HAProxy: its answer to -v begins with "nginx 1.2"`},
+		{"not executable", script("plain", "#!/bin/sh\n", 0o600), "is not executable"},
+		{"another program", script("other", "#!/bin/sh\necho nginx 1.2\n", 0o700), `not HAProxy: its output for -v begins with "nginx 1.2"`},
 		{"too old", script("old", "#!/bin/sh\necho HA-Proxy version 1.8.4-1deb90d 2018/02/08\n", 0o700), "1.8.4-1deb90d is too old"},
 		{"exits with an error", script("bad", "#!/bin/sh\nexit 1\n", 0o700), "ask for its version"},
 	} {

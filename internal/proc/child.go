@@ -65,10 +65,10 @@ func (r *Reaper) forget(pid int) {
 	delete(r.owned, pid)
 }
 
-// Pid is the process id.
+// Pid returns the process id.
 func (c *Child) Pid() int { return c.cmd.Process.Pid }
 
-// Done is closed when the process has ended and its output is complete.
+// Done returns a channel that is closed when the process has ended and its output is complete.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
 // State waits for the end and returns how the process ended.
@@ -83,7 +83,7 @@ func (c *Child) Err() error {
 	return c.err
 }
 
-// Signal sends a signal to the process; one that has ended already is no error.
+// Signal sends a signal to the process. It returns nil if the process has already ended.
 func (c *Child) Signal(sig syscall.Signal) error {
 	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -100,8 +100,8 @@ func (c *Child) KillGroup() {
 	_ = c.Signal(syscall.SIGKILL)
 }
 
-// ExitCode is a process's end as a shell tells it: its exit status, or 128 plus the number of the signal that
-// ended it. It is -1 where there is no such state.
+// ExitCode returns the exit code as a shell reports it: the exit status, or 128 plus the number of the signal that
+// ended the process. It returns -1 if s is nil.
 func ExitCode(s *os.ProcessState) int {
 	if s == nil {
 		return -1

@@ -1,14 +1,14 @@
-// Package proc starts child processes and, where this process is the reaper of its process tree (PID 1 of a
-// container, or a child subreaper), waits for the orphans that nobody else waits for.
+// Package proc starts child processes. If this process is the reaper of its process tree (PID 1 of a container, or a
+// child subreaper), it also reaps orphans.
 //
-// It promises that no exit status is lost: a process that was started here is waited for by its own Child
-// only, and every other zombie that has become a child of this process is collected. It promises an end to
-// every short command: when the context ends, the command's whole process group is killed, and a descendant
-// that keeps the output open is not waited for.
+// It promises that no exit status is lost: only its own Child waits for a process that was started here, and the Reaper
+// collects every other zombie that has become a child of this process. It promises that every short command ends: when
+// the context ends, it kills the command's whole process group, and it does not wait for a descendant that keeps the
+// output open.
 //
-// It refuses to guess: in a program that calls Run on a Reaper, every process has to be started through that
-// Reaper, since a zombie that it does not know is an orphan to it. A nil *Reaper starts processes too and
-// reaps nothing, which is right for a command that runs once and for most tests.
+// It does not guess: a program that calls Run on a Reaper must start every process through that Reaper, because the
+// Reaper treats every zombie that it does not know as an orphan. A nil *Reaper starts processes and reaps nothing,
+// which suits commands that run once and most tests.
 //
 //	reaper := proc.NewReaper(proc.Options{Logger: logger})
 //	go reaper.Run(ctx)

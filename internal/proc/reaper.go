@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sweepInterval bounds how long a zombie can stay when its SIGCHLD was merged with another one.
+// sweepInterval limits how long a zombie stays if its SIGCHLD was merged with that of a different process.
 const sweepInterval = 2 * time.Second
 
 // Options configure a Reaper.
@@ -30,13 +30,13 @@ type Options struct {
 type Reaper struct {
 	log *slog.Logger
 
-	// mu is held while a process is started, until its pid stands in owned: otherwise a child that ends at
-	// once would look like an orphan to the sweep.
+	// mu is locked while a process is started, until its pid is in owned: otherwise a child that ends immediately would
+	// look like an orphan to the sweep.
 	mu    sync.Mutex
 	owned map[int]struct{}
 }
 
-// NewReaper makes a Reaper; it starts nothing.
+// NewReaper returns a Reaper. It starts nothing.
 func NewReaper(opts Options) *Reaper {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -44,7 +44,7 @@ func NewReaper(opts Options) *Reaper {
 	return &Reaper{log: opts.Logger, owned: map[int]struct{}{}}
 }
 
-// IsReaper says whether orphans become children of this process: it is PID 1, or it has set
+// IsReaper reports whether orphans become children of this process: it is PID 1, or it has set
 // PR_SET_CHILD_SUBREAPER.
 func IsReaper() bool {
 	if os.Getpid() == 1 {
@@ -55,8 +55,8 @@ func IsReaper() bool {
 	return err == nil && set != 0
 }
 
-// Run collects orphans until ctx ends. Where this process is not a reaper it only waits. It returns an error
-// when /proc cannot be read, because then zombies would pile up unseen.
+// Run collects orphans until ctx ends. If this process is not a reaper, it only waits. It returns an error when it
+// cannot read /proc, because zombies would then accumulate unnoticed.
 func (r *Reaper) Run(ctx context.Context) error {
 	if !IsReaper() {
 		<-ctx.Done()
@@ -80,12 +80,12 @@ func (r *Reaper) Run(ctx context.Context) error {
 	}
 }
 
-// sweep waits for every zombie child that was not started here. It asks for each pid by name, never for "any
-// child": a wait for any child would take exit statuses away from os/exec.
+// sweep reaps every zombie child that was not started here. It waits for each pid by number: a wait for any child would
+// take exit statuses away from os/exec.
 func (r *Reaper) sweep() error {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil || len(stats) == 0 {
-		return fmt.Errorf("look for orphans in /proc: nothing there; mount the proc file system in this container")
+		return fmt.Errorf("look for orphans: /proc is empty; mount the proc file system in this container")
 	}
 	self := os.Getpid()
 	r.mu.Lock()
@@ -106,13 +106,13 @@ func (r *Reaper) sweep() error {
 	return nil
 }
 
-// zombieOf reads one /proc/<pid>/stat and says whether it is a zombie whose parent is the given process.
+// zombieOf reads a /proc/<pid>/stat. It returns the pid if that process is a zombie and a child of parent.
 func zombieOf(path string, parent int) (int, bool) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return 0, false // it is gone already
+		return 0, false // it has already gone
 	}
-	// "pid (comm) state ppid ...": comm may hold spaces and parentheses, so look behind the last one.
+	// "pid (comm) state ppid ...": comm may contain spaces and parentheses, so look behind the last one.
 	end := bytes.LastIndexByte(b, ')')
 	if end < 0 {
 		return 0, false

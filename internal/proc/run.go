@@ -11,28 +11,28 @@ import (
 	"time"
 )
 
-// DefaultLimit is how much of a command's output is kept where the caller has no better figure.
+// DefaultLimit is how many bytes of a command's output are kept if the caller knows no better limit.
 const DefaultLimit = 1 << 20
 
-// pipeGrace is how long output is awaited after a process has ended: a descendant that holds the pipe open
-// would otherwise block Wait for ever.
+// pipeGrace limits the wait for output after a process has ended: a descendant that keeps the pipe open would otherwise
+// block Wait without end.
 const pipeGrace = 500 * time.Millisecond
 
-// Result is what a finished command left behind.
+// Result is the outcome of a finished command.
 type Result struct {
 	Stdout, Stderr []byte
 	ExitCode       int  // 128+n after signal n
 	Truncated      bool // output beyond the limit was dropped
 }
 
-// Output runs cmd to its end and returns its output, of each stream at most limit bytes. It makes cmd the
-// leader of a process group and kills that group when ctx ends; the error then is the context's. A command
-// that ran and exited with any code is no error: see Result.ExitCode.
+// Output runs cmd until it ends and returns at most limit bytes of each output stream. It makes cmd the leader of a
+// process group; when ctx ends, it kills that group and returns the context's error. Any exit code is a success: see
+// Result.ExitCode.
 func (r *Reaper) Output(ctx context.Context, cmd *exec.Cmd, limit int) (Result, error) {
 	return r.Nice(ctx, 0, cmd, limit)
 }
 
-// Nice is Output for a command that others should not have to wait for: niceness is added to that of this process.
+// Nice is Output with a lower priority: niceness is added to that of this process.
 func (r *Reaper) Nice(ctx context.Context, niceness int, cmd *exec.Cmd, limit int) (Result, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Result{ExitCode: -1}, fmt.Errorf("run %s: %w", cmd.Path, err)
@@ -48,11 +48,11 @@ func (r *Reaper) Nice(ctx context.Context, niceness int, cmd *exec.Cmd, limit in
 	if err != nil {
 		return Result{ExitCode: -1}, fmt.Errorf("run %s: %w", cmd.Path, err)
 	}
-	// Where memory runs out the kernel shall take this command, and not a proxy that serves or whoever watches over it. The
-	// command may have ended already.
+	// When memory runs out, the OOM killer should pick this command rather than HAProxy or nuncio. An error is ignored,
+	// because the command may already have ended.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", child.Pid()), []byte("1000"), 0)
 	if niceness > 0 {
-		// It may have ended already. Where a sandbox forbids it, the command is as important as others.
+		// Errors are ignored: the command may already have ended, or a sandbox may forbid it.
 		if own, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil {
 			_ = syscall.Setpriority(syscall.PRIO_PGRP, child.Pid(), 20-own+niceness) // Linux returns 20 minus the niceness
 		}
@@ -79,9 +79,9 @@ func (r *Reaper) Nice(ctx context.Context, niceness int, cmd *exec.Cmd, limit in
 	return res, nil
 }
 
-// Hold runs a long-lived command in the foreground: every signal from signals is passed on to it, and its exit
-// code is returned (128+n after signal n). When ctx ends the command gets SIGTERM, and SIGKILL after grace.
-// The caller sets cmd's standard streams.
+// Hold runs a long-lived command in the foreground. It passes every signal from signals on to the command and returns
+// the command's exit code (128+n after signal n). When ctx ends it sends SIGTERM, and SIGKILL after grace. The caller
+// sets cmd's standard streams.
 func (r *Reaper) Hold(ctx context.Context, cmd *exec.Cmd, signals <-chan os.Signal, grace time.Duration) (int, error) {
 	child, err := r.Start(cmd)
 	if err != nil {
@@ -96,7 +96,7 @@ func (r *Reaper) Hold(ctx context.Context, cmd *exec.Cmd, signals <-chan os.Sign
 		case s := <-signals:
 			sig, ok := s.(syscall.Signal)
 			if !ok || sig == syscall.SIGCHLD || sig == syscall.SIGURG {
-				continue // ours: the Go runtime preempts with SIGURG
+				continue // for this process: the Go runtime preempts with SIGURG
 			}
 			if err := child.Signal(sig); err != nil {
 				return -1, fmt.Errorf("pass %v on to %s: %w", sig, cmd.Path, err)
