@@ -158,7 +158,7 @@ func TestWaitReturnsWhyTheServerEnded(t *testing.T) {
 		t.Skip("a small file system needs root")
 	}
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=68m"); err != nil { // a segment of etcd's log takes 64 MB
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=140m"); err != nil { // etcd allocates two segments of its log, of 64 MB each
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
