@@ -46,21 +46,18 @@ func TestMembersOfEtcdFail(t *testing.T) {
 		})
 	}
 	follows("all members")
-	load := longLoad{url: "http://" + e.http + "/"}
-	load.start()
-	defer load.stop()
+	load := testkit.StartLoad("http://" + e.http + "/")
+	defer load.Stop()
 	for i, m := range members {
 		// First hung, then dead: a death moves nuncio's watch away, and then it would never be at a member that hangs.
 		m.Pause()
 		follows(fmt.Sprintf("with member %d hung", i))
 		m.Resume()
 		follows(fmt.Sprintf("with member %d awake", i))
-		load.renew()
 		m.Kill()
 		follows(fmt.Sprintf("without member %d", i))
 		m.Start()
 		follows(fmt.Sprintf("with member %d again", i))
-		load.renew()
 	}
 
 	members[0].Kill()
@@ -69,17 +66,15 @@ func TestMembersOfEtcdFail(t *testing.T) {
 	if _, err := e.get(); err != nil {
 		t.Errorf("without a quorum: %v", err)
 	}
-	load.renew()
 	members[0].Start()
 	follows("with a quorum again")
 	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
-	load.renew()
 	members[1].Start()
 	follows("with all members again")
-	load.stop()
-	t.Logf("%d requests, %d failed", load.total.Done, load.total.Failed)
-	if load.total.Done == 0 || load.total.Failed > 0 {
-		t.Errorf("%d of %d requests failed, the first with: %v", load.total.Failed, load.total.Done+load.total.Failed, load.total.First)
+	r := load.Stop()
+	t.Logf("%d requests, %d failed", r.Done, r.Failed)
+	if r.Done == 0 || r.Failed > 0 {
+		t.Errorf("%d of %d requests failed, the first with: %v", r.Failed, r.Done+r.Failed, r.First)
 	}
 }
 

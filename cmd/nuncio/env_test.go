@@ -3,14 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -235,40 +233,6 @@ func (e *env) usage() (u usage, err error) {
 	return u, nil
 }
 
-// longLoad is load for longer than one of testkit's runs.
-type longLoad struct {
-	url    string
-	load   *testkit.Load
-	began  time.Time
-	total  testkit.LoadResult
-	locked sync.Mutex
-}
-
-func (l *longLoad) start() { l.load, l.began = testkit.StartLoad(l.url), time.Now() }
-
-func (l *longLoad) stop() {
-	l.locked.Lock()
-	defer l.locked.Unlock()
-	if l.load == nil {
-		return
-	}
-	r := l.load.Stop()
-	l.load = nil
-	l.total.Done += r.Done
-	l.total.Failed += r.Failed
-	if l.total.First == nil {
-		l.total.First = r.First
-	}
-}
-
-// renew is to be called more often than every two minutes.
-func (l *longLoad) renew() {
-	if time.Since(l.began) > 30*time.Second {
-		l.stop()
-		l.start()
-	}
-}
-
 func (e *env) compact() {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -301,21 +265,11 @@ func (e *env) files(limit string) {
 // killHAProxy kills the master that nuncio started.
 func (e *env) killHAProxy() {
 	e.t.Helper()
-	testkit.Eventually(e.t, 20*time.Second, func() error {
-		paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", e.process.Process.Pid))
-		if err != nil {
-			return err
-		}
-		for _, path := range paths {
-			text, _ := os.ReadFile(path) // the thread may have ended
-			for field := range strings.FieldsSeq(string(text)) {
-				pid, err := strconv.Atoi(field)
-				command, _ := os.ReadFile("/proc/" + field + "/cmdline") // it may have ended
-				if err == nil && bytes.Contains(command, []byte("master.sock")) {
-					return syscall.Kill(pid, syscall.SIGKILL)
-				}
-			}
-		}
-		return errors.New("nuncio has no haproxy")
-	})
+	master, err := testkit.ServiceChild(e.process.Process.Pid)
+	if err == nil {
+		err = syscall.Kill(master, syscall.SIGKILL)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
 }

@@ -14,6 +14,7 @@ import (
 // TestKilledAtRandom kills nuncio at any moment of a start or an apply. Without etcd, what it left on disk then serves: the
 // old files or the new ones. Crashes between each two steps are in reload. NUNCIO_TEST_KILLS is how often.
 func TestKilledAtRandom(t *testing.T) {
+	t.Parallel()
 	kills := 6
 	if text := os.Getenv("NUNCIO_TEST_KILLS"); text != "" {
 		var err error

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,14 +17,11 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// startTenThousand runs nuncio as it is shipped, without the race detector, and HAProxy for 10,000 instances in a control group, as
-// a container has it.
+// startTenThousand runs nuncio as it is shipped, without the race detector, and HAProxy for 10,000 instances in a control
+// group, as in a container.
 func startTenThousand(t *testing.T, h testkit.HAProxy, group string) *env {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "nuncio")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	program := testkit.Program(t, "nuncio")
 	e := newEnv(t, h)
 	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
 	e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind=off;default.service=web;log=off;maxconn=500")
@@ -70,6 +68,7 @@ func (e *env) haproxyLived() {
 // TestTenThousandInstancesFitInto192MiB goes through a start, changes and reloads. 128 MiB are not enough: HAProxy 3.0 needs
 // about 55 for each of "haproxy -c" and the worker, and nuncio 50 to 80.
 func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
+	t.Parallel()
 	group, _ := memoryGroup(t, 192<<20)
 	all := testkit.HAProxies(t)
 	e := startTenThousand(t, all[len(all)-1], group)
@@ -97,7 +96,9 @@ func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
 // TestWhereMemoryRunsOutHAProxyServesOn narrows the limit until "haproxy -c" finds no room. The kernel then kills that, and
 // not HAProxy or nuncio.
 func TestWhereMemoryRunsOutHAProxyServesOn(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		group, limit := memoryGroup(t, 512<<20)
 		e := startTenThousand(t, h, group)
 		e.answers("web0")
@@ -142,12 +143,15 @@ func resident(t *testing.T, group string) (bytes int) {
 	return bytes
 }
 
+// memoryGroups numbers the groups of this process.
+var memoryGroups atomic.Int64
+
 // memoryGroup makes a control group with a limit in bytes, of whichever version this machine has, and names the file of the
 // limit.
 func memoryGroup(t *testing.T, bytes int) (group, limit string) {
 	t.Helper()
 	for _, kind := range []struct{ root, file string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
-		dir := filepath.Join(kind.root, fmt.Sprintf("nuncio-test-%d", os.Getpid()))
+		dir := filepath.Join(kind.root, fmt.Sprintf("nuncio-test-%d-%d", os.Getpid(), memoryGroups.Add(1)))
 		if os.Mkdir(dir, 0o755) != nil {
 			continue
 		}

@@ -22,14 +22,21 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestDaemon runs "nuncio run" against real etcd and every supported HAProxy.
+// TestDaemon runs "nuncio run" with a real etcd and a real HAProxy. The scripts named here depend on HAProxy's version.
 func TestDaemon(t *testing.T) {
-	testkit.EachHAProxy(t, func(t *testing.T, haproxy testkit.HAProxy) {
-		testkit.RunScripts(t, "testdata/daemon", haproxy)
-	})
+	t.Parallel()
+	testkit.RunScripts(t, "testdata/daemon",
+		"bind-conflict", "burst", "endpoints", "haproxy-killed", "pid1", "ready", "templates-edit", "terminate")
 }
 
-// TestCommands runs the commands that end by themselves; what HAProxy they meet makes no difference to them.
+// TestFaults breaks what nuncio depends on, one thing per script; docs/reliability.md has the table.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	testkit.RunScripts(t, "testdata/faults")
+}
+
+// TestCommands runs the commands that end by themselves.
 func TestCommands(t *testing.T) {
-	testkit.RunScripts(t, "testdata/commands", testkit.HAProxies(t)[0])
+	t.Parallel()
+	testkit.RunScripts(t, "testdata/commands")
 }

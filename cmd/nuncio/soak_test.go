@@ -16,7 +16,8 @@ import (
 // every round, with all HAProxies at the same time. NUNCIO_TEST_SOAK is how long that goes on ("make soak"), NUNCIO_TEST_SEED
 // repeats a run.
 func TestSoak(t *testing.T) {
-	length, seed := 90*time.Second, uint64(time.Now().UnixNano())
+	t.Parallel()
+	length, seed := 20*time.Second, uint64(time.Now().UnixNano())
 	if text := os.Getenv("NUNCIO_TEST_SOAK"); text != "" {
 		var err error
 		if length, err = time.ParseDuration(text); err != nil {
@@ -37,14 +38,17 @@ func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 	t.Logf("NUNCIO_TEST_SEED=%d", seed)
 	s := &soaker{env: newEnv(t, h, "--hold=8s", "--wait-max=300ms"), rng: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}, slowest: map[string]time.Duration{}}
 	s.program = "nuncio-that-only-watches"
-	s.load.url = "http://" + s.http + "/"
 	for i := range 3 {
 		s.put(fmt.Sprintf("web/base%d", i), s.webs[i].Addr)
 	}
 	s.start()
 	s.settle()
-	s.load.start()
-	defer s.load.stop()
+	s.startLoad()
+	defer func() {
+		if s.load != nil { // the test gave up
+			s.stopLoad()
+		}
+	}()
 	var first, last usage
 	end := time.Now().Add(length)
 	for round := 0; time.Now().Before(end) && !t.Failed(); round++ {
@@ -56,7 +60,6 @@ func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 			s.change()
 		}
 		s.noteSettle(name)
-		s.load.renew()
 		u, err := s.usage()
 		if err != nil {
 			t.Fatal(err)
@@ -67,8 +70,8 @@ func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 		}
 		last = u
 	}
-	s.load.stop()
-	total := s.load.total
+	s.stopLoad()
+	total := s.total
 	t.Logf("%d requests, %d failed; %v; longest settling %v; first %+v, last %+v", total.Done, total.Failed, s.count, s.slowest, first, last)
 	if total.Done == 0 || total.Failed > 0 {
 		t.Errorf("%d of %d requests failed, the first with: %v", total.Failed, total.Done+total.Failed, total.First)
@@ -81,15 +84,27 @@ func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 type soaker struct {
 	*env
 	rng   *rand.Rand
-	load  longLoad
+	load  *testkit.Load
+	total testkit.LoadResult // of the loads that have ended
 	count map[string]int
 	// slowest is the longest settling after each disturbance.
 	slowest map[string]time.Duration
 }
 
+func (s *soaker) startLoad() { s.load = testkit.StartLoad("http://" + s.http + "/") }
+
+func (s *soaker) stopLoad() {
+	r := s.load.Stop()
+	s.load = nil
+	s.total.Done, s.total.Failed = s.total.Done+r.Done, s.total.Failed+r.Failed
+	if s.total.First == nil {
+		s.total.First = r.First
+	}
+}
+
 func (s *soaker) pick(of ...string) string { return of[s.rng.IntN(len(of))] }
 
-// change is what happens every day. The base instances of web stay.
+// change makes one change of the kinds that happen every day. The base instances of web stay.
 func (s *soaker) change() {
 	s.count["change"]++
 	service := s.pick("web", "api", "db", "mail")
@@ -101,8 +116,7 @@ func (s *soaker) change() {
 	case 3, 4:
 		s.del(key)
 	case 5:
-		host, port, _ := cutLast(addr)
-		s.put(key, fmt.Sprintf(`{"host":%q,"port":%s,"weight":%d,"state":%q}`, host, port, 1+s.rng.IntN(200), s.pick("ready", "drain", "maint")))
+		s.put(key, fmt.Sprintf(`{"host":%q,"port":%s,"weight":%d,"state":%q}`, host(addr), port(addr), 1+s.rng.IntN(200), s.pick("ready", "drain", "maint")))
 	case 6:
 		s.put(key, s.pick("nonsense", "unix@/run/x", "127.0.0.1:80\n server evil 127.0.0.1:81", `{"host":"$HOME","port":1}`))
 	case 7:
@@ -114,15 +128,6 @@ func (s *soaker) change() {
 	case 9:
 		s.template(aTemplate + fmt.Sprintf("# edit %d\n", s.rng.IntN(1000)))
 	}
-}
-
-func cutLast(addr string) (host, port string, ok bool) {
-	for i := len(addr) - 1; i >= 0; i-- {
-		if addr[i] == ':' {
-			return addr[:i], addr[i+1:], true
-		}
-	}
-	return addr, "", false
 }
 
 // disturb breaks one thing, changes records meanwhile, and repairs it. HAProxy's own death loses requests, whoever
@@ -186,18 +191,18 @@ func (s *soaker) disturb() string {
 	case "HUP":
 		s.send(syscall.SIGHUP)
 	case "haproxy dies":
-		s.load.stop()
+		s.stopLoad()
 		s.killHAProxy()
 		s.change()
 		s.settle()
-		s.load.start()
+		s.startLoad()
 	case "nuncio dies":
-		s.load.stop()
+		s.stopLoad()
 		s.kill()
 		s.change()
 		s.start()
 		s.settle()
-		s.load.start()
+		s.startLoad()
 	case "files run out":
 		s.files("3:")
 		s.change()

@@ -19,7 +19,9 @@ import (
 // TestNoRecordLeadsToTheSockets tries to reach HAProxy's and nuncio's own sockets and the admin listener through HAProxy,
 // over HTTP and over TCP, with every way to write them that HAProxy knows.
 func TestNoRecordLeadsToTheSockets(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		e := newEnv(t, h, "--hold=0")
 		stats := testkit.FreeAddr(t)
 		e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })

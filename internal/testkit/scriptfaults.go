@@ -81,11 +81,10 @@ func cmdSignalHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) er
 	}
 	pid := se.daemons[args[2]].cmd.Process.Pid
 	for range map[string]int{"master": 1, "worker": 2}[args[1]] {
-		found, err := children(pid)
-		if err != nil || len(found) == 0 {
-			return fmt.Errorf("process %d has children %v, want one: %w", pid, found, err)
+		var err error
+		if pid, err = ServiceChild(pid); err != nil {
+			return err
 		}
-		pid = found[0]
 	}
 	return unix.Kill(pid, unix.SignalNum("SIG"+args[0]))
 }

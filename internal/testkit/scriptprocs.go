@@ -23,17 +23,17 @@ func cmdKillHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) erro
 	pid := se.daemons[args[1]].cmd.Process.Pid
 	for range generations[args[0]] {
 		var err error
-		if pid, err = serviceChild(pid); err != nil {
+		if pid, err = ServiceChild(pid); err != nil {
 			return err
 		}
 	}
 	return unix.Kill(pid, unix.SIGKILL)
 }
 
-// serviceChild waits for the one child of a process that is a nuncio or a running HAProxy. There may be others beside it
+// ServiceChild waits for the one child of a process that is a nuncio or a running HAProxy, and returns its number. There may be others beside it
 // for a moment: orphans, an HAProxy that checks a file, a worker that a reload has replaced.
-func serviceChild(parent int) (int, error) {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+func ServiceChild(parent int) (int, error) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		all, err := children(parent)
 		if err != nil {
 			return 0, err
@@ -119,7 +119,7 @@ func checkZombies(_ *testscript.TestScript, se *scriptEnv, args []string) error 
 }
 
 // inner is the process that unshare made PID 1 of its namespace.
-func inner(d *Daemon) (int, error) { return serviceChild(d.cmd.Process.Pid) }
+func inner(d *Daemon) (int, error) { return ServiceChild(d.cmd.Process.Pid) }
 
 func children(parent int) ([]int, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))

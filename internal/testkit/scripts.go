@@ -15,8 +15,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// RunScripts runs every txtar script of dir against one HAProxy, each with an etcd, web servers and addresses of its
-// own. The programs under test are the commands that the caller registered with testscript.Main.
+// RunScripts runs every txtar script of dir, each with an etcd, web servers and addresses of its own: those named in both
+// on each supported HAProxy, the others on the oldest and the newest in turn, since HAProxy's version makes no difference
+// to them. The programs under test are the commands that the caller registered with testscript.Main.
 //
 // Variables: $ETCD, $HAPROXY, $STATE (a state directory), $HTTP, $ADMIN, $STATS, $ADDR1 to $ADDR4 (free addresses, all of
 // $HOST), and the port of each of these, such as $PORT_ADDR1.
@@ -46,18 +47,34 @@ import (
 //	few-applies DURATION   there were few applies: one for each DURATION that bursts took, two for each burst, and the first
 //	server BACKEND/NAME ADDR WEIGHT ready|maint|left, servers BACKEND N ADDR    what HAProxy shows of its servers
 //	eventually DURATION COMMAND…   repeats one of the line above until it holds
-//
-// A function only, if there is one, chooses scripts by their place in the directory.
-func RunScripts(t *testing.T, dir string, haproxy HAProxy, only ...func(nth int) bool) {
+func RunScripts(t *testing.T, dir string, both ...string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("scripts of %s: %d found, %v", dir, len(files), err)
 	}
-	for _, wanted := range only {
-		nth := -1
-		files = slices.DeleteFunc(files, func(string) bool { nth++; return !wanted(nth) })
+	for _, name := range both {
+		if !slices.Contains(files, filepath.Join(dir, name+".txtar")) {
+			t.Errorf("there is no script %s in %s", name, dir)
+		}
 	}
+	all := HAProxies(t)
+	for at, h := range all {
+		var chosen []string
+		for i, file := range files {
+			if i%len(all) == at || slices.Contains(both, strings.TrimSuffix(filepath.Base(file), ".txtar")) {
+				chosen = append(chosen, file)
+			}
+		}
+		t.Run("haproxy-"+h.Version, func(t *testing.T) {
+			t.Parallel()
+			runScripts(t, h, chosen)
+		})
+	}
+}
+
+func runScripts(t *testing.T, haproxy HAProxy, files []string) {
+	t.Helper()
 	// Unix sockets must have short paths, and the default work directory holds the name of the test.
 	root, err := os.MkdirTemp("", "n")
 	if err != nil {
