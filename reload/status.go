@@ -68,7 +68,7 @@ const (
 // Result is one finished attempt to get a set of files into HAProxy.
 type Result struct {
 	Time       time.Time     `json:"time"`
-	Duration   time.Duration `json:"duration"`
+	Duration   time.Duration `json:"-"`
 	Mode       Mode          `json:"mode"`
 	Outcome    Outcome       `json:"result"`
 	Revision   int64         `json:"revision"`

@@ -41,11 +41,11 @@ func (e *Error) Error() string {
 
 // Dropped is a line that was left out of a file, because a value in it does not fit where it stands.
 type Dropped struct {
-	File     string // the rendered file, such as "haproxy.cfg"
-	Line     int    // of the rendered file: where the line would have been
-	Template string // the template's place, such as "haproxy.cfg.tmpl:12:7"
-	Value    string // the value, shortened and printable
-	Reason   string // what is wrong and what would be right
+	File     string `json:"file"`     // the rendered file, such as "haproxy.cfg"
+	Line     int    `json:"line"`     // of the rendered file: where the line would have been
+	Template string `json:"template"` // the template's place, such as "haproxy.cfg.tmpl:12:7"
+	Value    string `json:"value"`    // the value, shortened and printable
+	Reason   string `json:"reason"`   // what is wrong and what would be right
 }
 
 // String is one line for a log or a terminal.

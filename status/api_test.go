@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/reconcile"
 	"nuncio/status"
 )
 
@@ -70,7 +71,8 @@ func TestServicesSayWhyThereIsNoTraffic(t *testing.T) {
 			t.Errorf("%s: got health %q and %q, want %q and %q", c.query, health, why, c.health, c.why)
 		}
 	}
-	w.change(func(o *status.Overview) { o.Pinned = &status.Pin{Generation: 3} })
+	newer := files(t, "# newer\n")
+	w.change(func(s *sources) { s.desired, s.pin = newer, &reconcile.Pin{Generation: 3} })
 	if _, why := why("web/new"); !strings.Contains(why, "generation 3 is pinned") {
 		t.Errorf("web/new while pinned: %q, want the pin", why)
 	}
@@ -84,7 +86,7 @@ func TestServicesSayWhyThereIsNoTraffic(t *testing.T) {
 
 func TestNothingShowsASecret(t *testing.T) {
 	w := threeServices(t)
-	for _, path := range []string{"/", "/diff?from=1&to=2", "/v1/status", "/v1/services?limit=1000", "/v1/diff?from=1&to=2", "/v1/diff?to=wanted&from=1", "/v1/generations"} {
+	for _, path := range []string{"/", "/diff?from=1&to=2", "/v1/status", "/v1/services?limit=1000", "/v1/diff?from=1&to=2", "/v1/diff?to=desired&from=1", "/v1/generations"} {
 		code, head, body := fetch(t, w.URL+path)
 		if code != http.StatusOK {
 			t.Errorf("GET %s: %d", path, code)
@@ -107,8 +109,8 @@ func TestDiffNamesItsErrors(t *testing.T) {
 	if d.From != "1" || d.To != "2" || len(d.Files) != 1 || d.Files[0].Added != 2 || d.Files[0].Removed != 0 {
 		t.Errorf("diff without names: %+v, want generation 1 to the running 2", d)
 	}
-	if d := get[status.Diff](t, w.URL+"/v1/diff?to=wanted"); d.From != "2" || len(d.Files) != 0 {
-		t.Errorf("diff to what is wanted: %+v, want no difference from 2", d)
+	if d := get[status.Diff](t, w.URL+"/v1/diff?to=desired"); d.From != "2" || len(d.Files) != 0 {
+		t.Errorf("diff to what is desired: %+v, want no difference from 2", d)
 	}
 	for query, want := range map[string]int{"from=9&to=2": 404, "from=x": 400, "to=1": 404, "from=../../etc/passwd&to=2": 400} {
 		for _, path := range []string{"/v1/diff?", "/diff?"} {
@@ -120,7 +122,7 @@ func TestDiffNamesItsErrors(t *testing.T) {
 }
 
 func TestEventsTellOfChangesAndNothingElse(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newEnv(t, nil)
 	next := w.stream(t)
 	first := next()
 	if first.State != "running" {
@@ -128,7 +130,7 @@ func TestEventsTellOfChangesAndNothingElse(t *testing.T) {
 	}
 	// Time that passes is no change: the next event is the one made here, and not one in between.
 	w.mu.Lock()
-	w.overview.Store.LastSync = time.Now().Add(time.Second)
+	w.sources.store.LastSync = time.Now().Add(time.Second)
 	w.mu.Unlock()
 	time.AfterFunc(1500*time.Millisecond, func() { w.put("web/a", "192.0.2.7:80") })
 	if e := next(); e.Revision != first.Revision+1 {
@@ -154,7 +156,7 @@ func TestEventsTellOfAnotherReasonForTheSameState(t *testing.T) {
 	}))
 	t.Cleanup(checked.Close)
 	addr := checked.Listener.Addr().String()
-	w := newWorld(t, runHAProxy(t, "backend web\n\toption httpchk\n\ttimeout check 20s\n\tserver a "+addr+" check inter 100ms fall 1\n"))
+	w := newEnv(t, runHAProxy(t, "backend web\n\toption httpchk\n\ttimeout check 20s\n\tserver a "+addr+" check inter 100ms fall 1\n"))
 	w.put("web/a", addr)
 	services := func() string {
 		t.Helper()
@@ -187,7 +189,7 @@ type streamed struct {
 }
 
 // stream opens the stream of events; what it returns waits for the next one, at most until a minute has passed since.
-func (w *world) stream(t *testing.T) func() streamed {
+func (w *env) stream(t *testing.T) func() streamed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)

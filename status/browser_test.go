@@ -20,7 +20,9 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"nuncio/internal/testkit"
-	"nuncio/status"
+	"nuncio/reconcile"
+	"nuncio/reload"
+	"nuncio/watch"
 )
 
 // browser opens pages and remembers what they complain about and ask for.
@@ -169,9 +171,9 @@ func (b *browser) pictures(t *testing.T, name string) {
 	}
 }
 
-func threeServices(t *testing.T) *world {
+func threeServices(t *testing.T) *env {
 	t.Helper()
-	w := newWorld(t, runHAProxy(t, `backend web
+	w := newEnv(t, runHAProxy(t, `backend web
 	server web-1 $FRONT check inter 100ms
 	server web-2 127.0.0.9:9 check inter 100ms rise 1 fall 1
 backend api
@@ -207,16 +209,14 @@ func TestPageShowsServicesAndFollowsThemLive(t *testing.T) {
 	b.eventually(t, `document.querySelector('[data-key="/services/api/api-3"]')`)
 	b.eventually(t, `window.stillHere && document.querySelector('[data-key="/services/api/api-1"] details').open`)
 	b.eventually(t, `document.querySelector("img") === null`)
-	w.change(func(o *status.Overview) {
-		o.State, o.InStep, o.Templates.Error = "degraded", false, "haproxy.cfg.tmpl:5:7: unexpected {{end}}\n    {{end}\n      ^"
-		o.Reasons = []string{"templates: haproxy.cfg.tmpl:5:7: unexpected {{end}}"}
+	w.change(func(s *sources) {
+		s.reconciler.TemplatesError = "haproxy.cfg.tmpl:5:7: unexpected {{end}}\n    {{end}\n      ^"
 	})
 	b.eventually(t, `document.querySelector("#state").textContent === "degraded" && document.querySelector(".answer").textContent === "No: behind"`)
 	b.eventually(t, `document.querySelector('[data-key="templates"] pre').textContent.includes("haproxy.cfg.tmpl:5:7")`)
 	b.pictures(t, "degraded")
-	w.change(func(o *status.Overview) {
-		o.State, o.Templates.Error, o.Reasons = "pinned", "", nil
-		o.Pinned = &status.Pin{Generation: 1, Since: time.Now()}
+	w.change(func(s *sources) {
+		s.reconciler.TemplatesError, s.pin = "", &reconcile.Pin{Generation: 1, Since: time.Now()}
 	})
 	b.eventually(t, `document.querySelector('[data-key="pin"]').textContent.includes("nuncio resume")`)
 	b.pictures(t, "pinned")
@@ -234,9 +234,9 @@ func TestDiffPage(t *testing.T) {
 }
 
 func TestPageWithNothingToShow(t *testing.T) {
-	w, b := newWorld(t, nil), newBrowser(t)
-	w.change(func(o *status.Overview) {
-		*o = status.Overview{State: "waiting", Store: status.Store{Prefix: "/services/", Error: "connection refused"}, Reasons: []string{"etcd: no answer yet: connection refused"}}
+	w, b := newEnv(t, nil), newBrowser(t)
+	w.change(func(s *sources) {
+		*s = sources{applier: reload.Status{State: reload.Waiting}, store: watch.StoreStatus{Err: "connection refused"}}
 	})
 	b.run(t, chromedp.Navigate(w.URL))
 	b.eventually(t, `document.querySelector("#results .empty")`)
@@ -246,7 +246,7 @@ func TestPageWithNothingToShow(t *testing.T) {
 
 // TestSearchAmongTenThousand types a query as a person would, and then adds up what searches cost the page.
 func TestSearchAmongTenThousand(t *testing.T) {
-	w, b := newWorld(t, nil), newBrowser(t)
+	w, b := newEnv(t, nil), newBrowser(t)
 	var pairs []string
 	for i := range 10000 {
 		pairs = append(pairs, fmt.Sprintf("service-%d/instance-%d", i/50, i),

@@ -14,12 +14,12 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// Names of what is no generation with a number of its own.
+// Names of files that have no number of a generation.
 const (
-	// Running is the generation that HAProxy has confirmed.
-	Running = "running"
-	// Wanted is what would be applied now.
-	Wanted = "wanted"
+	// NameRunning means the generation that HAProxy has confirmed.
+	NameRunning = "running"
+	// NameDesired means what would be applied now.
+	NameDesired = "desired"
 )
 
 // FileDiff is how one file differs between two sets.
@@ -71,25 +71,25 @@ func Compare(from, to string, before, after haproxy.Files) Diff {
 // errNotFound is answered with 404, everything else about a request with 400.
 var errNotFound = errors.New("not found")
 
-// compare resolves the two names of a request. Secrets are hidden: this is for the network.
-func (s *Server) compare(r *http.Request) (Diff, error) {
+// compare makes the difference between the two names of a request. Secrets are hidden: it is for the network.
+func (s *Server) compare(r *http.Request, m *moment) (Diff, error) {
 	from, to := r.FormValue("from"), r.FormValue("to")
 	if to == "" {
-		to = Running
+		to = NameRunning
 	}
-	to = s.number(to)
+	to = m.number(to)
 	if from == "" {
 		var err error
 		if from, err = s.before(to); err != nil {
 			return Diff{}, err
 		}
 	}
-	from = s.number(from)
-	before, err := s.files(from)
+	from = m.number(from)
+	before, err := s.files(from, m)
 	if err != nil {
 		return Diff{}, err
 	}
-	after, err := s.files(to)
+	after, err := s.files(to, m)
 	if err != nil {
 		return Diff{}, err
 	}
@@ -103,25 +103,23 @@ func (s *Server) compare(r *http.Request) (Diff, error) {
 }
 
 // number replaces "running" by the generation that it means.
-func (s *Server) number(name string) string {
-	if name == Running {
-		if g := s.opts.Overview().Applied.Generation; g > 0 {
-			return strconv.FormatInt(g, 10)
-		}
+func (m *moment) number(name string) string {
+	if g := m.applier.AppliedGeneration; name == NameRunning && g > 0 {
+		return strconv.FormatInt(g, 10)
 	}
 	return name
 }
 
-// before finds the generation before one: the newest that is older. What is wanted comes after what runs.
+// before names the newest generation that is older than name. What is desired comes after what runs.
 func (s *Server) before(name string) (string, error) {
-	if name == Wanted {
-		return Running, nil
+	if name == NameDesired {
+		return NameRunning, nil
 	}
-	n, err := strconv.ParseInt(name, 10, 64)
+	n, err := parseGeneration(name)
 	if err != nil {
-		return "", fmt.Errorf("%q is no generation: want a number, %q or %q", name, Running, Wanted)
+		return "", err
 	}
-	all, err := s.generations()
+	all, err := s.opts.Generations()
 	if err != nil {
 		return "", err
 	}
@@ -137,19 +135,16 @@ func (s *Server) before(name string) (string, error) {
 	return strconv.FormatInt(older, 10), nil
 }
 
-func (s *Server) files(name string) (haproxy.Files, error) {
-	if name == Wanted {
-		if s.opts.Wanted == nil {
-			return haproxy.Files{}, errNotFound
+func (s *Server) files(name string, m *moment) (haproxy.Files, error) {
+	if name == NameDesired {
+		if !m.known {
+			return haproxy.Files{}, errNothingDesired
 		}
-		return s.opts.Wanted()
+		return m.desired, nil
 	}
-	n, err := strconv.ParseInt(name, 10, 64)
-	if err != nil || n <= 0 {
-		return haproxy.Files{}, fmt.Errorf("%q is no generation: want a number, %q or %q", name, Running, Wanted)
-	}
-	if s.opts.Files == nil {
-		return haproxy.Files{}, errNotFound
+	n, err := parseGeneration(name)
+	if err != nil {
+		return haproxy.Files{}, err
 	}
 	files, err := s.opts.Files(n)
 	if err != nil {
@@ -158,9 +153,12 @@ func (s *Server) files(name string) (haproxy.Files, error) {
 	return files, nil
 }
 
-func (s *Server) generations() ([]Generation, error) {
-	if s.opts.Generations == nil {
-		return nil, nil
+var errNothingDesired = errors.New("nothing is desired yet: etcd or the templates have not been read")
+
+func parseGeneration(name string) (int64, error) {
+	n, err := strconv.ParseInt(name, 10, 64)
+	if err != nil || n <= 0 {
+		return 0, fmt.Errorf("%q is not a generation: want a number, %q or %q", name, NameRunning, NameDesired)
 	}
-	return s.opts.Generations()
+	return n, nil
 }

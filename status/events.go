@@ -5,34 +5,36 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"net/http"
+	"sync"
 	"time"
+
+	"nuncio/reload"
 )
 
 const (
-	// mostEyes bounds the streams: each of them costs a comparison per second and asks HAProxy for its health.
-	mostEyes  = 100
-	lookEvery = time.Second
-	// restBetween keeps a burst of applies from making every browser load the page as often.
-	restBetween = 250 * time.Millisecond
-	heartbeat   = 15 * time.Second
+	// maxStreams bounds the connections that streams hold.
+	maxStreams = 100
+	eventEvery = time.Second
+	// eventPause keeps a burst of applies from making every browser load the page as often.
+	eventPause = 250 * time.Millisecond
+	heartbeat  = 15 * time.Second
 )
 
-// event is what a stream carries: enough for a script that waits for a revision, and the sign to look again for a page.
+// event is what a stream carries: enough for a script that waits for a revision, and for a page the sign to load again.
 type event struct {
-	State      string `json:"state"`
-	Ready      bool   `json:"ready"`
-	InStep     bool   `json:"in_step"`
-	Revision   int64  `json:"revision"`
-	Applied    int64  `json:"applied_revision"`
-	Generation int64  `json:"applied_generation"`
+	State      reload.State `json:"state"`
+	Ready      bool         `json:"ready"`
+	InStep     bool         `json:"in_step"`
+	Revision   int64        `json:"revision"`
+	Applied    int64        `json:"applied_revision"`
+	Generation int64        `json:"applied_generation"`
 }
 
-// events streams one event at once and one after each change, until the client goes or the server ends.
+// events streams one event immediately and one after each change, until the client disconnects or the server ends.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	defer s.eyes.Add(-1)
-	if s.eyes.Add(1) > mostEyes {
+	defer s.streams.Add(-1)
+	if s.streams.Add(1) > maxStreams {
 		writeJSON(w, http.StatusServiceUnavailable, errorDoc{"too many event streams are open"})
 		return
 	}
@@ -50,75 +52,83 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		}
 		return stream.Flush() == nil
 	}
-	ctx, last, spoke := r.Context(), uint64(0), time.Now()
+	ctx, last, sent := r.Context(), uint64(0), time.Now()
 	for {
-		changed := s.changed()
-		if text, mark := s.look(ctx); mark != last {
-			last, spoke = mark, time.Now()
+		changed := s.opts.Applier.Changed()
+		if text, digest := s.newest(ctx); digest != last {
+			last, sent = digest, time.Now()
 			if !send("data: " + text + "\n\n") {
 				return
 			}
-			if !pause(ctx, nil, restBetween) {
+			if !pause(ctx, eventPause) {
 				return
 			}
-		} else if time.Since(spoke) > heartbeat {
-			spoke = time.Now()
+		} else if time.Since(sent) > heartbeat {
+			sent = time.Now()
 			if !send(": still here\n\n") {
 				return
 			}
 		}
-		if !pause(ctx, changed, lookEvery) {
+		if !await(ctx, changed, eventEvery) {
 			return
 		}
 	}
 }
 
-// pause waits for the bell or for d; false when ctx has ended.
-func pause(ctx context.Context, bell <-chan struct{}, d time.Duration) bool {
+// pause waits for d; it returns false once ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool { return await(ctx, nil, d) }
+
+// await waits for changed or for d; it returns false once ctx has ended.
+func await(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
-	case <-bell:
+	case <-changed:
 	case <-timer.C:
 	}
 	return ctx.Err() == nil
 }
 
-func (s *Server) changed() <-chan struct{} {
-	if s.opts.Changed == nil {
-		return nil
-	}
-	return s.opts.Changed()
+// newest is the last event, which all streams share: it costs as much for one as for a hundred.
+type newest struct {
+	mu      sync.Mutex
+	made    time.Time
+	changed <-chan struct{}
+	text    string
+	digest  uint64 // different whenever the page would look different
 }
 
-// look makes the text of an event, and a mark that is another one whenever the page would look different.
-func (s *Server) look(ctx context.Context) (text string, mark uint64) {
-	o := s.overview()
-	b, err := json.Marshal(event{o.State, o.Ready, o.InStep, s.snapshot().Revision, o.Applied.Revision, o.Applied.Generation})
+// newest returns the event of now, made at most once a second unless something has changed.
+func (s *Server) newest(ctx context.Context) (text string, digest uint64) {
+	n := &s.news
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if time.Since(n.made) < eventEvery && !isClosed(n.changed) {
+		return n.text, n.digest
+	}
+	n.changed = s.opts.Applier.Changed()
+	m := s.moment()
+	o := s.overview(m)
+	b, err := json.Marshal(event{o.State, o.Ready, o.InStep, m.snapshot().Revision, o.Applied.Revision, o.Applied.Generation})
 	if err != nil {
 		return "", 0 // numbers and words always encode
 	}
-	// What only tells the time is no change.
-	o.Time, o.Store.LastSync, o.Store.SyncAge = time.Time{}, time.Time{}, 0
+	// Time that passes is no change, in numbers or in sentences.
+	o.Time, o.Store.LastSync, o.Store.SyncAge, o.Reasons = time.Time{}, time.Time{}, 0, nil
 	h := fnv.New64a()
 	_ = json.NewEncoder(h).Encode(o) // a hash takes everything
-	alive := s.health.get(ctx)
-	fmt.Fprintf(h, "%p %v", s.snapshot(), alive.err)
-	alive.hash(h)
-	return string(b), max(h.Sum64(), 1)
+	servers := s.servers.get(ctx)
+	fmt.Fprintf(h, "%p %v %d %s", m.reconciler.Snapshot, servers.err, servers.digest, m.listener)
+	n.made, n.text, n.digest = time.Now(), string(b), max(h.Sum64(), 1)
+	return n.text, n.digest
 }
 
-// hash adds what people watch of the servers, in any order the same.
-func (s *servers) hash(h io.Writer) {
-	var sum uint64
-	for _, list := range s.byName {
-		for _, server := range list {
-			one := fnv.New64a()
-			fmt.Fprintln(one, server.Backend, server.Name, server.Status, server.Weight, server.Addr, server.Check, server.CheckInfo)
-			sum += one.Sum64()
-		}
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
-	fmt.Fprint(h, sum)
 }

@@ -2,5 +2,7 @@ package status
 
 import "nuncio/internal/haproxy"
 
-// ToNowhere reads a generation and says whether it is certain that nothing leads to a backend.
-func ToNowhere(files haproxy.Files, backend string) bool { return readRoutes(files).toNowhere(backend) }
+// Unreachable reads a generation and reports whether certainly nothing leads to a backend.
+func Unreachable(files haproxy.Files, backend string) bool {
+	return readRoutes(files).unreachable(backend)
+}

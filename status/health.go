@@ -1,88 +1,132 @@
 package status
 
 import (
-	"context"
-	"sync"
+	"fmt"
 	"time"
 
 	"nuncio/internal/haproxy"
+	"nuncio/reconcile"
+	"nuncio/reload"
+	"nuncio/watch"
 )
 
-// health asks HAProxy how its servers are, only when somebody wants to know and at most once a second: the answer
-// for 10,000 servers has megabytes, and a worker writes it between requests.
-type health struct {
-	socket *haproxy.Socket
-
-	mu   sync.Mutex
-	next time.Time
-	last *servers
+// moment is what each part says about itself when one document is made. Each is asked once, so that no document joins
+// the state of one moment with the digests of another.
+type moment struct {
+	time       time.Time
+	applier    reload.Status
+	reconciler reconcile.Status
+	store      watch.StoreStatus
+	desired    haproxy.Files
+	known      bool // something is desired
+	pin        *reconcile.Pin
+	listener   string // why the admin listener is away; empty while it answers
 }
 
-// servers is one answer of HAProxy, to be looked up.
-type servers struct {
-	err    error
-	byName map[[2]string][]haproxy.ServerStat // by backend and server
-	byAddr map[string][]haproxy.ServerStat
+func (s *Server) moment() *moment {
+	m := &moment{
+		time: time.Now().UTC(), applier: s.opts.Applier.Status(), reconciler: s.opts.Reconciler.Status(), store: s.opts.Store.Status(),
+		pin: s.opts.Pinned(),
+	}
+	m.desired, m.known = s.opts.Reconciler.Desired()
+	if text := s.listenerError.Load(); text != nil {
+		m.listener = *text
+	}
+	return m
 }
 
+func (m *moment) desiredDigest() string {
+	if m.known {
+		return m.desired.Digest()
+	}
+	return m.applier.DesiredDigest
+}
+
+// The states that nuncio shows beside those of reload.
 const (
-	leastPause  = time.Second
-	healthLimit = 5 * time.Second
+	// stateHolding: HAProxy runs what is desired, with instances that the shrink guard holds.
+	stateHolding reload.State = "holding"
+	// statePinned: an operator keeps HAProxy at one generation.
+	statePinned reload.State = "pinned"
 )
 
-// get returns the last answer, or a fresh one when that is due. Those who come together share one question.
-func (h *health) get(ctx context.Context) *servers {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.last != nil && time.Now().Before(h.next) {
-		return h.last
-	}
-	began := time.Now()
-	h.last = h.ask(ctx)
-	// Asking takes a twentieth of the time at most, however many servers there are.
-	h.next = time.Now().Add(max(leastPause, 20*time.Since(began)))
-	return h.last
+// Health is the answer of /healthz and /readyz.
+type Health struct {
+	// State is the name of the state that nuncio is in, such as "running" or "degraded".
+	State reload.State
+	// Ready is true while HAProxy runs a configuration made from the store that it has confirmed.
+	Ready bool
+	// Reasons says, in sentence fragments for people, why Ready is false or State is not "running".
+	Reasons []string
 }
 
-func (h *health) ask(ctx context.Context) *servers {
-	s := &servers{byName: map[[2]string][]haproxy.ServerStat{}, byAddr: map[string][]haproxy.ServerStat{}}
-	if h.socket == nil {
-		s.err = errNoRuntime
-		return s
-	}
-	// The one who asks may go away; the answer is for everybody.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthLimit)
-	defer cancel()
-	reply, err := h.socket.Exec(ctx, haproxy.ShowStat)
-	if err != nil {
-		s.err = err
-		return s
-	}
-	all, err := haproxy.ParseStat(reply.Text)
-	if err != nil {
-		s.err = err
-		return s
-	}
-	for _, server := range all {
-		name := [2]string{server.Backend, server.Name}
-		if server.Checking {
-			server.CheckInfo = h.last.met(server)
-		}
-		s.byName[name] = append(s.byName[name], server)
-		address := canonical(server.Addr)
-		s.byAddr[address] = append(s.byAddr[address], server)
-	}
-	return s
+// Health says how nuncio is doing now.
+func (s *Server) Health() Health { return s.moment().health() }
+
+func (m *moment) health() Health {
+	return Health{State: m.state(), Ready: m.applier.Ready, Reasons: m.reasons()}
 }
 
-// met is what a server's last check met, which this older answer may still tell.
-func (s *servers) met(now haproxy.ServerStat) string {
-	if s != nil {
-		for _, before := range s.byName[[2]string{now.Backend, now.Name}] {
-			if before.Check == now.Check {
-				return before.CheckInfo
-			}
-		}
+// state is the applier's, except where HAProxy runs something other than what the newest templates make of the records.
+func (m *moment) state() reload.State {
+	switch {
+	case m.applier.State != reload.Running:
+		return m.applier.State
+	case m.pin != nil:
+		return statePinned
+	case m.reconciler.TemplatesError != "", m.reconciler.RenderError != "":
+		return reload.Degraded
+	case m.reconciler.Hold != nil:
+		return stateHolding
+	default:
+		return reload.Running
 	}
-	return now.CheckInfo
+}
+
+func (m *moment) reasons() (reasons []string) {
+	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
+	since := func(t time.Time) time.Duration { return m.time.Sub(t).Round(time.Second) }
+	switch s := m.store; {
+	case !s.Synced && s.Err == "":
+		add("etcd: no answer yet: still connecting")
+	case !s.Synced:
+		add("etcd: no answer yet: %s%s", s.Err, inBrackets(s.Hint))
+	case s.Err != "":
+		add("etcd: last answer %s ago: %s%s", since(s.LastSync), s.Err, inBrackets(s.Hint))
+	}
+	if h := m.reconciler.Hold; h != nil {
+		add("holding: %d instances of %d services vanished from etcd at once, %d remain; kept for %s more, unless enough come back or an operator accepts the loss (nuncio accept, or signal USR2)",
+			h.Instances, len(h.Services), h.Remaining, -since(h.Until))
+	}
+	if m.pin != nil {
+		add("pinned: an operator rolled back to generation %d %s ago; changes are not applied until nuncio resume", m.pin.Generation, since(m.pin.Since))
+	}
+	if text := m.reconciler.TemplatesError; text != "" {
+		add("templates: %s", text)
+	}
+	if text := m.reconciler.RenderError; text != "" {
+		add("rendering: %s", text)
+	}
+	if text := m.applier.LastError; text != "" {
+		add("haproxy: %s", text)
+	}
+	if m.listener != "" {
+		add("admin listener: %s", m.listener)
+	}
+	return reasons
+}
+
+// inStep reports that HAProxy has confirmed the files made from the newest records and the newest templates. Held instances
+// are a difference from etcd too.
+func (m *moment) inStep() bool {
+	r := &m.reconciler
+	return m.applier.Ready && m.store.Synced && m.store.Err == "" && m.pin == nil && r.Hold == nil &&
+		r.TemplatesError == "" && r.RenderError == "" && m.applier.AppliedDigest == m.desiredDigest()
+}
+
+func inBrackets(hint string) string {
+	if hint == "" {
+		return ""
+	}
+	return " (" + hint + ")"
 }

@@ -1,12 +1,9 @@
 package status_test
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"testing"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"nuncio/status"
 )
@@ -37,21 +34,12 @@ func TestAStrangersNameIsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			server := status.New(status.Options{
-				Report: func() status.Report { return status.Report{State: "running", Ready: true} }, Gatherer: prometheus.NewRegistry(), Hosts: c.names,
-			})
-			go func() { ended <- server.Run(ctx, l) }()
-			defer func() {
-				cancel()
-				if err := <-ended; err != nil {
-					t.Errorf("Run: %v", err)
-				}
-			}()
+			options := newEnv(t, nil).options(nil)
+			options.Hosts = c.names
+			serve(t, status.New(options), l)
 			_, port, _ := net.SplitHostPort(l.Addr().String())
 			for _, path := range []string{"/readyz", "/metrics"} {
-				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+port+path, nil)
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+port+path, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -38,7 +38,7 @@ type InstanceView struct {
 	// Health is the worst that its servers say: "up", "down", "unchecked", "drain", "maint", "absent" when no server
 	// line has its address as it is now, "unknown" when HAProxy does not answer.
 	Health string `json:"health"`
-	// Why says why it gets no new traffic; empty when it does.
+	// Why is the reason why it gets no new traffic; empty when it does.
 	Why string `json:"why,omitempty"`
 }
 
@@ -81,7 +81,7 @@ type row struct {
 	text    string
 }
 
-func (x *index) of(snap *catalog.Snapshot) []row {
+func (x *index) rowsFor(snap *catalog.Snapshot) []row {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.snap == snap {
@@ -104,11 +104,10 @@ func (x *index) of(snap *catalog.Snapshot) []row {
 }
 
 // find makes the page. Every word of the query must be in an instance's names, address, state, tags, meta or health.
-func (s *Server) find(ctx context.Context, query string, offset, limit int) Page {
-	snap := s.snapshot()
-	rows, alive := s.index.of(snap), s.health.get(ctx)
-	o := s.opts.Overview()
-	l := newLookup(alive, s.routes(&o), &o, snap)
+func (s *Server) find(ctx context.Context, m *moment, o *Overview, query string, offset, limit int) Page {
+	snap := m.snapshot()
+	rows, alive := s.index.rowsFor(snap), s.servers.get(ctx)
+	l := newLookup(alive, s.routes.get(s, m), o, snap)
 	page := Page{Document: 1, Revision: snap.Revision, Query: query, All: len(rows), Offset: offset, Limit: limit, Services: []ServiceView{}}
 	if alive.err != nil {
 		page.HealthError = alive.err.Error()
@@ -123,7 +122,7 @@ func (s *Server) find(ctx context.Context, query string, offset, limit int) Page
 			continue
 		}
 		if n := len(page.Services); n == 0 || page.Services[n-1].Name != r.service.Name {
-			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: wide(r.service.Meta), Total: len(r.service.Instances)})
+			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: serviceWide(r.service.Meta), Total: len(r.service.Instances)})
 		}
 		last := &page.Services[len(page.Services)-1]
 		last.Instances = append(last.Instances, l.view(r))
@@ -136,7 +135,7 @@ func matches(r row, words []string, l *lookup) bool {
 		if strings.Contains(r.text, w) {
 			continue
 		}
-		if found, _ := l.of(r); healthOf(found, l.servers.err) != w {
+		if found, _ := l.find(r); healthOf(found, l.servers.err) != w {
 			return false
 		}
 	}
@@ -150,7 +149,7 @@ func (l *lookup) view(r row) InstanceView {
 		Weight: i.Weight, State: string(i.State), Tags: append([]string{}, i.Tags...), Meta: hideSecrets(i.Meta),
 		Node: i.Meta["node"], ID: i.ID, Servers: []ServerView{},
 	}
-	found, stale := l.of(r)
+	found, stale := l.find(r)
 	for _, f := range found {
 		check := strings.TrimSpace(f.Check + " " + f.CheckInfo)
 		v.Servers = append(v.Servers, ServerView{f.Backend, f.Name, f.Status, f.Weight, f.Sessions, f.Total, f.Changed, check})
@@ -160,7 +159,7 @@ func (l *lookup) view(r row) InstanceView {
 	return v
 }
 
-// healthOf is the worst of what the servers of one instance say.
+// healthOf returns the worst health among the servers of one instance.
 func healthOf(found []haproxy.ServerStat, err error) string {
 	if err != nil {
 		return "unknown"
@@ -170,13 +169,13 @@ func healthOf(found []haproxy.ServerStat, err error) string {
 	}
 	rank := []string{"up", "unchecked", "drain", "maint", "down"}
 	worst := slices.MaxFunc(found, func(x, y haproxy.ServerStat) int {
-		return cmp.Compare(slices.Index(rank, word(x.Status)), slices.Index(rank, word(y.Status)))
+		return cmp.Compare(slices.Index(rank, statusWord(x.Status)), slices.Index(rank, statusWord(y.Status)))
 	})
-	return word(worst.Status)
+	return statusWord(worst.Status)
 }
 
-// word turns HAProxy's many ways to put it ("UP 1/3", "MAINT (via web/a)", "DRAIN (agent)", "NOLB") into one of five.
-func word(status string) string {
+// statusWord turns HAProxy's many ways to put it ("UP 1/3", "MAINT (via web/a)", "DRAIN (agent)", "NOLB") into one of five.
+func statusWord(status string) string {
 	switch {
 	case strings.HasPrefix(status, "UP"):
 		return "up"
@@ -191,8 +190,8 @@ func word(status string) string {
 	}
 }
 
-// wide keeps the settings of the service as a whole.
-func wide(meta map[string]string) map[string]string {
+// serviceWide keeps the settings of the service as a whole.
+func serviceWide(meta map[string]string) map[string]string {
 	out := map[string]string{}
 	for key, value := range meta {
 		if catalog.ServiceWide(key) {

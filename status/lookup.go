@@ -8,18 +8,18 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// lookup joins what HAProxy says of its servers with what it was told, for one answer.
+// lookup joins HAProxy's servers with the running configuration, for one answer.
 type lookup struct {
 	servers *servers
 	routes  *routes
 	o       *Overview
-	behind  string          // why HAProxy goes on with earlier records; empty while it does not, or only for a moment
-	others  map[string]bool // the names of all services, while HAProxy is behind
+	lag     string          // why HAProxy goes on with earlier records; empty while it does not, or only for a moment
+	others  map[string]bool // the names of all services, while HAProxy lags
 }
 
 func newLookup(servers *servers, routes *routes, o *Overview, snap *catalog.Snapshot) *lookup {
-	l := &lookup{servers: servers, routes: routes, o: o, behind: behind(o), others: map[string]bool{}}
-	if l.behind != "" {
+	l := &lookup{servers: servers, routes: routes, o: o, lag: lag(o), others: map[string]bool{}}
+	if l.lag != "" {
 		for _, svc := range snap.Services {
 			l.others[svc.Name] = true
 		}
@@ -27,23 +27,23 @@ func newLookup(servers *servers, routes *routes, o *Overview, snap *catalog.Snap
 	return l
 }
 
-// of finds the servers of an instance. Templates name backends and servers as they like, so the address decides. A
+// find returns the servers of an instance. Templates name backends and servers as they like, so the address decides. A
 // server that only has the right name is meant where a host name keeps HAProxy from showing the record's address, or
-// where templates chose another one; but while HAProxy is behind, its address is that of an earlier record, and stale
+// where templates chose another one; but while HAProxy lags, its address is that of an earlier record, and stale
 // says so.
-func (l *lookup) of(r row) (found []haproxy.ServerStat, stale string) {
+func (l *lookup) find(r row) (found []haproxy.ServerStat, stale string) {
 	address := r.inst.Addr()
 	named := l.servers.byName[[2]string{r.service.Name, r.inst.Name}]
 	var same []haproxy.ServerStat
 	for _, server := range named {
-		has := l.has(server, !isIP(r.inst.Host))
-		if l.behind == "" || has == "" || has == address {
+		has := l.addressOf(server, !isIP(r.inst.Host))
+		if l.lag == "" || has == "" || has == address {
 			same = append(same, server)
 		} else {
 			stale = "HAProxy still has " + has + " for it"
 		}
 	}
-	at, foreign := l.ofOthers(r, l.servers.byAddr[address])
+	at, foreign := l.withoutOthers(r, l.servers.byAddr[address])
 	// Two services may share an address: then those with the right name are meant.
 	for _, server := range at {
 		if server.Backend == r.service.Name && server.Name == r.inst.Name {
@@ -61,9 +61,9 @@ func (l *lookup) of(r row) (found []haproxy.ServerStat, stale string) {
 	return same, ""
 }
 
-// ofOthers leaves out the servers of other services, while HAProxy is behind: Docker gives the port of a container that
+// withoutOthers leaves out the servers of other services, while HAProxy lags: Docker gives the port of a container that
 // is gone to the next one, whatever its service.
-func (l *lookup) ofOthers(r row, at []haproxy.ServerStat) (own []haproxy.ServerStat, foreign string) {
+func (l *lookup) withoutOthers(r row, at []haproxy.ServerStat) (own []haproxy.ServerStat, foreign string) {
 	for _, server := range at {
 		if server.Backend != r.service.Name && server.Name != r.inst.Name && l.others[server.Backend] {
 			foreign = server.Backend + "/" + server.Name
@@ -74,9 +74,9 @@ func (l *lookup) ofOthers(r row, at []haproxy.ServerStat) (own []haproxy.ServerS
 	return own, foreign
 }
 
-// has is the address that HAProxy has for a server; of a host name, how the configuration spells it. It is empty where
+// addressOf returns the address that HAProxy has for a server; of a host name, how the configuration spells it. It is empty where
 // neither is known.
-func (l *lookup) has(server haproxy.ServerStat, byName bool) string {
+func (l *lookup) addressOf(server haproxy.ServerStat, byName bool) string {
 	if byName {
 		return l.routes.servers[[2]string{server.Backend, server.Name}]
 	}

@@ -1,26 +1,32 @@
 package status
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"nuncio/internal/catalog"
+	"nuncio/reconcile"
+	"nuncio/reload"
+	"nuncio/render"
+	"nuncio/watch"
 )
 
 // Overview is the document of /v1/status: what nuncio is doing, without the services themselves. Members may be
 // added to it; none changes its meaning while Document stays 1.
 type Overview struct {
-	Document int       `json:"document"` // version of this form: 1
-	Nuncio   string    `json:"nuncio"`   // version of the program
-	Time     time.Time `json:"time"`
-	State    string    `json:"state"`
-	Since    time.Time `json:"since,omitzero"`
-	Ready    bool      `json:"ready"`
+	Document int          `json:"document"` // version of this form: 1
+	Nuncio   string       `json:"nuncio"`   // version of the program
+	Time     time.Time    `json:"time"`
+	State    reload.State `json:"state"`
+	Since    time.Time    `json:"since,omitzero"`
+	Ready    bool         `json:"ready"`
 	// Reasons says why Ready is false or State is not "running".
 	Reasons []string `json:"reasons"`
 	// InStep: HAProxy has confirmed the files made from the newest revision and the newest templates.
-	InStep bool  `json:"in_step"`
-	Pinned *Pin  `json:"pinned,omitempty"`
-	Held   *Held `json:"held,omitempty"`
+	InStep bool            `json:"in_step"`
+	Pinned *reconcile.Pin  `json:"pinned,omitempty"`
+	Held   *reconcile.Hold `json:"held,omitempty"`
 
 	Desired   Desired   `json:"desired"`
 	Applied   Applied   `json:"applied"`
@@ -36,29 +42,13 @@ type Overview struct {
 	// Applies are the last attempts, oldest first.
 	Applies []Apply `json:"applies"`
 
-	// The rest is filled in by this package, from the snapshot.
 	Services    int           `json:"services"`
 	Instances   int           `json:"instances"`
 	Quarantined []Quarantined `json:"quarantined"`
 	Conflicts   []Conflict    `json:"conflicts"`
 }
 
-// Pin says that an operator holds HAProxy at one generation.
-type Pin struct {
-	Generation int64     `json:"generation"`
-	Since      time.Time `json:"since"`
-}
-
-// Held says what the shrink guard keeps that etcd no longer has.
-type Held struct {
-	Since     time.Time `json:"since"`
-	Until     time.Time `json:"until"`
-	Instances int       `json:"instances"`
-	Remaining int       `json:"remaining"`
-	Services  []string  `json:"services"`
-}
-
-// Desired is what shall run.
+// Desired is what should run.
 type Desired struct {
 	Revision int64  `json:"revision"`
 	Digest   string `json:"digest,omitempty"`
@@ -74,16 +64,11 @@ type Applied struct {
 
 // Store is how etcd is doing.
 type Store struct {
-	Endpoints []string `json:"endpoints"`
-	Prefix    string   `json:"prefix"`
-	Synced    bool     `json:"synced"`
-	Revision  int64    `json:"revision"`
-	// LastSync is when etcd last confirmed that nothing is missing here; SyncAge is the seconds since then, -1
-	// before the first time.
-	LastSync time.Time `json:"last_sync,omitzero"`
-	SyncAge  float64   `json:"seconds_since_sync"`
-	Error    string    `json:"error,omitempty"`
-	Hint     string    `json:"hint,omitempty"`
+	watch.StoreStatus
+
+	Prefix string `json:"prefix"`
+	// SyncAge is the seconds since etcd last confirmed that nothing is missing here; -1 before the first time.
+	SyncAge float64 `json:"seconds_since_sync"`
 }
 
 // Templates is how the templates are doing.
@@ -92,17 +77,8 @@ type Templates struct {
 	// Error is why the newest templates are not in use, with the line and a caret where there is one.
 	Error string `json:"error,omitempty"`
 	// RenderError is why the templates in use cannot render the newest snapshot.
-	RenderError string    `json:"render_error,omitempty"`
-	Refused     []Refused `json:"refused"`
-}
-
-// Refused is a line that was left out of a file because of a value.
-type Refused struct {
-	File     string `json:"file"`
-	Line     int    `json:"line"`
-	Template string `json:"template"`
-	Value    string `json:"value"`
-	Reason   string `json:"reason"`
+	RenderError string           `json:"render_error,omitempty"`
+	Dropped     []render.Dropped `json:"dropped"`
 }
 
 // HAProxy is how the process is doing.
@@ -116,92 +92,104 @@ type HAProxy struct {
 
 // Apply is one finished attempt to get files into HAProxy.
 type Apply struct {
-	Time       time.Time `json:"time"`
-	Seconds    float64   `json:"duration_seconds"`
-	Mode       string    `json:"mode"`
-	Result     string    `json:"result"`
-	Revision   int64     `json:"revision"`
-	Generation int64     `json:"generation,omitempty"`
-	// Previous is the generation that ran before; 0 when it is not known.
-	Previous int64  `json:"previous_generation,omitempty"`
-	Reason   string `json:"reason,omitempty"`
-	// Servers and Commands count what the Runtime API changed, when no new process was needed.
-	Servers  int `json:"servers,omitempty"`
-	Commands int `json:"commands,omitempty"`
+	reload.Result
+
+	Seconds float64 `json:"duration_seconds"`
+	// Previous is the generation that ran before; 0 if it is unknown.
+	Previous int64 `json:"previous_generation,omitempty"`
 }
 
-// Bad says whether the attempt came to nothing.
-func (a Apply) Bad() bool { return a.Result == "rejected" || a.Result == "failed" }
+// Failed reports that the attempt came to nothing.
+func (a Apply) Failed() bool { return a.Outcome == reload.Rejected || a.Outcome == reload.Failed }
 
-// Quarantined is a record that breaks the contract and is left out. Reason and Value have what may be a secret hidden.
+// Quarantined is a record that is not served. Its value is not shown: it may hold a secret that nothing marks as one.
 type Quarantined struct {
 	Key    string `json:"key"`
 	Reason string `json:"reason"`
-	Value  string `json:"value"`
 }
 
 // Conflict is a setting on which the instances of one service disagree.
 type Conflict struct {
-	Service  string `json:"service"`
-	Key      string `json:"key"`
-	Winner   string `json:"winner"`
-	Value    string `json:"value"`
-	Loser    string `json:"loser"`
-	Rejected string `json:"rejected"`
+	Service string `json:"service"`
+	catalog.Conflict
 }
 
-// Generation is one set of files on disk.
-type Generation struct {
-	Number   int64     `json:"generation"`
-	Revision int64     `json:"revision"`
-	Digest   string    `json:"digest"`
-	Created  time.Time `json:"created"`
-	Current  bool      `json:"current"`
-}
+// StoreSilent reports that nothing is wrong but that etcd does not answer: HAProxy may be behind without anything here
+// knowing.
+func (o *Overview) StoreSilent() bool { return o.State == reload.Running && o.Store.Err != "" }
 
-// Unheard says that nothing is wrong but that etcd is silent: HAProxy may be behind without anybody here knowing.
-func (o *Overview) Unheard() bool { return o.State == "running" && o.Store.Error != "" }
-
-// overview completes what the wiring says with what the snapshot says.
-func (s *Server) overview() Overview {
-	o := s.opts.Overview()
-	o.Document, o.Time = 1, time.Now().UTC()
-	o.Store.SyncAge = -1
-	if !o.Store.LastSync.IsZero() {
-		o.Store.SyncAge = max(o.Time.Sub(o.Store.LastSync).Seconds(), 0)
+// overview makes the document of one moment.
+func (s *Server) overview(m *moment) Overview {
+	a := &m.applier
+	o := Overview{
+		Document: 1, Nuncio: s.opts.Version, Time: m.time, State: m.state(), Since: a.Since, Ready: a.Ready,
+		// An empty list is [] to a program that reads this, not null.
+		Reasons: append([]string{}, m.reasons()...), InStep: m.inStep(), Pinned: m.pin, Held: m.reconciler.Hold,
+		Desired: Desired{a.DesiredRevision, m.desiredDigest()},
+		Applied: Applied{a.AppliedRevision, a.AppliedGeneration, a.AppliedDigest, a.AppliedTime},
+		Store:   Store{m.store, s.opts.Prefix, -1},
+		Templates: Templates{
+			cmp.Or(s.opts.Templates, "shipped"), m.reconciler.TemplatesError, m.reconciler.RenderError,
+			append([]render.Dropped{}, m.reconciler.Dropped...),
+		},
+		HAProxy: HAProxy{a.Version, a.MasterPid, a.WorkerPid, a.OldWorkers, a.Restarts},
+		Error:   a.LastError, ErrorTime: a.LastErrorTime, Retry: a.Retry, Applies: s.applies(a.Applies),
+		Quarantined: []Quarantined{}, Conflicts: []Conflict{},
 	}
-	// An empty list is [] to a program that reads this, not null.
-	o.Reasons = append([]string{}, o.Reasons...)
-	o.Applies = append([]Apply{}, o.Applies...)
-	o.Templates.Refused = append([]Refused{}, o.Templates.Refused...)
-	endpoints := []string{}
-	for _, e := range o.Store.Endpoints {
-		endpoints = append(endpoints, hideURL(e))
+	if !m.store.LastSync.IsZero() {
+		o.Store.SyncAge = max(m.time.Sub(m.store.LastSync).Seconds(), 0)
 	}
-	o.Store.Endpoints = endpoints
-	o.Quarantined, o.Conflicts = []Quarantined{}, []Conflict{}
-	snap := s.snapshot()
+	o.Store.Endpoints = []string{}
+	for _, e := range m.store.Endpoints {
+		o.Store.Endpoints = append(o.Store.Endpoints, hideURL(e))
+	}
+	snap := m.snapshot()
 	o.Services, o.Instances = snap.Counts()
 	for _, q := range snap.Quarantined {
-		o.Quarantined = append(o.Quarantined, hideRecord(q))
+		o.Quarantined = append(o.Quarantined, Quarantined{q.Key, q.Reason})
 	}
 	for _, svc := range snap.Services {
 		for _, c := range svc.Conflicts {
 			if secret(c.Key) {
 				c.Value, c.Rejected = hidden, hidden
 			}
-			o.Conflicts = append(o.Conflicts, Conflict{svc.Name, c.Key, c.Winner, c.Value, c.Loser, c.Rejected})
+			o.Conflicts = append(o.Conflicts, Conflict{svc.Name, c})
 		}
 	}
 	return o
 }
 
-// snapshot is never nil.
-func (s *Server) snapshot() *catalog.Snapshot {
-	if s.opts.Snapshot != nil {
-		if snap := s.opts.Snapshot(); snap != nil {
-			return snap
+// applies also finds the generations that changes without a reload were saved as, a moment later: by their digests.
+func (s *Server) applies(all []reload.Result) []Apply {
+	saved := map[string]int64{}
+	if slices.ContainsFunc(all, func(a reload.Result) bool { return a.Outcome == reload.Runtime }) {
+		onDisk, _ := s.opts.Generations() // without them an attempt has no number
+		for _, g := range onDisk {
+			saved[g.Digest] = g.Number
 		}
+	}
+	out := make([]Apply, 0, len(all))
+	var previous int64
+	for _, result := range all {
+		a := Apply{Result: result, Seconds: result.Duration.Seconds()}
+		if a.Outcome == reload.Runtime {
+			a.Generation = saved[a.Digest]
+		}
+		if a.Generation > 0 {
+			if a.Generation != previous {
+				a.Previous = previous
+			}
+			previous = a.Generation
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// snapshot is never nil.
+func (m *moment) snapshot() *catalog.Snapshot {
+	if m.reconciler.Snapshot != nil {
+		return m.reconciler.Snapshot
 	}
 	return &catalog.Snapshot{}
 }

@@ -69,8 +69,9 @@ type home struct {
 }
 
 func (s *Server) home(r *http.Request) home {
-	h := home{Overview: s.overview()}
-	h.Page = s.find(r.Context(), r.FormValue("q"), number(r, "offset", 0, 1<<30), defaultLimit)
+	m := s.moment()
+	h := home{Overview: s.overview(m)}
+	h.Page = s.find(r.Context(), m, &h.Overview, r.FormValue("q"), number(r, "offset", 0, 1<<30), defaultLimit)
 	generations, err := s.generations()
 	if err != nil {
 		h.GenError = err.Error()
@@ -82,8 +83,8 @@ func (s *Server) home(r *http.Request) home {
 	return h
 }
 
-// Behind says in a few words what keeps HAProxy from running what etcd says.
-func (h home) Behind() string {
+// Lag says in a few words what keeps HAProxy from running what etcd says.
+func (h home) Lag() string {
 	switch {
 	case h.Pinned != nil:
 		return fmt.Sprintf("No: held at generation %d", h.Pinned.Generation)
@@ -93,7 +94,7 @@ func (h home) Behind() string {
 		return "No: losses are held back"
 	case h.Applied.Generation == 0:
 		return "Not yet"
-	case h.Unheard():
+	case h.StoreSilent():
 		return "Not known: etcd does not answer"
 	default:
 		return "No: behind"
@@ -136,9 +137,10 @@ type diffView struct {
 }
 
 func (s *Server) diffPage(w http.ResponseWriter, r *http.Request) {
-	v, code := diffView{Overview: s.overview()}, http.StatusOK
+	m := s.moment()
+	v, code := diffView{Overview: s.overview(m)}, http.StatusOK
 	var err error
-	if v.Diff, err = s.compare(r); err != nil {
+	if v.Diff, err = s.compare(r, m); err != nil {
 		v.Error, code = err.Error(), codeOf(err)
 	}
 	generations, _ := s.generations() // without them the choice is empty

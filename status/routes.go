@@ -1,7 +1,7 @@
 package status
 
 import (
-	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -9,174 +9,159 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// routes is what the configuration that HAProxy runs says of the ways to its servers. Templates are the operators' own,
-// so it counts too much rather than too little: a line counts whatever its condition says, and where something decides
-// that the files do not show, it claims nothing.
+// routes is what a literal search finds in the running files about the ways to its backends. Templates are the
+// operators' own, so where something decides that the search does not understand, routes claims nothing.
 type routes struct {
-	opaque   bool                 // something else decides too: a variable that Lua sets, a map that is no file of the generation
-	backends map[string]bool      // those that a line or a map leads to
-	notes    map[string]string    // by its first word: a comment of the configuration or of a map, with the file's name
-	servers  map[[2]string]string // by backend and server: the address as it is written
+	undecided bool                 // something else may lead to any backend
+	backends  map[string]bool      // named by a rule or a map
+	notes     map[string]string    // by its first word: a comment of a file, with the file's name
+	servers   map[[2]string]string // by backend and server: the address as it is written
 }
 
-// toNowhere says whether it is certain that nothing leads to a backend.
-func (r *routes) toNowhere(backend string) bool { return !r.opaque && !r.backends[backend] }
+// unreachable reports that certainly nothing leads to a backend.
+func (r *routes) unreachable(backend string) bool { return !r.undecided && !r.backends[backend] }
 
-// reading is how far a configuration has been read.
-type reading struct {
-	*routes
+const fromMap = `[^\s\[\]]*,map(?:_(?:beg|dom|end|reg|str|sub))?\(([^()]+)\)`
 
-	files   haproxy.Files
-	section haproxy.Section
-	words   []haproxy.Word
-	dynamic []string            // what use_backend computes names from
-	set     map[string][]string // by variable: what it is set to; empty where that cannot be told
-	blind   bool                // what is computed cannot be told
-	maps    map[string][]string // by file: its values
-}
+var (
+	// computedName matches the computed names that are understood: from a map, or from a variable of the request.
+	computedName = regexp.MustCompile(`^use_backend\s+%\[(?:` + fromMap + `|var\(((?:txn|req|sess)\.[\w.]+)\))\](?:\s+(?:if|unless)\s|$)`)
+	// assignment matches the one way to set such a variable that is understood: from a map.
+	assignment = regexp.MustCompile(`\sset-var\([\w.]+\)\s+` + fromMap + `(?:\s+(?:if|unless)\s|$)`)
+	// invisible matches what can change a computed name without the files showing it.
+	invisible = regexp.MustCompile(`^lua-|^default-path\s+[^c]|set-map\(`)
+	// transparent matches the filters that neither choose a backend nor set a variable.
+	transparent = regexp.MustCompile(`^filter\s+(?:bwlim-in|bwlim-out|cache|compression|fcgi-app|trace)\b`)
+)
 
-// readRoutes reads a generation, once: the files of 10,000 instances have a megabyte.
+// readRoutes searches the files of a generation.
 func readRoutes(files haproxy.Files) *routes {
-	r := &reading{
-		routes: &routes{backends: map[string]bool{}, notes: map[string]string{}, servers: map[[2]string]string{}},
-		files:  files, set: map[string][]string{}, maps: map[string][]string{},
-	}
+	r := &routes{backends: map[string]bool{}, notes: map[string]string{}, servers: map[[2]string]string{}}
+	var rules, setters []string // use_backend with a computed name, and lines that set variables
+	unseen, section := false, ""
 	for line := range strings.Lines(files.Text(haproxy.ConfigFile).String()) {
-		r.line(strings.TrimSpace(line))
+		line = strings.TrimSpace(line)
+		keyword, rest, _ := strings.Cut(line, " ")
+		rest = strings.TrimSpace(rest)
+		name := firstWord(rest)
+		switch {
+		case strings.HasPrefix(line, "#"):
+			r.note(haproxy.ConfigFile, line)
+			continue
+		case keyword == "server":
+			r.servers[[2]string{section, name}] = firstWord(strings.TrimPrefix(rest, name))
+			continue
+		case haproxy.IsSection(keyword):
+			section = name
+			r.backends[name] = r.backends[name] || keyword == "listen"
+			r.undecided = r.undecided || strings.Contains(name, "$")
+		case keyword == "use_backend" && strings.Contains(name, "%"):
+			rules = append(rules, line)
+		case keyword == "use_backend", keyword == "default_backend":
+			r.backends[name] = true
+			r.undecided = r.undecided || strings.Contains(name, "$") // the environment decides
+		case keyword == "filter" && !transparent.MatchString(line):
+			r.undecided = true
+		}
+		if _, target, ok := strings.Cut(line, "backend@"); ok { // a target of logs
+			r.backends[firstWord(target)] = true
+		}
+		unseen = unseen || invisible.MatchString(line)
+		if strings.Contains(line, "set-var") {
+			setters = append(setters, line)
+		}
 	}
-	for _, format := range r.dynamic {
-		r.opaque = r.opaque || r.blind
-		r.leadsTo(format, 0)
+	r.undecided = r.undecided || len(rules) > 0 && unseen
+	for _, rule := range rules {
+		r.computed(files, rule, setters)
 	}
-	return r.routes
+	return r
 }
 
-func (r *reading) line(line string) {
-	if comment, ok := strings.CutPrefix(line, "#"); ok {
-		r.note(haproxy.ConfigFile, comment)
+// computed adds the names that one rule can compute.
+func (r *routes) computed(files haproxy.Files, rule string, setters []string) {
+	match := computedName.FindStringSubmatch(rule)
+	switch {
+	case match == nil:
+		r.undecided = true
+	case match[1] != "":
+		r.mapped(files, match[1])
+	default:
+		sets := regexp.MustCompile(`\bset-var(?:-fmt)?\(` + regexp.QuoteMeta(match[2]) + `[,)]`)
+		for _, line := range setters {
+			if !sets.MatchString(line) {
+				continue
+			}
+			if from := assignment.FindStringSubmatch(line); from != nil {
+				r.mapped(files, from[1])
+			} else {
+				r.undecided = true
+			}
+		}
+	}
+}
+
+// mapped adds the values of a map, and what the map answers if no key matches. Arguments are the map's: FILE[,DEFAULT].
+func (r *routes) mapped(files haproxy.Files, arguments string) {
+	file, otherwise, _ := strings.Cut(arguments, ",")
+	r.backends[otherwise] = true
+	if !slices.Contains(files.Names(), file) {
+		r.undecided = true
 		return
 	}
-	if rest, ok := strings.CutPrefix(line, "server "); ok { // most lines are; none of them leads to a backend
-		r.server(rest)
-		return
-	}
-	var err error
-	if r.words, err = haproxy.AppendWords(r.words[:0], line, nil); err != nil {
-		r.opaque = true
-		return
-	}
-	if len(r.words) > 0 {
-		r.directive(r.words)
+	for line := range strings.Lines(files.Text(file).String()) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "#") {
+			r.note(file, line)
+		} else if fields := strings.Fields(line); len(fields) > 1 {
+			r.backends[fields[1]] = true
+		}
 	}
 }
 
 // note keeps the first comment that begins with a word: the shipped templates begin with the service that has no route.
-func (r *reading) note(file, comment string) {
-	comment = strings.TrimSpace(comment)
-	first, _, _ := strings.Cut(comment, " ")
+func (r *routes) note(file, comment string) {
+	comment = strings.TrimSpace(strings.TrimLeft(comment, "#"))
+	first := firstWord(comment)
 	if _, there := r.notes[first]; !there {
 		r.notes[first] = file + " says: " + hideLine(comment)
 	}
 }
 
-func (r *reading) server(rest string) {
-	name, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	address, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	if !strings.ContainsAny(name, "\t\"'\\") && !strings.ContainsAny(address, "\t\"'\\") {
-		r.servers[[2]string{r.section.Name, name}] = address
+// firstWord returns the first word of a line, without quotes around it.
+func firstWord(line string) string {
+	fields := strings.Fields(line)
+	if len(fields) == 0 {
+		return ""
 	}
+	return strings.Trim(fields[0], `"'`)
 }
 
-// harmless are the filters that neither choose a backend nor set a variable.
-var harmless = map[string]bool{"bwlim-in": true, "bwlim-out": true, "cache": true, "compression": true, "fcgi-app": true, "trace": true}
-
-func (r *reading) directive(words []haproxy.Word) {
-	key, first := words[0].Text, ""
-	if len(words) > 1 {
-		first = words[1].Text
-	}
-	switch {
-	case haproxy.IsSection(key):
-		r.section = haproxy.Sections([]haproxy.Line{{Words: words}})[0]
-		if key == "listen" {
-			r.backends[r.section.Name] = true
-		}
-	case key == "default_backend", key == "use_backend":
-		r.rule(words)
-	case key == "filter" && !harmless[first]:
-		r.opaque = true
-	case strings.HasPrefix(key, "lua-"), key == "default-path" && first != "config":
-		r.blind = true
-	}
-	for i, w := range words {
-		// What a variable of the environment holds is HAProxy's to know.
-		if w.Expanded && (i == 0 || haproxy.IsSection(key) || strings.HasSuffix(key, "_backend")) {
-			r.opaque = true
-		}
-		if backend, ok := strings.CutPrefix(w.Text, "backend@"); ok { // a target of logs
-			r.backends[backend] = true
-		}
-		r.blind = r.blind || strings.Contains(w.Text, "set-map(")
-		if strings.Contains(w.Text, "set-var") {
-			r.assignment(words[i:])
-		}
-	}
-}
-
-func (r *reading) rule(words []haproxy.Word) {
-	switch {
-	case len(words) < 2:
-	case words[0].Text == "use_backend" && strings.Contains(words[1].Text, "%"):
-		r.dynamic = append(r.dynamic, words[1].Text)
-	default:
-		r.backends[words[1].Text] = true
-	}
-}
-
-// runs knows what the running configuration says, and reads it once.
-type runs struct {
+// runningRoutes keeps the routes of the running files, which are read once: with 10,000 instances they have a megabyte.
+type runningRoutes struct {
 	mu     sync.Mutex
-	tried  [2]string // digests of what runs and of what is wanted, when it was last looked for
-	digest string    // of what was read
+	tried  [2]string // digests of what ran and of what was desired at the last look
+	digest string    // of the files that were read
 	last   *routes
 }
 
-// unseen is all there is to say of files that cannot be had.
-var unseen = &routes{opaque: true}
-
-// routes reads what HAProxy runs: the files that are wanted, if those have been applied, else a generation on disk.
-func (s *Server) routes(o *Overview) *routes {
-	s.runs.mu.Lock()
-	defer s.runs.mu.Unlock()
-	key := [2]string{o.Applied.Digest, o.Desired.Digest}
-	if s.runs.last != nil && (key == s.runs.tried || o.Applied.Digest == s.runs.digest) {
-		return s.runs.last
+// get returns what the running files say: the desired files if those run, otherwise a generation on disk.
+func (c *runningRoutes) get(s *Server, m *moment) *routes {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	running := m.applier.AppliedDigest
+	key := [2]string{running, m.desiredDigest()}
+	if c.last != nil && (key == c.tried || running == c.digest) {
+		return c.last
 	}
-	s.runs.tried, s.runs.digest, s.runs.last = key, "", unseen
-	if files, ok := s.running(o); ok {
-		s.runs.digest, s.runs.last = o.Applied.Digest, readRoutes(files)
+	c.tried, c.digest, c.last = key, "", &routes{undecided: true}
+	files, known := m.desired, m.known && key[0] == key[1]
+	if !known && running != "" {
+		found, err := s.opts.Files(m.applier.AppliedGeneration)
+		files, known = found, err == nil && found.Digest() == running
 	}
-	return s.runs.last
-}
-
-func (s *Server) running(o *Overview) (haproxy.Files, bool) {
-	if o.Applied.Digest == "" {
-		return haproxy.Files{}, false
+	if known {
+		c.digest, c.last = running, readRoutes(files)
 	}
-	if o.Applied.Digest == o.Desired.Digest && s.opts.Wanted != nil {
-		if files, err := s.opts.Wanted(); err == nil && files.Digest() == o.Applied.Digest {
-			return files, true
-		}
-	}
-	if s.opts.Files == nil {
-		return haproxy.Files{}, false
-	}
-	files, err := s.opts.Files(o.Applied.Generation)
-	return files, err == nil && files.Digest() == o.Applied.Digest
-}
-
-// own is the name of a file of the generation, as Files has it; false for any other file.
-func (r *reading) own(name string) (string, bool) {
-	name = path.Clean(name)
-	return name, slices.Contains(r.files.Names(), name)
+	return c.last
 }

@@ -15,13 +15,13 @@ const shippedRules = `frontend f
 	use_backend %[var(txn.service)] if { var(txn.service) -m found }
 `
 
-// TestABackendIsUnreachedOnlyIfTheFilesProveIt asks of each configuration whether anything leads to backend beta. Where
+// TestABackendIsUnreachableOnlyIfTheFilesProveIt asks of each configuration whether anything leads to backend beta. Where
 // something decides that the files do not show, nothing may be claimed.
-func TestABackendIsUnreachedOnlyIfTheFilesProveIt(t *testing.T) {
+func TestABackendIsUnreachableOnlyIfTheFilesProveIt(t *testing.T) {
 	const alone = "www.example.com/ alpha\n# beta is not served under www.example.com/: alpha is.\n"
 	for _, c := range []struct {
 		name, config, routes string
-		nowhere              bool
+		unreachable          bool
 	}{
 		{"no rule at all", "frontend f\n\tbind :80\n", "", true},
 		{"a rule for another one", "frontend f\n\tuse_backend alpha if { path /beta }\n\tdefault_backend alpha\n", "", true},
@@ -65,8 +65,8 @@ func TestABackendIsUnreachedOnlyIfTheFilesProveIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := status.ToNowhere(files, "beta"); got != c.nowhere {
-				t.Errorf("nothing leads to backend beta: got %v, want %v, with\n%s\nand maps/routes.map\n%s", got, c.nowhere, c.config, c.routes)
+			if got := status.Unreachable(files, "beta"); got != c.unreachable {
+				t.Errorf("nothing leads to backend beta: got %v, want %v, with\n%s\nand maps/routes.map\n%s", got, c.unreachable, c.config, c.routes)
 			}
 		})
 	}

@@ -70,6 +70,9 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 func (s *Server) act(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("action")
 	action, known := s.opts.Actions[name]
+	if name == NameDesired {
+		action, known = s.desired, true
+	}
 	if !known {
 		writeJSON(w, http.StatusNotFound, errorDoc{fmt.Sprintf("this nuncio has no action %q", name)})
 		return
@@ -87,6 +90,19 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, answer)
+}
+
+// desired answers with the files that would run now, as they are: the socket is for those who may read the state directory.
+func (s *Server) desired(context.Context, url.Values) (any, error) {
+	files, known := s.opts.Reconciler.Desired()
+	if !known {
+		return nil, errNothingDesired
+	}
+	texts := map[string][]byte{}
+	for _, name := range files.Names() {
+		texts[name], _ = files.Get(name)
+	}
+	return texts, nil
 }
 
 // errorDoc is the answer to a request that failed.

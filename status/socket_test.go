@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"nuncio/internal/testkit"
 	"nuncio/status"
 )
@@ -28,26 +26,30 @@ func startSocket(t *testing.T) (path string, stop func()) {
 	}
 	stale.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.Close()
-	server := status.New(status.Options{
-		Gatherer: prometheus.NewRegistry(),
-		Overview: func() status.Overview { return status.Overview{State: "running"} },
-		Actions: map[string]status.Action{
-			"echo":   func(_ context.Context, args url.Values) (any, error) { return args.Get("word"), nil },
-			"refuse": func(context.Context, url.Values) (any, error) { return nil, errors.New("not now") },
-		},
-	})
-	return path, runSocket(t, server, path)
+	return path, runSocket(t, withActions(t, map[string]status.Action{
+		"echo":   func(_ context.Context, args url.Values) (any, error) { return args.Get("word"), nil },
+		"refuse": func(context.Context, url.Values) (any, error) { return nil, errors.New("not now") },
+	}), path)
+}
+
+func withActions(t *testing.T, actions map[string]status.Action) *status.Server {
+	t.Helper()
+	options := newEnv(t, nil).options(nil)
+	options.Actions = actions
+	return status.New(options)
 }
 
 // socketPath returns a path that is short enough for a socket.
-func socketPath(t *testing.T) string {
+func socketPath(t *testing.T) string { return filepath.Join(socketDir(t), "nuncio.sock") }
+
+func socketDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "n")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return filepath.Join(dir, "nuncio.sock")
+	return dir
 }
 
 // runSocket runs server until the test ends or stop is called, and returns once it answers.
@@ -116,7 +118,7 @@ func TestAnOrderOutlivesItsTerminal(t *testing.T) {
 		outcome <- ctx.Err()
 		return "done", ctx.Err()
 	}
-	server := status.New(status.Options{Gatherer: prometheus.NewRegistry(), Actions: map[string]status.Action{"slow": order}})
+	server := withActions(t, map[string]status.Action{"slow": order})
 	path := socketPath(t)
 	runSocket(t, server, path)
 	terminal, interrupt := context.WithCancel(t.Context())
@@ -143,7 +145,7 @@ func TestAnOrderOutlivesItsTerminal(t *testing.T) {
 
 func TestSocketOfAnotherIsLeftAlone(t *testing.T) {
 	path, _ := startSocket(t)
-	if err := status.New(status.Options{Gatherer: prometheus.NewRegistry()}).RunSocket(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another process") {
+	if err := withActions(t, nil).RunSocket(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("second Run: %v, want an error that says so", err)
 	}
 	var state struct{ State string }

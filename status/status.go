@@ -13,45 +13,32 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"nuncio/internal/catalog"
 	"nuncio/internal/cli"
 	"nuncio/internal/haproxy"
+	"nuncio/reconcile"
+	"nuncio/reload"
+	"nuncio/watch"
 )
 
-// Report is what the other rooms say at one moment.
-type Report struct {
-	// State is the name of the state that nuncio is in, such as "running" or "degraded".
-	State string
-	// Ready is true when a generation made from the store has been applied and confirmed by HAProxy, and
-	// HAProxy still runs.
-	Ready bool
-	// Reasons says, in sentence fragments for people, why Ready is false or State is not "running".
-	Reasons []string
-}
-
-// Options says what a Server shows.
+// Options say what a Server shows and which orders it takes. All functions and methods must be quick and safe for
+// concurrent use.
 type Options struct {
-	// Report is called for every health request; it must be quick and safe for concurrent use.
-	Report func() Report
-	// Gatherer is where /metrics comes from.
-	Gatherer prometheus.Gatherer
+	// Version is the program's, Prefix that of the records, and Templates the directory of the templates; empty means
+	// the shipped ones.
+	Version, Prefix, Templates string
+	// Registry is where /metrics comes from. It gets nuncio_ready.
+	Registry *prometheus.Registry
 
-	// Overview is what the page and /v1/status show; nil leaves out the page and everything below /v1/. Like all
-	// functions here it must be quick and safe for concurrent use.
-	Overview func() Overview
-	// Snapshot is the newest snapshot; it may return nil.
-	Snapshot func() *catalog.Snapshot
+	Applier    Applier
+	Reconciler Reconciler
+	Store      Watcher
+	// Pinned is nil while no generation is pinned.
+	Pinned func() *reconcile.Pin
 	// Generations lists what is on disk, oldest first, and Files reads one of them.
-	Generations func() ([]Generation, error)
+	Generations func() ([]reload.Generation, error)
 	Files       func(generation int64) (haproxy.Files, error)
-	// Wanted is what would be applied now.
-	Wanted func() (haproxy.Files, error)
-	// Changed returns a channel that is closed when Overview changes. What it does not announce is noticed within a
-	// second.
-	Changed func() <-chan struct{}
 	// Runtime is HAProxy's Runtime API, for the servers' health; nil shows none.
 	Runtime *haproxy.Socket
-
 	// Actions are the orders that operators of this machine may give, by name (see RunSocket).
 	Actions map[string]Action
 
@@ -61,34 +48,82 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Server answers on one listener.
-type Server struct {
-	opts   Options
-	index  index
-	health health
-	runs   runs
-	pages  *template.Template
-	eyes   atomic.Int64 // event streams that are open
+// Applier is the part of *reload.Manager that is shown.
+type Applier interface {
+	Status() reload.Status
+	// Changed returns a channel that is closed when Status changes. What it does not announce is noticed within a second.
+	Changed() <-chan struct{}
 }
 
-// New makes a Server; it opens nothing.
+// Reconciler is the part of *reconcile.Reconciler that is shown.
+type Reconciler interface {
+	Status() reconcile.Status
+	// Desired is what would run now if nothing held it back.
+	Desired() (haproxy.Files, bool)
+}
+
+// Watcher is the part of *watch.Store that is shown.
+type Watcher interface {
+	Status() watch.StoreStatus
+}
+
+// Server answers on listeners and on the operators' socket.
+type Server struct {
+	opts    Options
+	index   index
+	servers serverHealth
+	routes  runningRoutes
+	news    newest
+	pages   *template.Template
+	streams atomic.Int64 // event streams that are open
+
+	listenerError atomic.Pointer[string] // why the admin listener is away
+}
+
+// New makes a Server and registers its metric; it opens nothing.
 func New(opts Options) *Server {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, health: health{socket: opts.Runtime}}
-	s.pages = parsePages()
+	s := &Server{opts: opts, servers: serverHealth{socket: opts.Runtime}, pages: parsePages()}
+	opts.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "nuncio_ready", Help: "1 while HAProxy runs a configuration made from etcd that it has confirmed, as /readyz says; 0 otherwise.",
+	}, func() float64 {
+		if s.Health().Ready {
+			return 1
+		}
+		return 0
+	}))
 	return s
 }
 
-// Run answers on l until ctx ends, and closes l. It returns nil only because ctx ended.
+// reopenPause is the time between attempts to open the admin listener again.
+const reopenPause = 5 * time.Second
+
+// Run answers on l until ctx ends, and closes l. A listener that breaks is opened again every few seconds, is logged and
+// shown by the operators' socket: what only informs must never end what serves traffic. Run returns nil once ctx has ended.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	return cli.Serve(ctx, l, &http.Server{
-		Handler: cli.KnownHosts(l.Addr(), s.opts.Hosts, s.Handler()),
-		// A client that sends its request a byte at a time must not hold a connection.
-		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
-	})
+	for addr := l.Addr(); ; {
+		err := cli.Serve(ctx, l, &http.Server{
+			Handler: cli.KnownHosts(addr, s.opts.Hosts, s.Handler()),
+			// A client that sends its request a byte at a time must not hold a connection.
+			ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+			ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
+		})
+		if err == nil {
+			return nil
+		}
+		s.opts.Logger.Error("admin listener lost, opening it again", "err", err, "pause", reopenPause)
+		for ; err != nil; l, err = net.Listen(addr.Network(), addr.String()) {
+			text := err.Error()
+			s.listenerError.Store(&text)
+			if !pause(ctx, reopenPause) {
+				return nil
+			}
+		}
+		s.listenerError.Store(nil)
+		s.opts.Logger.Info("admin listener open again", "addr", addr.String())
+	}
 }
 
 // Handler routes the requests; everything but GET and HEAD is refused.
@@ -96,36 +131,34 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Registry, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
 	}))
-	if s.opts.Overview != nil {
-		s.handleAPI(mux)
-		s.handlePages(mux)
-	}
+	s.handleAPI(mux)
+	s.handlePages(mux)
 	return mux
 }
 
-// healthz is for whoever would restart the container: it says no only when a restart could help, which a
-// degraded state or an unreachable store are not.
+// healthz is for what restarts the container. It fails only when a restart could help, which it could not in a degraded
+// state or while the store is unreachable.
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
-	r := s.opts.Report()
-	answer(w, r.State != "stopped", r)
+	h := s.Health()
+	answer(w, h.State != reload.Stopped, h)
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	r := s.opts.Report()
-	answer(w, r.Ready, r)
+	h := s.Health()
+	answer(w, h.Ready, h)
 }
 
-func answer(w http.ResponseWriter, yes bool, r Report) {
+func answer(w http.ResponseWriter, yes bool, h Health) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	if !yes {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	fmt.Fprintln(w, r.State)
-	for _, reason := range r.Reasons {
+	fmt.Fprintln(w, h.State)
+	for _, reason := range h.Reasons {
 		fmt.Fprintln(w, reason)
 	}
 }

@@ -19,12 +19,12 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 	case "unknown":
 	case "absent":
 		if stale != "" {
-			return stale + ": " + l.behind
+			return stale + ": " + l.lag
 		}
 		return "no server of the running configuration has this address: " + l.whyAbsent(i)
 	case "down":
 		for _, s := range v.Servers {
-			if word(s.Status) == "down" {
+			if statusWord(s.Status) == "down" {
 				return fmt.Sprintf("HAProxy's health check fails for %s/%s, for %s now: %s", s.Backend, s.Name, time.Duration(s.Seconds)*time.Second, cmp.Or(s.Check, "no reason given"))
 			}
 		}
@@ -33,12 +33,12 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 			return "HAProxy cannot resolve its host name " + i.Host
 		}
 		if i.State == catalog.StateReady {
-			return "HAProxy has it in " + v.Health + ", though its record says ready: somebody set that in HAProxy"
+			return "HAProxy has it in " + v.Health + ", though its record says ready: it was set in HAProxy by hand"
 		}
 		fallthrough
 	default:
 		if i.State != catalog.StateReady {
-			return "its record says state " + string(i.State) + whoDrained(i)
+			return "its record says state " + string(i.State) + drainedBy(i)
 		}
 	}
 	if i.Weight == 0 {
@@ -47,20 +47,20 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 	return l.whyUnreached(v)
 }
 
-func whoDrained(i *catalog.Instance) string {
+func drainedBy(i *catalog.Instance) string {
 	if i.Meta["operator"] != "" {
 		return " (set by nuncio-registrar drain)"
 	}
 	return ""
 }
 
-// unresolved says whether a server has no address; HAProxy also puts it so of a name that it only tries when it starts.
+// unresolved reports whether a server has no address. HAProxy also reports so for a name that it tries only at its start.
 func unresolved(v InstanceView) bool {
 	return slices.ContainsFunc(v.Servers, func(s ServerView) bool { return s.Status == "MAINT (resolution)" })
 }
 
-// behind says why HAProxy goes on with what earlier records said.
-func behind(o *Overview) string {
+// lag says why HAProxy goes on with earlier records.
+func lag(o *Overview) string {
 	differs := o.Applied.Digest != o.Desired.Digest
 	switch {
 	case o.Pinned != nil && differs:
@@ -75,14 +75,14 @@ func behind(o *Overview) string {
 
 func (l *lookup) whyAbsent(i *catalog.Instance) string {
 	o := l.o
-	for _, r := range o.Templates.Refused {
-		if says(i, r.Value) {
-			return fmt.Sprintf("%s left its line out: %s", r.Template, r.Reason)
+	for _, r := range o.Templates.Dropped {
+		if droppedFrom(i, r.Value) {
+			return fmt.Sprintf("%s dropped its line: %s", r.Template, r.Reason)
 		}
 	}
 	switch {
-	case l.behind != "":
-		return l.behind
+	case l.lag != "":
+		return l.lag
 	case i.State != catalog.StateReady:
 		return "its record says state " + string(i.State)
 	case !o.InStep && o.Applied.Digest != o.Desired.Digest:
@@ -94,25 +94,25 @@ func (l *lookup) whyAbsent(i *catalog.Instance) string {
 	}
 }
 
-// says tells whether a value that was refused is one of a record's: it comes in quotes, and perhaps cut.
-func says(i *catalog.Instance, refused string) bool {
-	quoted, err := strconv.QuotedPrefix(refused)
+// droppedFrom reports whether the value of a dropped line is one of a record's: it comes in quotes, and perhaps cut.
+func droppedFrom(i *catalog.Instance, dropped string) bool {
+	quoted, err := strconv.QuotedPrefix(dropped)
 	if err != nil {
-		quoted = strconv.Quote(refused)
+		quoted = strconv.Quote(dropped)
 	}
 	begin, _ := strconv.Unquote(quoted) // QuotedPrefix has found it to be right
-	whole := len(quoted) >= len(refused)
+	whole := len(quoted) >= len(dropped)
 	same := func(v string) bool { return v == begin || !whole && strings.HasPrefix(v, begin) }
 	return same(i.Host) || same(i.Name) || same(i.Addr()) || slices.ContainsFunc(i.Tags, same) ||
 		slices.ContainsFunc(slices.Collect(maps.Values(i.Meta)), same)
 }
 
-// whyUnreached says that no request can come to any of the backends that have the instance. Each of them has to be known
-// as one that nothing leads to.
+// whyUnreached says that nothing leads to any of the backends that have the instance; it is empty unless that is certain
+// for each of them.
 func (l *lookup) whyUnreached(v InstanceView) string {
 	var backends []string
 	for _, s := range v.Servers {
-		if !l.routes.toNowhere(s.Backend) {
+		if !l.routes.unreachable(s.Backend) {
 			return ""
 		}
 		backends = append(backends, s.Backend)
@@ -123,8 +123,8 @@ func (l *lookup) whyUnreached(v InstanceView) string {
 	slices.Sort(backends)
 	text := "no rule of the configuration leads to backend " + strings.Join(slices.Compact(backends), ", ")
 	switch {
-	case l.behind != "":
-		return text + "; " + l.behind
+	case l.lag != "":
+		return text + "; " + l.lag
 	case l.routes.notes[backends[0]] != "":
 		return text + ": " + l.routes.notes[backends[0]]
 	default:

@@ -5,11 +5,13 @@ import (
 	"testing"
 
 	"nuncio/internal/haproxy"
+	"nuncio/reconcile"
+	"nuncio/render"
 	"nuncio/status"
 )
 
 // explain asks for one instance, as "nuncio status WORD" does.
-func explain(t *testing.T, w *world, query string) status.InstanceView {
+func explain(t *testing.T, w *env, query string) status.InstanceView {
 	t.Helper()
 	page := get[status.Page](t, w.URL+"/v1/services?q="+query)
 	if page.Found != 1 {
@@ -18,22 +20,22 @@ func explain(t *testing.T, w *world, query string) status.InstanceView {
 	return page.Services[0].Instances[0]
 }
 
-// run says that HAProxy runs these files as generation 2, and that they are wanted too.
-func (w *world) run(t *testing.T, content map[string][]byte) {
+// run says that HAProxy runs these files as generation 2, and that they are desired too.
+func (w *env) run(t *testing.T, content map[string][]byte) {
 	t.Helper()
 	f, err := haproxy.NewFiles(content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.change(func(o *status.Overview) {
-		w.generations[2], w.wanted = f, f
-		o.Applied.Digest, o.Desired.Digest = f.Digest(), f.Digest()
+	w.change(func(s *sources) {
+		s.generations[2], s.desired = f, f
+		s.applier.AppliedDigest = f.Digest()
 	})
 }
 
 func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
 	const backends = "backend alpha\n\tserver a 127.0.0.3:3\nbackend beta\n\tserver b 127.0.0.4:4\n"
-	w := newWorld(t, runHAProxy(t, backends))
+	w := newEnv(t, runHAProxy(t, backends))
 	w.put("alpha/a", "127.0.0.3:3", "beta/b", "127.0.0.4:4")
 	config := func(frontend, routes string) map[string][]byte {
 		return map[string][]byte{haproxy.ConfigFile: []byte(frontend + backends), "maps/routes.map": []byte(routes)}
@@ -63,11 +65,12 @@ func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
 	}
 	// What HAProxy runs is not what is wanted: the files are those of the generation, and where it is not to be had nothing is claimed.
 	w.run(t, config("frontend f\n\tdefault_backend alpha\n", ""))
-	w.change(func(o *status.Overview) { o.Desired.Digest, o.Pinned = "newer", &status.Pin{Generation: 2} })
+	newer := files(t, "# newer\n")
+	w.change(func(s *sources) { s.desired, s.pin = newer, &reconcile.Pin{Generation: 2} })
 	if v := explain(t, w, "beta/b"); !strings.Contains(v.Why, "leads to backend beta; generation 2 is pinned") {
 		t.Errorf("beta/b while pinned: got %q, want the backend and the pin", v.Why)
 	}
-	w.change(func(o *status.Overview) { o.Applied.Digest = "older" })
+	w.change(func(s *sources) { s.applier.AppliedDigest = "older" })
 	if v := explain(t, w, "beta/b"); v.Why != "" {
 		t.Errorf("beta/b with unknown files: got %q, want nothing", v.Why)
 	}
@@ -77,18 +80,17 @@ func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
 func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
 	const text = "frontend f\n\tuse_backend other if { path /other }\n\tdefault_backend web\nbackend web\n\tserver a 127.0.0.3:3\n\tserver n localhost:3\n\tserver six [::1]:6\nbackend other\n\tserver x 127.0.0.9:9\nlisten all\n\tserver n-1 127.0.0.8:8\n"
 	_, backends, _ := strings.Cut(text, "default_backend web\n")
-	w := newWorld(t, runHAProxy(t, backends))
+	w := newEnv(t, runHAProxy(t, backends))
 	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte(text)})
 	w.put("web/a", "127.0.0.3:3", "web/n", "localhost:3", "web/six", "[::1]:6", "other/x", "192.0.2.9:9")
-	pin := func(o *status.Overview) {
-		o.Desired.Digest, o.Pinned, o.InStep = "newer", &status.Pin{Generation: 2}, false
-	}
-	free := func(o *status.Overview) {
-		o.Desired.Digest, o.Error, o.Templates.RenderError, o.Pinned = o.Applied.Digest, "", "", nil
+	newer := files(t, "# newer\n")
+	pin := func(s *sources) { s.desired, s.pin = newer, &reconcile.Pin{Generation: 2} }
+	free := func(s *sources) {
+		s.desired, s.applier.LastError, s.reconciler.RenderError, s.pin = s.generations[2], "", "", nil
 	}
 	for _, c := range []struct {
 		name, query, record string
-		change              func(o *status.Overview)
+		change              func(s *sources)
 		health, why         string
 	}{
 		{"pinned, not moved", "web/a", "127.0.0.3:3", pin, "unchecked", ""},
@@ -101,15 +103,15 @@ func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
 		{"pinned, a name moved", "web/n", "elsewhere.example.com:3", pin, "absent", "HAProxy still has localhost:3 for it: generation 2 is pinned"},
 		{"pinned, an IPv6 address not moved", "web/six", "[::1]:6", pin, "unchecked", ""},
 		{
-			"refused, moved", "web/a", "192.0.2.77:9999", func(o *status.Overview) { o.Desired.Digest, o.Error = "newer", "haproxy -c says no\nand more" },
+			"refused, moved", "web/a", "192.0.2.77:9999", func(s *sources) { s.desired, s.applier.LastError = newer, "haproxy -c says no\nand more" },
 			"absent", "HAProxy still has 127.0.0.3:3 for it: the newest configuration could not be applied: haproxy -c says no",
 		},
 		{
-			"not rendered, moved", "web/a", "192.0.2.77:9999", func(o *status.Overview) { o.Templates.RenderError = "x.tmpl:1: no" },
+			"not rendered, moved", "web/a", "192.0.2.77:9999", func(s *sources) { s.reconciler.RenderError = "x.tmpl:1: no" },
 			"absent", "HAProxy still has 127.0.0.3:3 for it: the templates cannot render the newest records: x.tmpl:1: no",
 		},
 		{"templates that chose another address", "web/a", "192.0.2.77:9999", free, "unchecked", ""},
-		{"moved and on its way", "web/a", "192.0.2.77:9999", func(o *status.Overview) { o.Desired.Digest, o.InStep = "newer", false }, "unchecked", ""},
+		{"moved and on its way", "web/a", "192.0.2.77:9999", func(s *sources) { s.desired = newer }, "unchecked", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.change(free)
@@ -128,29 +130,29 @@ func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
 func TestWhyNamesTheTemplatesThatAreNotInUse(t *testing.T) {
 	w := threeServices(t)
 	w.put("web/new", `{"host":"192.0.2.100","port":1,"meta":{"colour":"bad word"}}`)
-	w.change(func(o *status.Overview) {
-		o.InStep, o.Applied.Digest, o.Templates.Error = false, "d", "x.tmpl:5: no\nmore"
-	})
+	w.change(func(s *sources) { s.reconciler.TemplatesError = "x.tmpl:5: no\nmore" })
 	if v := explain(t, w, "web/new"); !strings.HasSuffix(v.Why, "the newest ones are not in use: x.tmpl:5: no") {
 		t.Errorf("while the newest templates do not work: got %q, want that", v.Why)
 	}
-	// A line that was left out because of another record's value explains nothing, though the value has the letters of its name.
-	refused := status.Refused{Template: "x.tmpl:1:2", Value: `"a new value"`, Reason: "no word"}
-	w.change(func(o *status.Overview) { o.Templates.Error, o.Templates.Refused = "", []status.Refused{refused} })
+	// A line that was dropped because of another record's value explains nothing, though the value has the letters of its name.
+	dropped := render.Dropped{Template: "x.tmpl:1:2", Value: `"a new value"`, Reason: "no word"}
+	w.change(func(s *sources) {
+		s.reconciler.TemplatesError, s.reconciler.Dropped = "", []render.Dropped{dropped}
+	})
 	if v := explain(t, w, "web/new"); strings.Contains(v.Why, "no word") {
-		t.Errorf("with a line of another record left out: got %q", v.Why)
+		t.Errorf("with a line of another record dropped: got %q", v.Why)
 	}
-	refused.Value = `"bad word"`
-	w.change(func(o *status.Overview) { o.Templates.Refused = []status.Refused{refused} })
-	if v := explain(t, w, "web/new"); !strings.Contains(v.Why, "x.tmpl:1:2 left its line out: no word") {
-		t.Errorf("with its own line left out: got %q, want the template's place", v.Why)
+	dropped.Value = `"bad word"`
+	w.change(func(s *sources) { s.reconciler.Dropped = []render.Dropped{dropped} })
+	if v := explain(t, w, "web/new"); !strings.Contains(v.Why, "x.tmpl:1:2 dropped its line: no word") {
+		t.Errorf("with its own line dropped: got %q, want the template's place", v.Why)
 	}
 }
 
 func TestWhyNamesAHostThatDoesNotResolve(t *testing.T) {
-	w := newWorld(t, runHAProxy(t, "backend web\n\tserver a no-such-host.invalid:80 init-addr none\n\tserver b 127.0.0.3:3 disabled\n"))
+	w := newEnv(t, runHAProxy(t, "backend web\n\tserver a no-such-host.invalid:80 init-addr none\n\tserver b 127.0.0.3:3 disabled\n"))
 	w.put("web/a", "no-such-host.invalid:80", "web/b", "127.0.0.3:3")
-	for query, want := range map[string]string{"web/a": "HAProxy cannot resolve its host name no-such-host.invalid", "web/b": "somebody set that in HAProxy"} {
+	for query, want := range map[string]string{"web/a": "HAProxy cannot resolve its host name no-such-host.invalid", "web/b": "it was set in HAProxy by hand"} {
 		if v := explain(t, w, query); v.Health != "maint" || !strings.Contains(v.Why, want) {
 			t.Errorf("%s: got health %q and %q, want maint and %q", query, v.Health, v.Why, want)
 		}
@@ -158,8 +160,8 @@ func TestWhyNamesAHostThatDoesNotResolve(t *testing.T) {
 }
 
 func TestThePageDoesNotAnswerForASilentEtcd(t *testing.T) {
-	w := newWorld(t, nil)
-	w.change(func(o *status.Overview) { o.InStep, o.Store.Error = false, "connection refused" })
+	w := newEnv(t, nil)
+	w.change(func(s *sources) { s.store.Err = "connection refused" })
 	if _, _, body := fetch(t, w.URL+"/"); !strings.Contains(body, "Not known: etcd does not answer") || strings.Contains(body, "No: behind") {
 		t.Errorf("the page while etcd is silent: want that it is not known, in\n%s", body)
 	}
@@ -167,7 +169,7 @@ func TestThePageDoesNotAnswerForASilentEtcd(t *testing.T) {
 
 // TestTheRunningFilesAreReadOncePerGeneration: those of 10,000 instances have a megabyte, and a page asks every second.
 func TestTheRunningFilesAreReadOncePerGeneration(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newEnv(t, nil)
 	reads := func() int {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -175,8 +177,9 @@ func TestTheRunningFilesAreReadOncePerGeneration(t *testing.T) {
 	}
 	w.put("web/a", "127.0.0.3:3", "web/b", "127.0.0.3:4")
 	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte("frontend f\n\tdefault_backend web\n")})
-	for _, newest := range []string{"newer", "newer still"} { // what is wanted goes on, what runs stays
-		w.change(func(o *status.Overview) { o.Desired.Digest, o.Pinned = newest, &status.Pin{Generation: 2} })
+	for _, newest := range []string{"# newer\n", "# newer still\n"} { // what is desired changes, what runs stays
+		desired := files(t, newest)
+		w.change(func(s *sources) { s.desired, s.pin = desired, &reconcile.Pin{Generation: 2} })
 		for range 3 {
 			explain(t, w, "web/a")
 		}
@@ -185,7 +188,7 @@ func TestTheRunningFilesAreReadOncePerGeneration(t *testing.T) {
 		t.Errorf("the generation that runs was read %d times, want once", n)
 	}
 	// One that is not to be had is not looked for again with each request.
-	w.change(func(o *status.Overview) { o.Applied.Digest = "gone" })
+	w.change(func(s *sources) { s.applier.AppliedDigest = "gone" })
 	for range 3 {
 		explain(t, w, "web/a")
 	}
@@ -193,7 +196,8 @@ func TestTheRunningFilesAreReadOncePerGeneration(t *testing.T) {
 		t.Errorf("with one that is not to be had, generations were read %d times, want twice", n)
 	}
 	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte("frontend f\n\tdefault_backend other\n")})
-	w.change(func(o *status.Overview) { o.Desired.Digest = "newest" })
+	newest := files(t, "# newest\n")
+	w.change(func(s *sources) { s.desired = newest })
 	explain(t, w, "web/a")
 	if n := reads(); n != 3 {
 		t.Errorf("after another generation: %d reads, want a third one", n)

@@ -11,22 +11,22 @@ import (
 // StoreStatus is what a Store knows about its connection.
 type StoreStatus struct {
 	// Synced is true once the store has been listed; it stays true while the store is away.
-	Synced bool
+	Synced bool `json:"synced"`
 	// Revision is the newest revision that the store has confirmed.
-	Revision int64
+	Revision int64 `json:"revision"`
 	// ClusterID is the store's identity.
-	ClusterID uint64
+	ClusterID uint64 `json:"-"`
 	// LastSync is when the store last confirmed that nothing is missing here: a listing, an event or an answer
 	// to a progress request.
-	LastSync time.Time
+	LastSync time.Time `json:"last_sync,omitzero"`
 	// Endpoints are the store's addresses.
-	Endpoints []string
+	Endpoints []string `json:"endpoints"`
 	// Err is why the store is away; empty while it answers.
-	Err string
+	Err string `json:"error,omitempty"`
 	// Failures counts the requests without an answer since it is away.
-	Failures int
+	Failures int `json:"failures,omitempty"`
 	// Hint names the setting to look at; it may be empty.
-	Hint string
+	Hint string `json:"hint,omitempty"`
 }
 
 // tracker is the status behind its lock.

@@ -17,8 +17,8 @@ import (
 
 type diffCmd struct {
 	runningFlags
-	From string `arg:"" optional:"" help:"Generation to compare from: a number, running or wanted (what would be applied now); running if not given."`
-	To   string `arg:"" optional:"" help:"Generation to compare with; if not given, wanted after running, and the running one after any other."`
+	From string `arg:"" optional:"" help:"Generation to compare from: a number, running or desired (what would be applied now); running if not given."`
+	To   string `arg:"" optional:"" help:"Generation to compare with; if not given, desired after running, and the running one after any other."`
 	At   string `placeholder:"TIME" help:"Show what was changed at this time (03:12, or 2026-11-22T03:12:00Z): the generation of that moment against the one before."`
 }
 
@@ -37,12 +37,12 @@ func (c *diffCmd) Run(ctx context.Context, s *streams) error {
 		}
 	}
 	if from == "" {
-		from = status.Running
+		from = status.NameRunning
 	}
 	if to == "" {
-		to = status.Running
-		if from == status.Running {
-			to = status.Wanted
+		to = status.NameRunning
+		if from == status.NameRunning {
+			to = status.NameDesired
 		}
 	}
 	before, fromName, err := c.files(ctx, from)
@@ -65,15 +65,15 @@ func (c *diffCmd) Run(ctx context.Context, s *streams) error {
 // files finds one side, and its name for people.
 func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, string, error) {
 	switch name {
-	case status.Running:
+	case status.NameRunning:
 		files, err := reload.Current(c.StateDir)
 		if err != nil {
 			return files, "", cannotStart("%w", err)
 		}
 		return files, "what runs", nil
-	case status.Wanted:
+	case status.NameDesired:
 		var texts map[string][]byte
-		if err := c.client().Do(ctx, "wanted", nil, &texts); err != nil {
+		if err := c.client().Do(ctx, status.NameDesired, nil, &texts); err != nil {
 			return haproxy.Files{}, "", notRunning(err)
 		}
 		files, err := haproxy.NewFiles(texts)
@@ -81,7 +81,7 @@ func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, string
 	}
 	number, err := strconv.ParseInt(name, 10, 64)
 	if err != nil || number <= 0 {
-		return haproxy.Files{}, "", &exitError{exitUsage, fmt.Errorf("%q is no generation: want a number, running or wanted", name)}
+		return haproxy.Files{}, "", &exitError{exitUsage, fmt.Errorf("%q is not a generation: want a number, running or desired", name)}
 	}
 	_, files, err := reload.ReadGeneration(c.StateDir, number)
 	if errors.Is(err, fs.ErrNotExist) {

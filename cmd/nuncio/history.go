@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"nuncio/reload"
 	"nuncio/status"
 )
 
@@ -37,12 +38,12 @@ func (c *historyCmd) Run(ctx context.Context, s *streams) error {
 		return notRunning(err)
 	}
 	doc.Applies = append([]status.Apply{}, o.Applies...)
-	doc.Generations, err = generations(c.StateDir)
+	all, err := reload.Generations(c.StateDir)
+	doc.Generations = status.ShowGenerations(all)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return cannotStart("%w", err)
 	}
 	if c.JSON {
-		doc.Generations = append([]status.Generation{}, doc.Generations...)
 		return encode(s.out, doc)
 	}
 	c.print(s, doc)
@@ -60,13 +61,13 @@ func (c *historyCmd) print(s *streams, doc historyDoc) {
 		lines = append(lines, line{at, fmt.Sprintf("%s  %s  %10s  %8d  %8s  %s", at.Local().Format("2006-01-02 15:04:05"), word, generation, revision, took, fit(reason, 20))})
 	}
 	for _, a := range doc.Applies {
-		word := fmt.Sprintf("%-9s", a.Result)
+		word := fmt.Sprintf("%-9s", a.Outcome)
 		generation := "-"
 		if a.Generation > 0 {
 			known[a.Generation] = true
 			generation = strconv.FormatInt(a.Generation, 10)
 		}
-		if a.Bad() {
+		if a.Failed() {
 			word = p.bad(word)
 		}
 		row(a.Time, word, generation, a.Revision, brief(a.Seconds), a.Reason)

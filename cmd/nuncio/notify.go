@@ -11,37 +11,37 @@ import (
 	"nuncio/status"
 )
 
-// notifyEvery is how often systemd may hear of a change; what it shows is for people.
+// notifyEvery is how often the status that systemd shows may change.
 const notifyEvery = 250 * time.Millisecond
 
-// notifySystemd tells systemd, if that started the program, when a configuration made from the store serves
-// (READY=1), in which state it is, that it lives (WATCHDOG=1) and that it ends. ctx ends when HAProxy is to drain; over
-// ends when HAProxy is gone: until then the watchdog wants its signs of life.
+// notifySystemd reports to systemd, if systemd started the program: that a configuration made from the store serves
+// (READY=1), the state, that nuncio is alive (WATCHDOG=1) and that it stops. ctx ends when HAProxy starts to drain; over
+// ends when HAProxy is gone, since the watchdog wants its signal until then.
 //
-// The sign of life is that report answers: it asks every room for its state, so a room that is stuck holding its
-// lock stops it, and systemd then starts nuncio anew.
-func notifySystemd(ctx, over context.Context, report func() status.Report, log *slog.Logger) error {
+// nuncio is alive if health answers: health asks every part for its status, so a part that is stuck with its lock held
+// silences the watchdog signal, and systemd restarts nuncio.
+func notifySystemd(ctx, over context.Context, health func() status.Health, log *slog.Logger) error {
 	watchdog, err := systemd.SdWatchdogEnabled(false)
 	if err != nil {
-		log.Warn("the watchdog interval of systemd is unusable", "err", err)
+		log.Warn("systemd watchdog interval unusable", "err", err)
 	}
 	if listening, err := systemd.SdNotify(false, "STATUS=starting"); !listening {
 		if err != nil {
-			log.Warn("systemd cannot be told of the state", "err", err)
+			log.Warn("systemd notification failed", "err", err)
 		}
 		return nil
 	}
 	var ready, stopping bool
-	var told string
-	var sign time.Time
+	var sent string
+	var alive time.Time
 	tick := time.NewTicker(notifyEvery)
 	defer tick.Stop()
 	ending := ctx.Done()
 	for {
-		r := report()
+		r := health()
 		var lines []string
-		if text := strings.Join(append([]string{r.State}, r.Reasons...), "; "); text != told {
-			told = text
+		if text := strings.Join(append([]string{string(r.State)}, r.Reasons...), "; "); text != sent {
+			sent = text
 			lines = append(lines, "STATUS="+strings.ReplaceAll(text, "\n", " "))
 		}
 		if r.Ready && !ready {
@@ -52,13 +52,13 @@ func notifySystemd(ctx, over context.Context, report func() status.Report, log *
 			stopping = true
 			lines = append(lines, systemd.SdNotifyStopping)
 		}
-		if watchdog > 0 && time.Since(sign) >= watchdog/3 {
-			sign = time.Now()
+		if watchdog > 0 && time.Since(alive) >= watchdog/3 {
+			alive = time.Now()
 			lines = append(lines, systemd.SdNotifyWatchdog)
 		}
 		if len(lines) > 0 {
 			if _, err := systemd.SdNotify(false, strings.Join(lines, "\n")); err != nil {
-				log.Warn("systemd cannot be told of the state", "err", err)
+				log.Warn("systemd notification failed", "err", err)
 			}
 		}
 		select {

@@ -169,7 +169,7 @@ func (d *daemon) run(c *runCmd) error {
 		return d.manager.Run(ctx)
 	})
 	group.Go(func() error { return d.obey(reaping, signals, stop) })
-	group.Go(func() error { return notifySystemd(ctx, reaping, d.report, d.log) })
+	group.Go(func() error { return notifySystemd(ctx, reaping, shown.Health, d.log) })
 	return group.Wait()
 }
 

@@ -109,7 +109,7 @@ func (c *statusCmd) look(ctx context.Context, s *streams) (text string, fine boo
 	default:
 		printStatus(&b, s.paint(), &o)
 	}
-	return b.String(), o.State == "applying" || o.State == "running" && !o.Unheard(), err
+	return b.String(), o.State == "applying" || o.State == "running" && !o.StoreSilent(), err
 }
 
 func encode(w io.Writer, v any) error {
@@ -134,14 +134,14 @@ func printStatus(w io.Writer, p paint, o *status.Overview) {
 	if !o.Ready {
 		ready = "not ready"
 	}
-	fmt.Fprintf(w, "%s %s, %s: %s\n", p.faint(fmt.Sprintf("%-10s", "state")), p.bold(word(o.State)), ready, inStep(o))
+	fmt.Fprintf(w, "%s %s, %s: %s\n", p.faint(fmt.Sprintf("%-10s", "state")), p.bold(word(string(o.State))), ready, inStep(o))
 	if o.Applied.Generation > 0 {
 		row("applied", "generation %d from revision %d, confirmed %s", o.Applied.Generation, o.Applied.Revision, status.Ago(o.Applied.Time))
 	} else {
 		row("applied", "nothing yet")
 	}
 	if o.Desired.Digest != "" && o.Desired.Digest != o.Applied.Digest {
-		row("wanted", "files from revision %d", o.Desired.Revision)
+		row("desired", "files from revision %d", o.Desired.Revision)
 	}
 	sync := "no answer yet"
 	if o.Store.Synced {
@@ -172,8 +172,8 @@ func inStep(o *status.Overview) string {
 	switch {
 	case o.InStep:
 		return "HAProxy runs what etcd says"
-	case o.Unheard():
-		return "HAProxy runs what etcd said last"
+	case o.StoreSilent():
+		return "HAProxy runs what etcd last reported"
 	default:
 		return "HAProxy does not run what etcd says"
 	}
@@ -189,15 +189,15 @@ func printTrouble(w io.Writer, p paint, o *status.Overview) {
 	}
 	const most = 8 // of one kind: this is one screen; --json has them all
 	if n := len(o.Quarantined); n > 0 {
-		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "record is left out", "records are left out")+" until put right"))
+		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "record is quarantined", "records are quarantined")+" until corrected"))
 		for _, q := range o.Quarantined[:min(n, most)] {
 			fmt.Fprintf(w, "  %s\n    %s\n", visible(q.Key), p.warn(visible(q.Reason)))
 		}
 		more(w, n, most)
 	}
-	if n := len(o.Templates.Refused); n > 0 {
-		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "line is left out", "lines are left out")+" of the configuration"))
-		for _, r := range o.Templates.Refused[:min(n, most)] {
+	if n := len(o.Templates.Dropped); n > 0 {
+		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "line is dropped", "lines are dropped")+" from the configuration"))
+		for _, r := range o.Templates.Dropped[:min(n, most)] {
 			fmt.Fprintf(w, "  %s %s\n    %s\n", r.Template, visible(r.Value), p.warn(visible(r.Reason)))
 		}
 		more(w, n, most)
@@ -217,11 +217,11 @@ func more(w io.Writer, n, most int) {
 }
 
 func printApply(w io.Writer, p paint, a status.Apply) {
-	result := p.good(fmt.Sprintf("%-9s", a.Result))
-	if a.Bad() {
-		result = p.bad(fmt.Sprintf("%-9s", a.Result))
-	} else if a.Result == "unchanged" {
-		result = p.faint(fmt.Sprintf("%-9s", a.Result))
+	result := p.good(fmt.Sprintf("%-9s", a.Outcome))
+	if a.Failed() {
+		result = p.bad(fmt.Sprintf("%-9s", a.Outcome))
+	} else if a.Outcome == "unchanged" {
+		result = p.faint(fmt.Sprintf("%-9s", a.Outcome))
 	}
 	generation := "-"
 	if a.Generation > 0 {
@@ -236,7 +236,7 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 	for _, q := range o.Quarantined {
 		if strings.Contains(q.Key, page.Query) {
 			quarantined++
-			fmt.Fprintf(w, "%s %s\n  no traffic: its record is left out: %s\n", p.bad("left out"), visible(q.Key), visible(q.Reason))
+			fmt.Fprintf(w, "%s %s\n  no traffic: its record is quarantined: %s\n", p.bad("quarantined"), visible(q.Key), visible(q.Reason))
 		}
 	}
 	for _, svc := range page.Services {

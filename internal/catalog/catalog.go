@@ -67,11 +67,11 @@ type Service struct {
 
 // Conflict is a service-wide setting on which the instances of one service disagree.
 type Conflict struct {
-	Key      string // the meta key, such as "http.host"
-	Winner   string // the instance whose value is used
-	Value    string // that value
-	Loser    string // the first instance with a different value
-	Rejected string // the value of Loser
+	Key      string `json:"key"`      // the meta key, such as "http.host"
+	Winner   string `json:"winner"`   // the instance whose value is used
+	Value    string `json:"value"`    // that value
+	Loser    string `json:"loser"`    // the first instance with a different value
+	Rejected string `json:"rejected"` // the value of Loser
 }
 
 // Quarantined is a record that is not served, because it breaks the contract or is beyond a limit.
