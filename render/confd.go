@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
-
-	"github.com/spf13/cast"
 )
 
 // confd holds the functions that have confd's names and confd's meaning. Where sprig has the same name with
@@ -104,7 +102,7 @@ func replace(args ...any) (string, error) {
 	case 3:
 		return strings.ReplaceAll(text[2], text[0], text[1]), nil
 	case 4:
-		n, err := cast.ToIntE(args[3])
+		n, err := toInt(args[3])
 		if err != nil {
 			return "", errors.New("replace: the count is not a number")
 		}
@@ -138,10 +136,25 @@ func sortKVByLength(list []KVPair) []KVPair {
 	return out
 }
 
+// toInt returns the whole number that v is or, as text, has.
+func toInt(v any) (int, error) {
+	switch r := reflect.ValueOf(v); {
+	case r.CanInt():
+		return int(r.Int()), nil
+	case r.CanUint():
+		return int(r.Uint()), nil
+	case r.CanFloat():
+		return int(r.Float()), nil
+	case r.Kind() == reflect.String:
+		return strconv.Atoi(r.String())
+	}
+	return 0, fmt.Errorf("%v is not a number", v)
+}
+
 func numbers(args []any) ([]int, error) {
 	out := make([]int, len(args))
 	for i, a := range args {
-		n, err := cast.ToIntE(a)
+		n, err := toInt(a)
 		if err != nil {
 			return nil, fmt.Errorf("%v is not a number", a)
 		}
