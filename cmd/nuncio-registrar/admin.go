@@ -15,13 +15,13 @@ import (
 	"nuncio/register"
 )
 
-// adminFlags say by which names the daemon's listener is reached.
+// adminFlags are the flags for the host names of the daemon's listener.
 type adminFlags struct {
-	AdminHost []string `placeholder:"NAME" help:"Names by which --admin-listen is reached, beside localhost and IP addresses: requests for another name are refused. Without any, all names will do where it is not on a loopback address."`
+	AdminHost []string `placeholder:"NAME" help:"Host names of --admin-listen, besides localhost and IP addresses; requests for other names are refused. If not set, every name is accepted unless the listener is on loopback."`
 }
 
-// serveAdmin answers health checks, metrics and "list" until ctx ends; without a listener it does nothing. Requests for a
-// name that is neither this host's nor one of names are refused.
+// serveAdmin answers health checks, metrics and "list" until ctx ends; without a listener it does nothing. Requests for
+// a name that is neither this host's nor one of names are refused.
 func serveAdmin(ctx context.Context, listener net.Listener, names []string, status func() register.Status, gatherer prometheus.Gatherer) error {
 	if listener == nil {
 		return nil
@@ -44,7 +44,7 @@ func serveAdmin(ctx context.Context, listener net.Listener, names []string, stat
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		_ = enc.Encode(status()) // the client is gone if this fails
+		_ = enc.Encode(status()) // fails only if the client has gone
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
 	return cli.Serve(ctx, listener, &http.Server{Handler: cli.KnownHosts(listener.Addr(), names, mux), WriteTimeout: 30 * time.Second})

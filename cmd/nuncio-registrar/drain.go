@@ -11,14 +11,14 @@ import (
 	"nuncio/register"
 )
 
-// drainCmd marks the records of one container in etcd.
+// drainCmd sets the state of a container's records in etcd to drain.
 type drainCmd struct {
 	etcdFlags
 	nodeFlags
 	cli.Log
 	Container string        `arg:"" help:"Name or id of the container, or SERVICE/INSTANCE."`
-	Wait      time.Duration `default:"0s" help:"How long to wait after etcd has confirmed; give running requests that long."`
-	Undo      bool          `help:"Give the traffic back."`
+	Wait      time.Duration `default:"0s" help:"How long to wait after etcd has confirmed, so that requests in progress can finish."`
+	Undo      bool          `help:"Let the container get traffic again."`
 	Timeout   time.Duration `default:"10s" help:"How long etcd may take to confirm."`
 }
 

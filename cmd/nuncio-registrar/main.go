@@ -3,8 +3,8 @@
 // "hold" serves an endpoint that is no container; "drain" and "list" are for scripts and people.
 //
 // It promises one documented exit code per kind of failure (see exit.go), that every flag may be given as an
-// environment variable NUNCIO_REGISTRAR_<FLAG>, and that a misspelt one of those is an error. It refuses to
-// decide: it reads flags, connects the rooms, and passes signals on.
+// environment variable NUNCIO_REGISTRAR_<FLAG>, and that a misspelt one of those is an error. It decides
+// nothing: it reads flags, connects the packages, and passes signals on.
 //
 //	nuncio-registrar run --node=core-1 --etcd-endpoints=http://192.0.2.1:2379
 package main

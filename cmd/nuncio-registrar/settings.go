@@ -17,16 +17,16 @@ import (
 	"nuncio/register"
 )
 
-// etcdFlags say how to reach the store. They share nuncio's variables, because both programs of one
-// installation use the same etcd.
+// etcdFlags are the flags to reach the store. They also read nuncio's variables, because both programs use the same
+// etcd.
 type etcdFlags struct {
-	EtcdEndpoints    []string `placeholder:"URL" env:"NUNCIO_REGISTRAR_ETCD_ENDPOINTS,NUNCIO_ETCD_ENDPOINTS" help:"Where etcd listens, several separated by commas (default: Docker's link variables ETCD_PORT_..., else http://127.0.0.1:2379)."`
+	EtcdEndpoints    []string `placeholder:"URL" env:"NUNCIO_REGISTRAR_ETCD_ENDPOINTS,NUNCIO_ETCD_ENDPOINTS" help:"Endpoints of etcd, separated by commas (default: Docker's link variables ETCD_PORT_..., otherwise http://127.0.0.1:2379)."`
 	EtcdCA           string   `name:"etcd-ca" placeholder:"FILE" env:"NUNCIO_REGISTRAR_ETCD_CA,NUNCIO_ETCD_CA" help:"PEM file of the certificate authority that signed etcd's certificates."`
 	EtcdCert         string   `placeholder:"FILE" env:"NUNCIO_REGISTRAR_ETCD_CERT,NUNCIO_ETCD_CERT" help:"PEM file of the client certificate; needs --etcd-key."`
 	EtcdKey          string   `placeholder:"FILE" env:"NUNCIO_REGISTRAR_ETCD_KEY,NUNCIO_ETCD_KEY" help:"PEM file of the client certificate's key."`
-	EtcdUser         string   `placeholder:"NAME" env:"NUNCIO_REGISTRAR_ETCD_USER,NUNCIO_ETCD_USER" help:"User name, where etcd's authentication is on; needs --etcd-password-file."`
-	EtcdPasswordFile string   `placeholder:"FILE" env:"NUNCIO_REGISTRAR_ETCD_PASSWORD_FILE,NUNCIO_ETCD_PASSWORD_FILE" help:"File that holds the password."`
-	Prefix           string   `default:"/services/" env:"NUNCIO_REGISTRAR_PREFIX,NUNCIO_PREFIX" help:"Key prefix of the records."`
+	EtcdUser         string   `placeholder:"NAME" env:"NUNCIO_REGISTRAR_ETCD_USER,NUNCIO_ETCD_USER" help:"User name, if etcd's authentication is on; needs --etcd-password-file."`
+	EtcdPasswordFile string   `placeholder:"FILE" env:"NUNCIO_REGISTRAR_ETCD_PASSWORD_FILE,NUNCIO_ETCD_PASSWORD_FILE" help:"File that contains the password."`
+	Prefix           string   `default:"/services/" env:"NUNCIO_REGISTRAR_PREFIX,NUNCIO_PREFIX" help:"Prefix of the records' keys."`
 }
 
 func (f *etcdFlags) config(s *streams) etcd.Config {
@@ -43,8 +43,8 @@ func (f *etcdFlags) config(s *streams) etcd.Config {
 	}
 }
 
-// linked finds the endpoints that "docker run --link NAME:etcd" puts into the environment, as units of the
-// ambassador pattern do: ETCD_PORT_10000_TCP_ADDR and ETCD_PORT_10000_TCP_PORT.
+// linked returns the endpoints that "docker run --link NAME:etcd" puts into the environment, as units of the ambassador
+// pattern do: ETCD_PORT_10000_TCP_ADDR and ETCD_PORT_10000_TCP_PORT.
 func linked(s *streams) []string {
 	var endpoints []string
 	for _, pair := range s.environ {
@@ -73,12 +73,12 @@ func (f *etcdFlags) dial(s *streams, log *slog.Logger) (*clientv3.Client, etcd.C
 	return c, config, nil
 }
 
-// nodeFlags name this host.
+// nodeFlags are the flags that name this host.
 type nodeFlags struct {
 	Node string `placeholder:"NAME" help:"Stable name of this host; it begins the names of its records (default: the host name)."`
 }
 
-// containerID is the host name that Docker gives to a container: another one for every container.
+// containerID matches the host name that Docker gives to a container; it differs for every container.
 var containerID = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
 func (f *nodeFlags) node() (string, error) {
@@ -95,11 +95,11 @@ func (f *nodeFlags) node() (string, error) {
 	return host, nil
 }
 
-// dockerFlags say how to reach Docker.
+// dockerFlags are the flags to reach Docker.
 type dockerFlags struct {
-	DockerHost string `placeholder:"URL" help:"Docker's API: unix:///run/docker.sock or tcp://host:2376 (default: DOCKER_HOST, DOCKER_CERT_PATH and so on, else the local socket)."`
+	DockerHost string `placeholder:"URL" help:"Docker's API: unix:///run/docker.sock or tcp://host:2376 (default: DOCKER_HOST, DOCKER_CERT_PATH and so on, otherwise the local socket)."`
 	DockerCA   string `name:"docker-ca" placeholder:"FILE" help:"PEM file of the certificate authority of a Docker API behind TLS."`
-	DockerCert string `placeholder:"FILE" help:"PEM file of the client certificate for it."`
+	DockerCert string `placeholder:"FILE" help:"PEM file of the client certificate for a Docker API behind TLS."`
 	DockerKey  string `placeholder:"FILE" help:"PEM file of the client certificate's key."`
 }
 
@@ -121,10 +121,10 @@ func (f *dockerFlags) api() (register.API, func(), error) {
 	return register.NewAPI(c), func() { _ = c.Close() }, nil // a closed connection has nothing to report
 }
 
-// advertiseFlags say under which address the published ports of this host are reached.
+// advertiseFlags are the flags for the address under which the published ports of this host are reached.
 type advertiseFlags struct {
 	AdvertiseIP        string `name:"advertise-ip" placeholder:"IP" xor:"advertise" help:"Address of this host for ports published on all addresses (default: the source address of the route to etcd)."`
-	AdvertiseInterface string `placeholder:"NAME" xor:"advertise" help:"Interface whose first address it is."`
+	AdvertiseInterface string `placeholder:"NAME" xor:"advertise" help:"Interface whose first address is the address of this host."`
 }
 
 func (f *advertiseFlags) advertise(endpoints []string) (func(context.Context) register.Advertise, error) {
@@ -141,7 +141,7 @@ func (f *advertiseFlags) advertise(endpoints []string) (func(context.Context) re
 	return func(ctx context.Context) register.Advertise { return register.RouteAddress(ctx, endpoints) }, nil
 }
 
-// labelPrefix gives the prefix its dot.
+// labelPrefix returns the prefix with a dot at its end.
 func labelPrefix(p string) (string, error) {
 	p = strings.TrimSuffix(p, ".")
 	if p == "" || strings.ContainsAny(p, " =") {

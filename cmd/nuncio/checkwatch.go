@@ -13,11 +13,11 @@ import (
 	"nuncio/status"
 )
 
-// lookEvery is how often saved files are looked for: by looking, not by notices of the kernel, because editors replace
-// files and container mounts do not pass notices on.
+// lookEvery is the interval of polling for saved files. Polling works where inotify does not: editors replace files,
+// and container mounts do not pass on events.
 const lookEvery = 200 * time.Millisecond
 
-// watch checks after every save, until ctx ends. What is right is compared with what was right before.
+// watch checks after every save until ctx ends. It compares each valid result with the previous valid one.
 func (c *checkCmd) watch(ctx context.Context, s *streams) error {
 	p, seen := s.paint(), ""
 	var last haproxy.Files
@@ -32,7 +32,7 @@ func (c *checkCmd) watch(ctx context.Context, s *streams) error {
 			case last.Digest() == "":
 				c.accepted(s, files)
 			case files.Equal(last):
-				fmt.Fprintln(s.out, p.good("HAProxy accepts it; nothing has changed in what is rendered."))
+				fmt.Fprintln(s.out, p.good("HAProxy accepts it; the rendered files have not changed."))
 			default:
 				printDiff(s.out, p, status.Compare("before", "now", last, files))
 				fmt.Fprintln(s.out, p.good("HAProxy accepts it."))
@@ -49,14 +49,14 @@ func (c *checkCmd) watch(ctx context.Context, s *streams) error {
 	}
 }
 
-// fingerprint is another text whenever a file was saved, made or removed.
+// fingerprint returns a text that changes whenever a file is saved, created or removed.
 func (c *checkCmd) fingerprint() string {
 	var b strings.Builder
 	note := func(path string, info fs.FileInfo) {
 		fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
 	}
 	if c.Templates != "" {
-		// What cannot be read now is an error of the check itself.
+		// The check itself reports a file that cannot be read.
 		_ = filepath.WalkDir(c.Templates, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return nil

@@ -19,32 +19,32 @@ variable. Exit codes: 0 as asked, 1 refused, different, or not as wanted (render
 running; an HAProxy that keeps dying passes its own code on.`
 
 type grammar struct {
-	Run        runCmd        `cmd:"" help:"Follow etcd and keep HAProxy in step: the entrypoint of the HAProxy container."`
+	Run        runCmd        `cmd:"" help:"Follow etcd and update HAProxy: the entrypoint of the HAProxy container."`
 	Render     renderCmd     `cmd:"" help:"Render the templates once, to a directory or to standard output."`
-	Check      checkCmd      `cmd:"" help:"Render the templates once and let HAProxy check the result; for editors and CI."`
-	Services   servicesCmd   `cmd:"" help:"Show the services that etcd holds, and the records that are set aside and why."`
-	Status     statusCmd     `cmd:"" help:"Ask the running nuncio how things stand, or with an argument why an instance gets no traffic. Exit code 1 if HAProxy does not run what is wanted, 3 if no nuncio answers."`
-	Diff       diffCmd       `cmd:"" help:"Compare what runs with what would be applied now, or two generations. Exit code 1 if they differ."`
-	History    historyCmd    `cmd:"" help:"Show what was applied when, and what was refused."`
+	Check      checkCmd      `cmd:"" help:"Render the templates once and check the result with HAProxy; for editors and CI."`
+	Services   servicesCmd   `cmd:"" help:"Show the services in etcd, and the quarantined records with the reasons."`
+	Status     statusCmd     `cmd:"" help:"Show the state of the running nuncio, or with an argument why an instance gets no traffic. Exit code 1 if HAProxy does not run what is desired, 3 if no nuncio answers."`
+	Diff       diffCmd       `cmd:"" help:"Compare what runs with what is desired, or two generations. Exit code 1 if they differ."`
+	History    historyCmd    `cmd:"" help:"Show what was applied when, and what failed."`
 	Rollback   rollbackCmd   `cmd:"" help:"Make HAProxy run an earlier generation and keep it until resume."`
 	Resume     resumeCmd     `cmd:"" help:"End a rollback: apply what is wanted now."`
-	Accept     acceptCmd     `cmd:"" help:"Take what the shrink guard holds back: the instances that vanished from etcd leave HAProxy now."`
-	Health     healthCmd     `cmd:"" help:"Ask the running nuncio whether it lives, or with --ready whether it serves; for HEALTHCHECK."`
-	Templates  templatesCmd  `cmd:"" help:"Write the shipped templates to a directory, to be edited there."`
-	Completion completionCmd `cmd:"" help:"Print the script that makes a shell complete commands and flags."`
+	Accept     acceptCmd     `cmd:"" help:"End the hold of the shrink guard: remove the instances that vanished from etcd from HAProxy now."`
+	Health     healthCmd     `cmd:"" help:"Check that the running nuncio is alive, or with --ready that it serves; for HEALTHCHECK."`
+	Templates  templatesCmd  `cmd:"" help:"Write the shipped templates to a directory for you to edit."`
+	Completion completionCmd `cmd:"" help:"Print a shell script that completes commands and flags."`
 	Version    versionCmd    `cmd:"" help:"Show the version."`
 }
 
-// etcdFlags say how to reach the store; every command that asks etcd has them.
+// etcdFlags are the flags of every command that reads etcd: how to reach the store.
 type etcdFlags struct {
-	EtcdEndpoints    []string `placeholder:"URL" help:"Where etcd listens, several separated by commas (default: http://127.0.0.1:2379)."`
+	EtcdEndpoints    []string `placeholder:"URL" help:"Endpoints of etcd, separated by commas (default: http://127.0.0.1:2379)."`
 	EtcdCA           string   `name:"etcd-ca" placeholder:"FILE" help:"PEM file of the certificate authority that signed etcd's certificates."`
 	EtcdCert         string   `placeholder:"FILE" help:"PEM file of the client certificate; needs --etcd-key."`
 	EtcdKey          string   `placeholder:"FILE" help:"PEM file of the client certificate's key."`
-	EtcdUser         string   `placeholder:"NAME" help:"User name, where etcd's authentication is on; needs --etcd-password-file."`
-	EtcdPasswordFile string   `placeholder:"FILE" help:"File that holds the password."`
-	Prefix           string   `default:"/services/" help:"Key prefix of the records."`
-	Keys             []string `placeholder:"PREFIX" help:"More key prefixes to watch, for the templates' store functions."`
+	EtcdUser         string   `placeholder:"NAME" help:"User name, if etcd's authentication is on; needs --etcd-password-file."`
+	EtcdPasswordFile string   `placeholder:"FILE" help:"File that contains the password."`
+	Prefix           string   `default:"/services/" help:"Prefix of the records' keys."`
+	Keys             []string `placeholder:"PREFIX" help:"Further key prefixes to watch, for the store functions of templates."`
 }
 
 func (f *etcdFlags) config() etcd.Config {
@@ -58,13 +58,13 @@ func (f *etcdFlags) config() etcd.Config {
 	}
 }
 
-// templateFlags say what is rendered.
+// templateFlags are the flags that choose what is rendered.
 type templateFlags struct {
-	Templates string            `placeholder:"DIR" help:"Directory of the templates; the shipped ones when not given."`
-	Set       map[string]string `placeholder:"NAME=VALUE" help:"Settings that the templates ask for, such as http.bind=:8080 (see docs/templates.md)."`
+	Templates string            `placeholder:"DIR" help:"Directory of the templates (default: the shipped ones)."`
+	Set       map[string]string `placeholder:"NAME=VALUE" help:"Settings for the templates, such as http.bind=:8080 (see docs/templates.md)."`
 }
 
-// streams are the program's own, so that tests can run it within their process.
+// streams are the program's standard streams; tests that run it in their own process pass theirs.
 type streams struct {
 	out, err io.Writer
 	environ  []string
@@ -89,7 +89,7 @@ func (c *grammar) main(args, environ []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	if err := command.Run(); err != nil {
-		// What differs or needs attention stands on standard output.
+		// The difference, or what needs attention, is on standard output.
 		if !errors.Is(err, errDiffers) && !errors.Is(err, errNotRunning) {
 			fmt.Fprintf(stderr, "nuncio: %v\n", err)
 		}
@@ -98,7 +98,7 @@ func (c *grammar) main(args, environ []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// ours tells this program's variables from the registrar's and the tests'.
+// ours reports whether a variable is this program's, and not the registrar's or the tests'.
 func ours(name string) bool {
 	return strings.HasPrefix(name, "NUNCIO_") && !strings.HasPrefix(name, "NUNCIO_REGISTRAR_") && !strings.HasPrefix(name, "NUNCIO_TEST_")
 }
@@ -111,7 +111,7 @@ func (versionCmd) Run(s *streams) error {
 	return nil
 }
 
-// oneShot bounds a command that asks etcd once: an operator at a terminal wants an answer, not a daemon.
+// oneShot limits a command that reads etcd once: an operator at a terminal expects an answer, not a daemon.
 const oneShot = 10 * time.Second
 
 func getenv(name string) (string, bool) { return os.LookupEnv(name) }

@@ -11,14 +11,14 @@ type completionCmd struct {
 	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
 }
 
-// Run prints a script that the shell reads at its start, made from the same annotations as the help.
+// Run prints a script for the shell to read at its start. It is made from the same annotations as the help.
 func (c *completionCmd) Run(s *streams, app *kong.Kong) error {
 	var err error
 	switch c.Shell {
 	case "bash":
 		_, err = fmt.Fprint(s.out, bashCompletion(app.Model))
 	case "zsh":
-		// zsh runs bash's completions, of which this one uses nothing but compgen and COMPREPLY.
+		// zsh can run bash's completions; this one uses only compgen and COMPREPLY.
 		_, err = fmt.Fprint(s.out, "autoload -U +X bashcompinit && bashcompinit\n"+bashCompletion(app.Model))
 	default:
 		_, err = fmt.Fprint(s.out, fishCompletion(app.Model))
@@ -26,7 +26,7 @@ func (c *completionCmd) Run(s *streams, app *kong.Kong) error {
 	return err
 }
 
-// words are the flags and fixed arguments of one command.
+// words returns the flags and fixed arguments of a command.
 func words(n *kong.Node) []string {
 	var out []string
 	for _, f := range n.Flags {

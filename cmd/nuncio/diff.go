@@ -17,19 +17,19 @@ import (
 
 type diffCmd struct {
 	runningFlags
-	From string `arg:"" optional:"" help:"Generation to compare from: a number, running or desired (what would be applied now); running if not given."`
-	To   string `arg:"" optional:"" help:"Generation to compare with; if not given, desired after running, and the running one after any other."`
-	At   string `placeholder:"TIME" help:"Show what was changed at this time (03:12, or 2026-11-22T03:12:00Z): the generation of that moment against the one before."`
+	From string `arg:"" optional:"" help:"Generation to compare from: a number, running or desired (default: running)."`
+	To   string `arg:"" optional:"" help:"Generation to compare with (default: desired if the first is running, otherwise running)."`
+	At   string `placeholder:"TIME" help:"Show what changed at this time (03:12, or 2026-11-22T03:12:00Z): compare the generation of that moment with the one before."`
 }
 
-// Run compares two sets of files. Those on disk need no running nuncio.
+// Run compares two sets of files. Sets on disk need no running nuncio.
 func (c *diffCmd) Run(ctx context.Context, s *streams) error {
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
 	from, to := c.From, c.To
 	if c.At != "" {
 		if from != "" {
-			return &exitError{exitUsage, errors.New("--at names the generations: give it alone")}
+			return &exitError{exitUsage, errors.New("--at chooses both generations: give no others with it")}
 		}
 		var err error
 		if from, to, err = c.moment(s); err != nil {
@@ -62,7 +62,7 @@ func (c *diffCmd) Run(ctx context.Context, s *streams) error {
 	return refused(errDiffers)
 }
 
-// files finds one side, and its name for people.
+// files returns one side and its name for display.
 func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, string, error) {
 	switch name {
 	case status.NameRunning:
@@ -93,8 +93,8 @@ func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, string
 	return files, "generation " + name, nil
 }
 
-// moment finds what ran at the end of a minute or second, and what ran before it; where nothing changed within it, the
-// last change before.
+// moment returns what ran at the end of a minute or second and what ran before it. If nothing changed within that time,
+// it returns the last change before it.
 func (c *diffCmd) moment(s *streams) (from, to string, err error) {
 	begin, end, err := parseMoment(c.At, time.Now())
 	if err != nil {
@@ -124,7 +124,7 @@ func (c *diffCmd) moment(s *streams) (from, to string, err error) {
 	return strconv.FormatInt(all[before].Number, 10), strconv.FormatInt(g.Number, 10), nil
 }
 
-// parseMoment returns begin and end of the minute or second that text names; a time of day is the last one that has been.
+// parseMoment returns begin and end of the minute or second that text names. A time of day means its latest occurrence.
 func parseMoment(text string, now time.Time) (begin, end time.Time, err error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, t.Add(time.Second), nil
@@ -140,7 +140,7 @@ func parseMoment(text string, now time.Time) (begin, end time.Time, err error) {
 		}
 		return at, at.Add(exact), nil
 	}
-	return time.Time{}, time.Time{}, fmt.Errorf("%q is no time: want 03:12, 03:12:07 or 2026-11-22T03:12:07Z", text)
+	return time.Time{}, time.Time{}, fmt.Errorf("%q is not a time: want 03:12, 03:12:07 or 2026-11-22T03:12:07Z", text)
 }
 
 func printDiff(w io.Writer, p paint, d status.Diff) {

@@ -11,10 +11,10 @@ import (
 // The exit codes of nuncio. README.md has the same table, and a test compares the two.
 const (
 	exitOK      = 0 // ended as asked
-	exitRefused = 1 // templates, configuration or an order are refused; render --diff and diff found a difference; status: not as wanted
+	exitRefused = 1 // templates, configuration or a command rejected; render --diff and diff found a difference; status: not as desired
 	exitUsage   = 2 // unknown or unusable flags, arguments or environment variables
 	exitStart   = 3 // cannot start, or no running nuncio answers: HAProxy, templates, credentials, state directory or a listener is unusable
-	exitRun     = 4 // failed while it ran, for a reason that is not HAProxy's
+	exitRun     = 4 // failed while running, for a reason other than HAProxy
 )
 
 // exitError carries the exit code of an error that ends the program.
@@ -32,8 +32,8 @@ func cannotStart(format string, args ...any) error {
 
 func refused(err error) error { return &exitError{exitRefused, err} }
 
-// exitCode finds the code for an error. An HAProxy that kept dying passes its own code on, unless that is 0, as after a
-// signal to its worker: a container that is restarted on failure must be restarted then too.
+// exitCode returns the code for an error. If HAProxy kept dying, it is HAProxy's own code, unless that is 0, as after a
+// signal to its worker: a container that restarts on failure must restart then too.
 func exitCode(err error) int {
 	var haproxy *reload.ExitError
 	var setUp *reload.SetupError

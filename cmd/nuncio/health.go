@@ -13,11 +13,11 @@ import (
 
 // healthCmd is for HEALTHCHECK in an image without a shell or curl.
 type healthCmd struct {
-	AdminListen string `default:"127.0.0.1:8404" placeholder:"ADDR" help:"Address that the running nuncio was given."`
-	Ready       bool   `help:"Ask whether a configuration made from etcd serves, instead of whether nuncio lives."`
+	AdminListen string `default:"127.0.0.1:8404" placeholder:"ADDR" help:"The --admin-listen of the running nuncio."`
+	Ready       bool   `help:"Check that a configuration made from etcd serves, instead of only that nuncio is alive."`
 }
 
-// healthTimeout is below the time-outs that containers have for their checks.
+// healthTimeout is shorter than the usual timeouts of container health checks.
 const healthTimeout = 3 * time.Second
 
 // Run asks the nuncio that runs on this machine or in this container.
@@ -42,7 +42,7 @@ func (c *healthCmd) Run(ctx context.Context, s *streams) error {
 		return refused(fmt.Errorf("ask the running nuncio: %w", err))
 	}
 	defer resp.Body.Close()
-	// The answer is a word and a few reasons; what is longer comes from somebody else.
+	// The answer is a word and a few reasons; anything longer does not come from nuncio.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<10))
 	if err != nil {
 		return refused(fmt.Errorf("ask the running nuncio: %w", err))
@@ -54,7 +54,7 @@ func (c *healthCmd) Run(ctx context.Context, s *streams) error {
 	return nil
 }
 
-// reachable turns an address to listen on into one to ask: what listens on every address is asked on loopback.
+// reachable turns an address to listen on into one to connect to: for a listener on all addresses, that is loopback.
 func reachable(listen string) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

@@ -17,10 +17,10 @@ import (
 type historyCmd struct {
 	runningFlags
 	JSON  bool `name:"json" help:"Print JSON."`
-	Limit int  `default:"20" help:"How many lines at most, the newest; 0 for all."`
+	Limit int  `default:"20" help:"Show at most this many lines, the newest; 0 for all."`
 }
 
-// historyDoc is what --json prints.
+// historyDoc is the output of --json.
 type historyDoc struct {
 	Applies     []status.Apply      `json:"applies"`
 	Generations []status.Generation `json:"generations"`

@@ -1,9 +1,9 @@
-// Command nuncio keeps an HAProxy in step with the services registered in etcd. "nuncio run" is made to be the
-// entrypoint of the HAProxy container; the other commands help to write templates and to see what etcd holds.
+// Command nuncio updates HAProxy from the services registered in etcd. "nuncio run" is the entrypoint of the HAProxy
+// container; the other commands help to write templates, show the state and take an operator's commands.
 //
-// It promises one documented exit code per kind of failure (see exit.go), that every flag may be given as an
-// environment variable NUNCIO_<FLAG>, and that a misspelt one of those is an error. It refuses to decide: it
-// reads flags, connects the rooms, and passes signals on.
+// It promises one documented exit code per kind of failure (see exit.go). Every flag can be given as an environment
+// variable NUNCIO_<FLAG>, and a misspelt one is an error. It decides nothing: it reads flags, connects the packages,
+// and passes signals on.
 //
 //	nuncio run --etcd-endpoints=http://192.0.2.1:2379 --templates=/etc/nuncio/templates
 package main

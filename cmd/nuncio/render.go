@@ -20,14 +20,14 @@ import (
 	"nuncio/watch"
 )
 
-// errDiffers is how --diff says that there is a difference; the difference itself has been printed.
+// errDiffers is the error of --diff if there is a difference, which has been printed already.
 var errDiffers = errors.New("the rendered files differ")
 
-// renderFlags are shared by render and check: where records and templates come from.
+// renderFlags are the flags that render and check share: where records and templates come from.
 type renderFlags struct {
 	templateFlags
 	etcdFlags
-	Records string `placeholder:"FILE" help:"Take the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
+	Records string `placeholder:"FILE" help:"Read the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
 }
 
 // files renders once and reports on standard error what was left out.
@@ -65,11 +65,11 @@ func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files,
 
 type renderCmd struct {
 	renderFlags
-	Out      string `default:"-" help:"Directory to write the files to; - writes haproxy.cfg to standard output."`
-	Diff     bool   `help:"Show the difference from what runs (--state-dir), or from the files in --against, instead of writing anything. Exit code 1 if there is one."`
+	Out      string `default:"-" help:"Directory for the files; - writes haproxy.cfg to standard output."`
+	Diff     bool   `help:"Write nothing, but show the difference from what runs (--state-dir) or from the files in --against. Exit code 1 if there is one."`
 	Origin   bool   `help:"Show haproxy.cfg with the template line that made each line, instead of writing anything."`
 	Against  string `placeholder:"DIR" help:"With --diff: compare with the files in this directory."`
-	StateDir string `default:"/var/lib/nuncio" help:"With --diff: state directory of the nuncio that runs here."`
+	StateDir string `default:"/var/lib/nuncio" help:"With --diff: state directory of the running nuncio."`
 }
 
 // Run renders and writes, or compares.
@@ -150,12 +150,12 @@ func writeFiles(dir string, files haproxy.Files, w io.Writer) error {
 
 type checkCmd struct {
 	renderFlags
-	HAProxy string        `name:"haproxy" default:"haproxy" help:"The HAProxy that checks the result."`
+	HAProxy string        `name:"haproxy" default:"haproxy" help:"HAProxy program that checks the result."`
 	Timeout time.Duration `default:"30s" help:"How long the check may take."`
-	Watch   bool          `help:"Check again whenever a template or the file of records is saved, and show what has changed or what is wrong, until Ctrl-C."`
+	Watch   bool          `help:"Until Ctrl-C, check again whenever a template or the file of records is saved, and show the difference or the error."`
 }
 
-// Run renders and lets HAProxy judge.
+// Run renders and lets HAProxy check the result.
 func (c *checkCmd) Run(ctx context.Context, s *streams) error {
 	if c.Watch {
 		return c.watch(ctx, s)
@@ -192,17 +192,17 @@ func (c *checkCmd) accepted(s *streams, files haproxy.Files) {
 }
 
 type templatesCmd struct {
-	Dir string `arg:"" placeholder:"DIR" help:"Directory to write to; it is made if need be. Files that exist already are not touched."`
+	Dir string `arg:"" placeholder:"DIR" help:"Directory to write to; created if missing. Existing files are not changed."`
 }
 
-// Run writes the shipped templates and never overwrites an operator's work.
+// Run writes the shipped templates. It never overwrites a file.
 func (c *templatesCmd) Run(s *streams) error {
 	shipped := templates.Shipped()
 	content := make(map[string][]byte, len(shipped))
 	for name, text := range shipped {
 		path := filepath.Join(c.Dir, filepath.FromSlash(name))
 		if _, err := os.Lstat(path); err == nil {
-			return refused(fmt.Errorf("%s exists: nothing is written, so that no edit is lost; choose another directory", path))
+			return refused(fmt.Errorf("%s exists: wrote nothing, so that no edit is lost; choose a different directory", path))
 		}
 		content[name] = []byte(text)
 	}

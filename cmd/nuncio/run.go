@@ -32,21 +32,21 @@ type runCmd struct {
 	etcdFlags
 	templateFlags
 	cli.Log
-	EmbeddedEtcd       string        `placeholder:"DIR" help:"Run an etcd server in this process with its data in DIR: a store for one machine, in place of --etcd-endpoints."`
+	EmbeddedEtcd       string        `placeholder:"DIR" help:"Run an etcd server in this process, with its data in DIR: a store for a single machine, instead of --etcd-endpoints."`
 	EmbeddedEtcdListen string        `default:"127.0.0.1:2379" help:"Address of the embedded etcd for its clients, such as a registrar."`
-	StateDir           string        `default:"/var/lib/nuncio" help:"Generations of the configuration, the link to the current one, and HAProxy's sockets."`
-	HAProxy            string        `name:"haproxy" default:"haproxy" help:"The HAProxy to run."`
+	StateDir           string        `default:"/var/lib/nuncio" help:"Directory of generations, template sets and HAProxy's sockets."`
+	HAProxy            string        `name:"haproxy" default:"haproxy" help:"HAProxy program to run."`
 	AdminListen        string        `default:"127.0.0.1:8404" help:"Address of the status page, /healthz, /readyz and /metrics; read-only."`
-	AdminHost          []string      `placeholder:"NAME" help:"Names by which --admin-listen is reached, beside localhost and IP addresses: browsers and scrapers that ask for another name are refused. Without any, all names will do where it is not on a loopback address."`
-	WaitMin            time.Duration `default:"100ms" help:"After the first change of a burst, which is applied at once, wait until nothing has changed for this long."`
+	AdminHost          []string      `placeholder:"NAME" help:"Host names of --admin-listen, besides localhost and IP addresses; requests for other names are refused. If not set, every name is accepted unless the listener is on loopback."`
+	WaitMin            time.Duration `default:"100ms" help:"After the first change of a burst, which is applied immediately, wait until nothing has changed for this long."`
 	WaitMax            time.Duration `default:"1s" help:"Longest wait for a burst of changes to end."`
-	Hold               time.Duration `default:"60s" help:"How long to keep instances in HAProxy when more than half of ten or more, or all of them, vanish from etcd at once; 0 keeps none (see docs/reliability.md)."`
-	MaxRecords         int           `default:"20000" help:"Keys that are read from etcd; beyond that the youngest are left out, so that nobody who writes there can exhaust memory."`
-	BootWait           time.Duration `default:"3s" help:"How long to wait for etcd at the start before the last good configuration is started without it."`
-	DrainTimeout       time.Duration `default:"25s" help:"How long requests may take to end after TERM; keep it below the container's grace time."`
-	KeepGenerations    int           `default:"10" help:"Generations kept on disk."`
+	Hold               time.Duration `default:"60s" help:"How long to hold instances in HAProxy if more than half of ten or more, or all of them, vanish from etcd at once; 0 turns this off (see docs/reliability.md)."`
+	MaxRecords         int           `default:"20000" help:"Limit of the keys read from etcd, which protects memory; the newest beyond it are quarantined."`
+	BootWait           time.Duration `default:"3s" help:"How long to wait for etcd before starting the last good configuration without it."`
+	DrainTimeout       time.Duration `default:"25s" help:"How long requests in progress may take after TERM; keep it shorter than the container's grace time."`
+	KeepGenerations    int           `default:"10" help:"How many of the newest generations to keep on disk; see docs/operations.md for the others that are kept."`
 
-	relist time.Duration // between full listings of etcd; 0 means watch.DefaultRelist, and only a test wants another
+	relist time.Duration // between full listings of etcd; 0 means watch.DefaultRelist; only tests set it
 }
 
 // daemon is everything that runs at the same time.
@@ -62,12 +62,11 @@ type daemon struct {
 	admin    net.Listener
 }
 
-// Run is the entrypoint of the HAProxy container: it returns when a signal has asked it to, or when going on is
-// impossible.
+// Run is the entrypoint of the HAProxy container. It returns after a signal, or when it cannot continue.
 func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	log := c.Logger(s.err)
 	if c.EmbeddedEtcd != "" && len(c.EtcdEndpoints) > 0 {
-		return &exitError{exitUsage, fmt.Errorf("--embedded-etcd and --etcd-endpoints name two stores: give one of them")}
+		return &exitError{exitUsage, fmt.Errorf("--embedded-etcd and --etcd-endpoints are two stores: give only one of them")}
 	}
 	if c.EmbeddedEtcd != "" {
 		server, err := embedded.Start(ctx, embedded.Options{Dir: c.EmbeddedEtcd, ClientURL: "http://" + c.EmbeddedEtcdListen, Logger: log})
@@ -94,8 +93,8 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	return d.run(c)
 }
 
-// build makes every part and tries what can be tried before anything runs, so that an unusable setting is one clear
-// error at the start.
+// build creates every part and tries what it can before anything runs, so that an unusable setting is one clear error
+// at the start.
 func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*daemon, error) {
 	d := &daemon{log: log, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())

@@ -16,9 +16,9 @@ type servicesCmd struct {
 	JSON bool `name:"json" help:"Print JSON."`
 }
 
-// Run asks etcd and prints.
+// Run reads etcd and prints the services.
 func (c *servicesCmd) Run(ctx context.Context, s *streams) error {
-	// The quarantined records are part of the answer here, so they are not repeated on standard error.
+	// The quarantined records are part of the output here, so they are not repeated on standard error.
 	snap, err := c.snapshot(ctx, &streams{out: s.out, err: io.Discard})
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func servicesTable(w io.Writer, snap *catalog.Snapshot, prefix string) error {
 	return nil
 }
 
-// The JSON form is an interface that scripts rely on: its names are spelled here, not derived from Go's.
+// Scripts rely on the JSON form, so its names are written here and not derived from Go's.
 type (
 	servicesDoc struct {
 		Revision    int64            `json:"revision"`

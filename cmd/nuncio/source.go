@@ -32,7 +32,7 @@ func (f *templateFlags) readTemplates() (*render.Templates, error) {
 	return parsed, nil
 }
 
-// tree is the text of the templates by path.
+// tree returns the texts of the templates by path.
 func (f *templateFlags) tree() (map[string]string, error) {
 	if f.Templates == "" {
 		return templates.Shipped(), nil
@@ -48,7 +48,7 @@ func (f *templateFlags) options() render.Options {
 	return render.Options{Getenv: getenv, Settings: f.Set}
 }
 
-// snapshot asks etcd once for everything below the prefixes.
+// snapshot reads everything below the prefixes from etcd once.
 func (f *etcdFlags) snapshot(ctx context.Context, s *streams) (*catalog.Snapshot, error) {
 	config := f.config()
 	if err := config.Validate(); err != nil {
@@ -69,8 +69,8 @@ func (f *etcdFlags) snapshot(ctx context.Context, s *streams) (*catalog.Snapshot
 	return snap, nil
 }
 
-// readRecords makes a snapshot from a JSON or YAML file: a map from key to record, as etcd would hold them. A key
-// that does not begin with "/" is taken to be below the prefix.
+// readRecords makes a snapshot from a JSON or YAML file: a map from key to record, as in etcd. A key that does not
+// begin with "/" is relative to the prefix.
 func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
 	var text []byte
 	var err error

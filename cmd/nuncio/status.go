@@ -13,9 +13,9 @@ import (
 	"nuncio/status"
 )
 
-// runningFlags say which nuncio is asked.
+// runningFlags are the flags that choose the running nuncio.
 type runningFlags struct {
-	StateDir string `default:"/var/lib/nuncio" placeholder:"DIR" help:"State directory of the nuncio that runs here."`
+	StateDir string `default:"/var/lib/nuncio" placeholder:"DIR" help:"State directory of the running nuncio."`
 }
 
 func (f *runningFlags) client() *status.Client { return status.NewClient(socketPath(f.StateDir)) }
@@ -33,10 +33,10 @@ func notRunning(err error) error {
 
 type statusCmd struct {
 	runningFlags
-	Instance string        `arg:"" optional:"" help:"Show only the instances whose name, address, tag, meta, state or health has this, and why they get no traffic."`
-	JSON     bool          `name:"json" help:"Print JSON, as /v1/status has it."`
-	Watch    bool          `help:"Show it again whenever it has changed, until Ctrl-C."`
-	Interval time.Duration `default:"1s" help:"With --watch: how often to look."`
+	Instance string        `arg:"" optional:"" help:"Show only instances whose name, address, tag, meta, state or health contains this, and why they get no traffic."`
+	JSON     bool          `name:"json" help:"Print JSON, as /v1/status returns it."`
+	Watch    bool          `help:"Show the state again whenever it changes, until Ctrl-C."`
+	Interval time.Duration `default:"1s" help:"With --watch: interval of the checks for changes."`
 }
 
 // errNotRunning is how status says by its exit code that something needs attention; the reason has been printed.

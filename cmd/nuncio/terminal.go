@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal reports whether w is one.
+// terminal reports whether w is a terminal.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -21,7 +21,7 @@ func terminal(w io.Writer) bool {
 	return err == nil
 }
 
-// paint colours words, on a terminal only and not where NO_COLOR is set (https://no-color.org).
+// paint colors words, but only on a terminal and if NO_COLOR is not set (https://no-color.org).
 type paint bool
 
 func (s *streams) paint() paint {
@@ -47,7 +47,7 @@ func (p paint) bad(text string) string   { return p.in("31", text) }
 func (p paint) faint(text string) string { return p.in("2", text) }
 func (p paint) bold(text string) string  { return p.in("1", text) }
 
-// visible makes text from elsewhere safe for a terminal: what would move the cursor or colour things is spelt out.
+// visible makes foreign text safe for a terminal: it spells out control characters.
 func visible(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
@@ -57,8 +57,8 @@ func visible(text string) string {
 	}, text)
 }
 
-// patience tells the operator, after a second and on a terminal only, what is being waited for. The function that it
-// returns ends that, and waits until the line is gone.
+// patience shows on a terminal, after a second, what the command is waiting for. The function that it returns ends that
+// and removes the line.
 func patience(s *streams, what string) (over func()) {
 	if !terminal(s.err) {
 		return func() {}
@@ -84,7 +84,7 @@ func patience(s *streams, what string) (over func()) {
 	return func() { cancel(); <-done }
 }
 
-// indent puts every line of a text below a label.
+// indent puts prefix before every line of a text.
 func indent(text, with string) string {
 	return with + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+with)
 }
@@ -96,7 +96,7 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// brief is a duration for people.
+// brief formats a duration for display.
 func brief(seconds float64) string {
 	switch {
 	case seconds < 0.001:
@@ -108,7 +108,7 @@ func brief(seconds float64) string {
 	}
 }
 
-// fit cuts a line that is too wide for a terminal of 80 columns.
+// fit truncates text that is too wide for a terminal of 80 columns.
 func fit(text string, width int) string {
 	line, rest, more := strings.Cut(visible(text), "\n")
 	runes := []rune(line)

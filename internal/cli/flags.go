@@ -11,16 +11,16 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// Log says what is logged and how; embedded in a command it gives it both flags.
+// Log holds the flags for the log. A command that embeds it has both flags.
 type Log struct {
-	LogFormat string `enum:"text,json" default:"text" help:"Form of the log: text or json."`
-	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Least level that is logged: debug, info, warn or error."`
+	LogFormat string `enum:"text,json" default:"text" help:"Format of the log: text or json."`
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"Lowest level that is logged: debug, info, warn or error."`
 }
 
-// Logger is the logger that the flags ask for, writing to w.
+// Logger returns a logger as the flags ask for, writing to w.
 func (f *Log) Logger(w io.Writer) *slog.Logger {
 	var level slog.Level
-	// kong has checked the word against the enum, which are slog's own.
+	// kong has checked the word against the enum, whose words slog accepts.
 	_ = level.UnmarshalText([]byte(f.LogLevel))
 	opts := &slog.HandlerOptions{Level: level}
 	if f.LogFormat == "json" {
@@ -29,9 +29,9 @@ func (f *Log) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// New makes the parser of a program. Every flag may be given as a variable, envPrefix and its name in upper snake. What
-// is bound is handed to the commands' Run, together with a context.Context. It panics where the annotations of
-// grammar are wrong: a programming error that any test meets.
+// New returns the parser of a program. Every flag can be given as a variable: envPrefix and its name in upper snake
+// case. The bound values are passed to the commands' Run, together with a context.Context. New panics if the
+// annotations of grammar are invalid, a programming error that any test finds.
 func New(grammar any, name, description, envPrefix string, stdout, stderr io.Writer, bound ...any) *kong.Kong {
 	return kong.Must(grammar,
 		kong.Name(name), kong.Description(description), kong.DefaultEnvars(envPrefix), kong.Writers(stdout, stderr),
@@ -41,10 +41,11 @@ func New(grammar any, name, description, envPrefix string, stdout, stderr io.Wri
 	)
 }
 
-// helpShown is how kong's "exit after --help" comes back to Parse.
+// helpShown carries kong's exit after --help back to Parse.
 type helpShown struct{}
 
-// Parse finds the command that args name. It tells when the help was shown instead, as it is without any argument.
+// Parse returns the command that args name. It reports whether it showed the help instead, as it does without
+// arguments.
 func Parse(parser *kong.Kong, args []string) (command *kong.Context, shown bool, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -61,8 +62,8 @@ func Parse(parser *kong.Kong, args []string) (command *kong.Context, shown bool,
 	return command, false, err
 }
 
-// UnknownVariables refuses variables that no flag of any command knows, among those of which ours says that they are
-// this program's: a misspelt one would otherwise be ignored in silence.
+// UnknownVariables returns an error for variables that ours attributes to this program and that belong to no flag of
+// any command: a misspelt one would otherwise be ignored silently.
 func UnknownVariables(parser *kong.Kong, environ []string, ours func(name string) bool) error {
 	known := map[string]bool{}
 	var visit func(*kong.Node)

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// KnownHosts refuses requests for a name that is not this server's. A page of a stranger, open in a browser that can reach
-// the listener, may let its own name lead here and then read what it likes (DNS rebinding); it can give neither an IP address
-// nor localhost as its name. Behind a listener that is not on loopback the names are not known, and the operator has
-// opened it to others anyway: there nothing is refused until names are given.
+// KnownHosts refuses requests for a host name that is not this server's. A foreign web page, open in a browser that can
+// reach the listener, could point its own name at this address and read everything (DNS rebinding), but it cannot use
+// an IP address or localhost as its name. If the listener is not on loopback, its names are unknown and the operator
+// has opened it to others anyway, so KnownHosts refuses nothing unless names are given.
 func KnownHosts(listener net.Addr, names []string, next http.Handler) http.Handler {
 	addr, err := netip.ParseAddrPort(listener.String())
 	if len(names) == 0 && (err != nil || !addr.Addr().IsLoopback()) {
@@ -19,14 +19,15 @@ func KnownHosts(listener net.Addr, names []string, next http.Handler) http.Handl
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !knownHost(r.Host, names) {
-			http.Error(w, "This server is not known by the name in your request; --admin-host would make it known.", http.StatusForbidden)
+			http.Error(w, "This server has no such host name; add it with --admin-host.", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// knownHost judges a Host header. None at all comes from simple health checks, and never from a browser.
+// knownHost reports whether a Host header is accepted. An empty one comes from simple health checks, never from a
+// browser.
 func knownHost(host string, names []string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

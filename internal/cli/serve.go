@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// serveGrace is how long requests may take to end once a server is asked to stop: enough for a scrape under way.
+// serveGrace is how long requests may take after ctx ends: enough for a scrape in progress.
 const serveGrace = 500 * time.Millisecond
 
-// Serve answers on l until ctx ends, and closes l. Requests under way then get half a second; those that never end by
-// themselves, such as event streams, see their own context end. It returns nil only because ctx ended.
+// Serve serves on l until ctx ends, and closes l. Requests in progress then get serveGrace; the context of those that
+// never end by themselves, such as event streams, ends too. It returns nil only if ctx ended.
 func Serve(ctx context.Context, l net.Listener, server *http.Server) error {
 	requests, cancel := context.WithCancel(ctx)
 	defer cancel()
