@@ -153,7 +153,7 @@ func (b bind) try(share bool) error {
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil //nolint:nilerr // no IPv6 here, or no file descriptor left: HAProxy itself has to tell
+		return nil // no IPv6 here, or no file descriptor left: HAProxy itself has to tell
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing was written
 	set := func(level, option, value int) { err = errors.Join(err, unix.SetsockoptInt(fd, level, option, value)) }
@@ -170,7 +170,7 @@ func (b bind) try(share bool) error {
 		err = errors.Join(err, unix.BindToDevice(fd, b.dev))
 	}
 	if err != nil {
-		return nil //nolint:nilerr // the question cannot be put as HAProxy will put it
+		return nil // the question cannot be put as HAProxy will put it
 	}
 	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(b.addr.Port()), Addr: b.addr.Addr().As4()}
 	if b.v6 {

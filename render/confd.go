@@ -212,7 +212,7 @@ func seq(first, last any) ([]int, error) {
 		return []int{}, nil
 	}
 	// Between the ends of int there are more numbers than an int can count.
-	if uint64(n[1])-uint64(n[0]) >= maxList { //nolint:gosec // the difference is right whatever the signs
+	if uint64(n[1])-uint64(n[0]) >= maxList { // the difference is right whatever the signs
 		return nil, fmt.Errorf("seq: more than %d numbers", maxList)
 	}
 	out := make([]int, n[1]-n[0]+1)

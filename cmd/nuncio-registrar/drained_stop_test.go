@@ -69,7 +69,7 @@ func TestADrainedStopLosesNoRequest(t *testing.T) {
 				successor := f.web()
 				f.expectRecord(successor)
 				// Long enough for nuncio on a machine whose cores are taken; the requests themselves are short.
-				out, err := exec.Command(program(t, "nuncio-registrar"), "drain", c.Name, "--wait=3s", "--node=n1",
+				out, err := exec.Command(testkit.Program(t, "nuncio-registrar"), "drain", c.Name, "--wait=3s", "--node=n1",
 					"--etcd-endpoints="+f.etcd.Endpoint).CombinedOutput()
 				if err != nil {
 					t.Fatalf("drain: %v\n%s", err, out)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,42 +22,13 @@ import (
 
 const within = 20 * time.Second
 
-var built struct {
-	sync.Once
-	dir string
-	err error
-}
-
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(mainFunc(func() int {
-		code := containers.Main(m.Run)
-		_ = os.RemoveAll(built.dir)
-		return code
-	}))
+	goleak.VerifyTestMain(mainFunc(func() int { return containers.Main(m.Run) }))
 }
 
 type mainFunc func() int
 
 func (f mainFunc) Run() int { return f() }
-
-// program builds both programs once and returns the path of one.
-func program(t testing.TB, name string) string {
-	t.Helper()
-	built.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "nuncio"); built.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-o", built.dir+"/", "./cmd/...")
-		cmd.Dir = testkit.Root()
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	return filepath.Join(built.dir, name)
-}
 
 // process is a running program of ours.
 type process struct {
@@ -73,7 +43,7 @@ type process struct {
 // start runs a program with an environment of its own; it is killed when the test ends.
 func start(t testing.TB, env []string, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(program(t, name), args...), done: make(chan struct{})}
+	p := &process{t: t, cmd: exec.Command(testkit.Program(t, name), args...), done: make(chan struct{})}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
