@@ -136,7 +136,7 @@ func (c *holdCmd) beside(ctx context.Context, reg *register.Registrar, log *slog
 	group.Go(func() error {
 		defer finish()
 		var err error
-		code, err = reaper.Hold(kill, cmd, passed, c.Stop)
+		code, err = reaper.RunForeground(kill, cmd, passed, c.Stop)
 		return err
 	})
 	group.Go(func() error {

@@ -51,7 +51,7 @@ func TestPID1LosesNoStatusAndLeavesNoZombie(t *testing.T) {
 	}
 }
 
-func TestOutputTellsExitCodesAndKeepsBothStreams(t *testing.T) {
+func TestOutputReturnsExitCodesAndBothStreams(t *testing.T) {
 	for _, c := range []struct {
 		name, script string
 		code         int
@@ -71,7 +71,7 @@ func TestOutputTellsExitCodesAndKeepsBothStreams(t *testing.T) {
 	}
 }
 
-func TestNiceMakesACommandWait(t *testing.T) {
+func TestNiceLowersThePriority(t *testing.T) {
 	var none *proc.Reaper
 	for niceness, want := range map[int]string{0: "0", 7: "7"} {
 		// The command may be ahead of its priority; nice prints it.
@@ -93,7 +93,7 @@ func run(t *testing.T, command string) []byte {
 	return out
 }
 
-func TestOutputCutsATalkativeCommandWithoutBlockingIt(t *testing.T) {
+func TestOutputCutsLongOutputWithoutBlockingTheCommand(t *testing.T) {
 	res, err := proc.NewReaper(proc.Options{}).Output(t.Context(), exec.Command("/bin/sh", "-c", "yes | head -c 1000000; exit 5"), 10)
 	if err != nil || res.ExitCode != 5 || !res.Truncated || string(res.Stdout) != "y\ny\ny\ny\ny\n" {
 		t.Errorf("got %+v, %v", res, err)
@@ -129,7 +129,7 @@ func TestOutputKillsTheWholeGroupWhenTimeIsUp(t *testing.T) {
 	})
 }
 
-func TestOutputDoesNotWaitForADescendantThatHoldsThePipe(t *testing.T) {
+func TestOutputDoesNotWaitForADescendantThatKeepsThePipeOpen(t *testing.T) {
 	began := time.Now()
 	res, err := proc.NewReaper(proc.Options{}).Output(t.Context(), exec.Command("/bin/sh", "-c", "echo x; sleep 30 & exit 4"), 100)
 	if err != nil || res.ExitCode != 4 || string(res.Stdout) != "x\n" {
@@ -147,7 +147,7 @@ func TestOutputNamesAProgramThatDoesNotExist(t *testing.T) {
 	}
 }
 
-func TestHoldPassesSignalsOnAndReturnsTheExitCode(t *testing.T) {
+func TestRunForegroundPassesSignalsOnAndReturnsTheExitCode(t *testing.T) {
 	for _, c := range []struct {
 		name, script string
 		signal       syscall.Signal
@@ -168,7 +168,7 @@ func TestHoldPassesSignalsOnAndReturnsTheExitCode(t *testing.T) {
 			}
 			ended := make(chan end, 1)
 			go func() {
-				code, err := proc.NewReaper(proc.Options{}).Hold(context.Background(), cmd, signals, time.Second)
+				code, err := proc.NewReaper(proc.Options{}).RunForeground(context.Background(), cmd, signals, time.Second)
 				ended <- end{code, err}
 			}()
 			testkit.Eventually(t, 20*time.Second, func() error { _, err := os.Stat(ready); return err })
@@ -181,14 +181,14 @@ func TestHoldPassesSignalsOnAndReturnsTheExitCode(t *testing.T) {
 	}
 }
 
-func TestHoldEndsACommandThatIgnoresTERM(t *testing.T) {
+func TestRunForegroundEndsACommandThatIgnoresTERM(t *testing.T) {
 	ready := filepath.Join(t.TempDir(), "ready")
 	cmd := exec.Command("/bin/sh", "-c", "trap '' TERM; touch $READY; while :; do sleep 0.01; done")
 	cmd.Env = append(os.Environ(), "READY="+ready)
 	ctx, cancel := context.WithCancel(t.Context())
 	code := make(chan int, 1)
 	go func() {
-		c, _ := proc.NewReaper(proc.Options{}).Hold(ctx, cmd, nil, 20*time.Millisecond)
+		c, _ := proc.NewReaper(proc.Options{}).RunForeground(ctx, cmd, nil, 20*time.Millisecond)
 		code <- c
 	}()
 	testkit.Eventually(t, 20*time.Second, func() error { _, err := os.Stat(ready); return err })

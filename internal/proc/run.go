@@ -79,10 +79,10 @@ func (r *Reaper) Nice(ctx context.Context, niceness int, cmd *exec.Cmd, limit in
 	return res, nil
 }
 
-// Hold runs a long-lived command in the foreground. It passes every signal from signals on to the command and returns
+// RunForeground runs a long-lived command in the foreground. It passes every signal from signals on to the command and returns
 // the command's exit code (128+n after signal n). When ctx ends it sends SIGTERM, and SIGKILL after grace. The caller
 // sets cmd's standard streams.
-func (r *Reaper) Hold(ctx context.Context, cmd *exec.Cmd, signals <-chan os.Signal, grace time.Duration) (int, error) {
+func (r *Reaper) RunForeground(ctx context.Context, cmd *exec.Cmd, signals <-chan os.Signal, grace time.Duration) (int, error) {
 	child, err := r.Start(cmd)
 	if err != nil {
 		return -1, fmt.Errorf("start %s: %w", cmd.Path, err)
