@@ -119,7 +119,7 @@ func (s *Server) newest(ctx context.Context) (text string, digest uint64) {
 	h := fnv.New64a()
 	_ = json.NewEncoder(h).Encode(o) // a hash takes everything
 	servers := s.servers.get(ctx)
-	fmt.Fprintf(h, "%p %v %d %s", m.reconciler.Snapshot, servers.err, servers.digest, m.listener)
+	fmt.Fprintf(h, "%p %v %d %v", m.reconciler.Snapshot, servers.err, servers.digest, m.problems)
 	n.made, n.text, n.digest = time.Now(), string(b), max(h.Sum64(), 1)
 	return n.text, n.digest
 }

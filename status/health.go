@@ -2,6 +2,8 @@ package status
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"nuncio/internal/haproxy"
@@ -20,7 +22,7 @@ type moment struct {
 	desired    haproxy.Files
 	known      bool // something is desired
 	pin        *reconcile.Pin
-	listener   string // why the admin listener is away; empty while it answers
+	problems   map[string]string // see SetProblem
 }
 
 func (s *Server) moment() *moment {
@@ -29,9 +31,9 @@ func (s *Server) moment() *moment {
 		pin: s.opts.Pinned(),
 	}
 	m.desired, m.known = s.opts.Reconciler.Desired()
-	if text := s.listenerError.Load(); text != nil {
-		m.listener = *text
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.problems = s.problems
 	return m
 }
 
@@ -74,7 +76,7 @@ func (m *moment) state() reload.State {
 		return m.applier.State
 	case m.pin != nil:
 		return statePinned
-	case m.reconciler.TemplatesError != "", m.reconciler.RenderError != "":
+	case m.reconciler.TemplatesError != "", m.reconciler.RenderError != "", len(m.problems) > 0:
 		return reload.Degraded
 	case m.reconciler.Hold != nil:
 		return stateHolding
@@ -110,8 +112,8 @@ func (m *moment) reasons() (reasons []string) {
 	if text := m.applier.LastError; text != "" {
 		add("haproxy: %s", text)
 	}
-	if m.listener != "" {
-		add("admin listener: %s", m.listener)
+	for _, part := range slices.Sorted(maps.Keys(m.problems)) {
+		add("%s: %s", part, m.problems[part])
 	}
 	return reasons
 }

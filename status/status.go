@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,7 +79,8 @@ type Server struct {
 	pages   *template.Template
 	streams atomic.Int64 // event streams that are open
 
-	listenerError atomic.Pointer[string] // why the admin listener is away
+	mu       sync.Mutex
+	problems map[string]string // of parts that only inform or that can be done without, by name
 }
 
 // New makes a Server and registers its metric; it opens nothing.
@@ -95,6 +98,22 @@ func New(opts Options) *Server {
 		return 0
 	}))
 	return s
+}
+
+// SetProblem shows that a part does not work which HAProxy's traffic does not depend on; nil ends that. Such a part never
+// ends nuncio: traffic outlives what only informs.
+func (s *Server) SetProblem(part string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.problems = maps.Clone(s.problems)
+	if err == nil {
+		delete(s.problems, part)
+		return
+	}
+	if s.problems == nil {
+		s.problems = map[string]string{}
+	}
+	s.problems[part] = err.Error()
 }
 
 // reopenPause is the time between attempts to open the admin listener again.
@@ -115,13 +134,12 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		}
 		s.opts.Logger.Error("admin listener lost, opening it again", "err", err, "pause", reopenPause)
 		for ; err != nil; l, err = net.Listen(addr.Network(), addr.String()) {
-			text := err.Error()
-			s.listenerError.Store(&text)
+			s.SetProblem("admin listener", err)
 			if !pause(ctx, reopenPause) {
 				return nil
 			}
 		}
-		s.listenerError.Store(nil)
+		s.SetProblem("admin listener", nil)
 		s.opts.Logger.Info("admin listener open again", "addr", addr.String())
 	}
 }

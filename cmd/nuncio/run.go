@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -60,6 +61,7 @@ type daemon struct {
 	gate     *reconcile.Gate // before manager: keeps it at a pinned generation
 	reaper   *proc.Reaper
 	admin    net.Listener
+	embedded *embedded.Server // nil without --embedded-etcd
 }
 
 // Run is the entrypoint of the HAProxy container. It returns after a signal, or when it cannot continue.
@@ -68,8 +70,10 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	if c.EmbeddedEtcd != "" && len(c.EtcdEndpoints) > 0 {
 		return &exitError{exitUsage, fmt.Errorf("--embedded-etcd and --etcd-endpoints are two stores: give only one of them")}
 	}
+	var server *embedded.Server
 	if c.EmbeddedEtcd != "" {
-		server, err := embedded.Start(ctx, embedded.Options{Dir: c.EmbeddedEtcd, ClientURL: "http://" + c.EmbeddedEtcdListen, Logger: log})
+		var err error
+		server, err = embedded.Start(ctx, embedded.Options{Dir: c.EmbeddedEtcd, ClientURL: "http://" + c.EmbeddedEtcdListen, Logger: log})
 		if err != nil {
 			return cannotStart("%w", err)
 		}
@@ -89,6 +93,7 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
+	d.embedded = server
 	log.Info("nuncio starts", "version", version, "etcd", strings.Join(config.Endpoints, ","), "prefix", c.Prefix, "admin", d.admin.Addr().String())
 	return d.run(c)
 }
@@ -111,7 +116,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	}
 	d.store, err = watch.NewStore(watch.StoreOptions{
 		Client: client, Prefix: c.Prefix, Keys: c.Keys, WaitMin: c.WaitMin, WaitMax: c.WaitMax, Relist: c.relist, Logger: log, Registerer: d.registry,
-		Limits: catalog.Limits{Keys: c.MaxRecords}, Refuse: notOurselves(own...),
+		Limits: catalog.Limits{Keys: c.MaxRecords}, Refuse: watch.RefuseOwnListeners(own...),
 	})
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
@@ -167,9 +172,30 @@ func (d *daemon) run(c *runCmd) error {
 		defer stop()
 		return d.manager.Run(ctx)
 	})
+	if d.embedded != nil {
+		group.Go(func() error {
+			if err := d.embedded.Wait(ctx); err != nil {
+				// A restart would interrupt traffic, and fail if the disk is full: that is an operator's decision.
+				d.log.Error("embedded etcd ended, traffic goes on as it is; restart nuncio once the cause is gone", "err", err)
+				shown.SetProblem("embedded etcd", fmt.Errorf("%w; records cannot change until nuncio is restarted", err))
+			}
+			return nil
+		})
+	}
 	group.Go(func() error { return d.obey(reaping, signals, stop) })
 	group.Go(func() error { return notifySystemd(ctx, reaping, shown.Health, d.log) })
 	return group.Wait()
+}
+
+// listen opens the admin listener. Children of a killed nuncio may hold the address for a moment longer than nuncio itself,
+// and a start right after that must not fail.
+func listen(addr string) (net.Listener, error) {
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		l, err := net.Listen("tcp", addr)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return l, err
+		}
+	}
 }
 
 // readTemplates delivers the shipped templates once, or the operator's whenever they change.
