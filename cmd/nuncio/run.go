@@ -177,7 +177,7 @@ func (d *daemon) run(c *runCmd) error {
 			if err := d.embedded.Wait(ctx); err != nil {
 				// A restart would interrupt traffic, and fail if the disk is full: that is an operator's decision.
 				d.log.Error("embedded etcd ended, traffic goes on as it is; restart nuncio once the cause is gone", "err", err)
-				shown.SetProblem("embedded etcd", fmt.Errorf("%w; records cannot change until nuncio is restarted", err))
+				shown.SetProblem("store", fmt.Errorf("%w; records cannot change until nuncio is restarted", err))
 			}
 			return nil
 		})
