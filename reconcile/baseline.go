@@ -1,19 +1,15 @@
 package reconcile
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -23,161 +19,124 @@ import (
 
 const (
 	baselineFile = "records.json"
-	// baselineEvery is the least time between two writings: a burst of changes costs one.
-	baselineEvery = 2 * time.Second
-	// baselineTouch is how often the file's time is brought up to date while nothing changes, and baselineAge how old
-	// it may be: after a longer absence the addresses in it may be somebody else's by now.
-	baselineTouch = time.Minute
-	baselineAge   = 10 * time.Minute
+	// baselineEvery is the time between two writes of the file. Beside that it is written at the end.
+	baselineEvery = time.Minute
+	// baselineAge is how old it may be: after a longer absence its addresses may belong to something else.
+	baselineAge = 10 * time.Minute
 )
 
-// baseline keeps what was wanted last in the state directory, for the shrink guard of the next nuncio: without it that
-// one would believe a store that lost its data while nobody was watching. It is a file of lines, each a key and its value.
+// baseline keeps the records in the state directory, for the shrink guard of the next nuncio: without it that one would
+// believe a store that lost its data in between. It is a JSON object of keys and values.
 type baseline struct {
 	path   string
 	prefix string
 	log    *slog.Logger
-	said   string // the last error
+	newest atomic.Pointer[catalog.Snapshot] // to be kept; nil until the store has answered
+	first  chan struct{}                    // receives when newest has been set for the first time
+
+	written *catalog.Snapshot
+	failed  string // the last error that was logged
 }
 
-// load is nil when there is nothing to compare with: no file, one of another prefix, or of long ago.
-func (b *baseline) load(now time.Time) *catalog.Snapshot {
-	// A nuncio that was killed may have left one that it had not finished.
-	half, _ := filepath.Glob(filepath.Join(filepath.Dir(b.path), "."+baselineFile+"*")) // the pattern is a good one
-	for _, path := range half {
-		_ = os.Remove(path) // it only takes room
-	}
-	file, err := os.Open(b.path)
-	if errors.Is(err, fs.ErrNotExist) {
+func newBaseline(opts Options) *baseline {
+	if opts.StateDir == "" || opts.ShrinkHold == 0 {
 		return nil
 	}
-	records := map[string]string{}
+	return &baseline{
+		path: filepath.Join(opts.StateDir, baselineFile), prefix: catalog.NormalizePrefix(opts.Prefix), log: opts.Logger,
+		first: make(chan struct{}, 1),
+	}
+}
+
+// load returns nil when there is nothing to compare with: no file, one of another prefix, or an old one.
+func (b *baseline) load(now time.Time) *catalog.Snapshot {
+	// A nuncio that was killed may have left one that it had not finished. It only uses disk space.
+	unfinished, _ := filepath.Glob(filepath.Join(filepath.Dir(b.path), "."+baselineFile+"*")) // the pattern is valid
+	for _, path := range unfinished {
+		_ = os.Remove(path)
+	}
+	info, err := os.Stat(b.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now.Sub(info.ModTime()) > baselineAge {
+		return nil
+	}
+	var records map[string]string
+	text, err := os.ReadFile(b.path)
 	if err == nil {
-		defer func() { _ = file.Close() }() // it was only read
-		var info os.FileInfo
-		if info, err = file.Stat(); err == nil {
-			if now.Sub(info.ModTime()) > baselineAge {
-				return nil
-			}
-			records, err = decodeBaseline(file, b.prefix)
-		}
+		err = json.Unmarshal(text, &records)
 	}
 	if err != nil {
-		b.log.Warn("what was wanted before this start cannot be read; the store's first listing is believed", "err", err)
+		b.log.Warn("records of the previous run cannot be read; the store's first listing is believed", "file", b.path, "err", err)
 		return nil
 	}
 	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: b.prefix, Limits: catalog.Limits{Keys: len(records) + 1}})
-	for _, key := range slices.Sorted(maps.Keys(records)) {
-		builder.Put(key, []byte(records[key]))
+	for key, value := range records {
+		if strings.HasPrefix(key, b.prefix) {
+			builder.Put(key, []byte(value))
+		}
 	}
 	return builder.Snapshot(0)
 }
 
-func decodeBaseline(r io.Reader, prefix string) (map[string]string, error) {
-	records := map[string]string{}
-	lines := json.NewDecoder(bufio.NewReader(r))
-	for {
-		var line [2]string
-		err := lines.Decode(&line)
-		if errors.Is(err, io.EOF) {
-			return records, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s, record %d: %w", baselineFile, len(records)+1, err)
-		}
-		if strings.HasPrefix(line[0], prefix) {
-			records[line[0]] = line[1]
-		}
+// keep hands over what is desired now.
+func (b *baseline) keep(snapshot *catalog.Snapshot) {
+	if b != nil && b.newest.Swap(snapshot) == nil {
+		b.first <- struct{}{}
 	}
 }
 
-func (b *baseline) write(snap *catalog.Snapshot) error {
+// run writes what is to be kept at once when there is something, every minute, and once more when ctx ends.
+func (b *baseline) run(ctx context.Context) {
+	tick := time.NewTicker(baselineEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			b.save()
+			return
+		case <-b.first:
+		case <-tick.C:
+		}
+		b.save()
+	}
+}
+
+// save writes the newest snapshot, or only the file's time if it is written already. An error costs nothing now: the file
+// would be missed after a restart.
+func (b *baseline) save() {
+	snapshot, text := b.newest.Load(), ""
+	if snapshot == nil {
+		return
+	}
+	var err error
+	if b.written != nil && b.written.Same(snapshot) {
+		now := time.Now()
+		err = os.Chtimes(b.path, now, now)
+	} else {
+		err = b.write(snapshot)
+	}
+	if b.written = snapshot; err != nil {
+		b.written, text = nil, err.Error()
+	}
+	if text != "" && text != b.failed {
+		b.log.Warn("records cannot be kept for the shrink guard of the next start", "file", b.path, "err", err)
+	}
+	b.failed = text
+}
+
+func (b *baseline) write(snapshot *catalog.Snapshot) error {
+	records := map[string]string{}
+	for key, value := range snapshot.Pairs() {
+		if strings.HasPrefix(key, b.prefix) {
+			records[key] = value
+		}
+	}
+	text, err := json.Marshal(records)
+	if err != nil {
+		return err
+	}
 	// The applier makes the directory too, but not always first.
 	if err := os.MkdirAll(filepath.Dir(b.path), 0o700); err != nil {
 		return err
 	}
-	file, err := renameio.NewPendingFile(b.path, renameio.WithPermissions(0o600))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Cleanup() }() // nothing after the file has been replaced
-	out := bufio.NewWriter(file)
-	lines := json.NewEncoder(out)
-	for key, value := range snap.Pairs() {
-		if !strings.HasPrefix(key, b.prefix) {
-			continue
-		}
-		if err := lines.Encode([2]string{key, value}); err != nil {
-			return err
-		}
-	}
-	if err := out.Flush(); err != nil {
-		return err
-	}
-	return file.CloseAtomicallyReplace()
-}
-
-// run writes the newest of what comes until ctx ends, and then once more.
-func (b *baseline) run(ctx context.Context, snapshots <-chan *catalog.Snapshot) {
-	touch := time.NewTicker(baselineTouch)
-	defer touch.Stop()
-	var want, have *catalog.Snapshot
-	for ended := false; !ended; {
-		select {
-		case <-ctx.Done():
-			ended = true
-			select {
-			case want = <-snapshots:
-			default:
-			}
-		case want = <-snapshots:
-		case <-touch.C:
-		}
-		switch {
-		case want == nil:
-		case have != nil && have.Same(want):
-			now := time.Now()
-			b.tell(os.Chtimes(b.path, now, now))
-		default:
-			have = nil
-			err := b.write(want)
-			if b.tell(err); err == nil {
-				have = want
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(baselineEvery):
-		}
-	}
-}
-
-// tell says an error once. It costs nothing now: it would be missed after a restart.
-func (b *baseline) tell(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	if set(&b.said, text) && err != nil {
-		b.log.Warn("what is wanted cannot be kept for the shrink guard of the next start", "file", b.path, "err", err)
-	}
-}
-
-func newBaseline(opts Options) *baseline {
-	if opts.StateDir == "" || opts.Hold == 0 {
-		return nil
-	}
-	return &baseline{path: filepath.Join(opts.StateDir, baselineFile), prefix: catalog.NormalizePrefix(opts.Prefix), log: opts.Logger}
-}
-
-// keepBaseline hands over what is to be kept; a newer one replaces an older one that was not written yet.
-func (f *Follower) keepBaseline() {
-	if f.keep == nil {
-		return
-	}
-	select {
-	case <-f.keep:
-	default:
-	}
-	f.keep <- f.whole
+	return renameio.WriteFile(b.path, text, 0o600)
 }

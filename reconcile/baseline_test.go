@@ -15,14 +15,18 @@ import (
 )
 
 // live runs a Follower with this state directory for as long as during takes, and returns its log.
-func live(t *testing.T, opts reconcile.Options, during func(*reconcile.Follower, chan<- *catalog.Snapshot)) string {
+func live(t *testing.T, opts reconcile.Options, during func(*reconcile.Reconciler, chan<- *catalog.Snapshot)) string {
 	t.Helper()
 	var log strings.Builder
-	opts.Applier, opts.Logger = newJudge(), slog.New(slog.NewTextHandler(&log, nil))
-	f, snapshots, ended := reconcile.New(opts), make(chan *catalog.Snapshot), make(chan error)
+	opts.Applier, opts.Logger = newFakeApplier(), slog.New(slog.NewTextHandler(&log, nil))
+	r, err := reconcile.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshots, ended := make(chan *catalog.Snapshot), make(chan error)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { ended <- f.Run(ctx, snapshots, nil) }()
-	during(f, snapshots)
+	go func() { ended <- r.Run(ctx, snapshots, nil) }()
+	during(r, snapshots)
 	synctest.Wait()
 	cancel()
 	if err := <-ended; err != nil {
@@ -57,17 +61,17 @@ func TestTheGuardRemembersAcrossARestart(t *testing.T) {
 			}
 		}},
 		{name: "with half a file", do: func(t *testing.T, file string) {
-			if err := os.WriteFile(file, []byte(`["/services/web/a","192.0.2`), 0o600); err != nil {
+			if err := os.WriteFile(file, []byte(`{"/services/web/a":"192.0.2`), 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, log: "records.json, record 1"},
+		}, log: "unexpected end of JSON input"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			file := filepath.Join(dir, "records.json")
 			synctest.Test(t, func(t *testing.T) {
-				first := reconcile.Options{StateDir: dir, Prefix: "/services/", Hold: time.Minute}
-				live(t, first, func(_ *reconcile.Follower, s chan<- *catalog.Snapshot) { s <- records("a", "b") })
+				first := reconcile.Options{StateDir: dir, Prefix: "/services/", ShrinkHold: time.Minute}
+				live(t, first, func(_ *reconcile.Reconciler, s chan<- *catalog.Snapshot) { s <- records("a", "b") })
 				if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 					t.Fatalf("file: %v, %v; want mode 0600", info, err)
 				}
@@ -80,7 +84,7 @@ func TestTheGuardRemembersAcrossARestart(t *testing.T) {
 				if c.then.Prefix != "" {
 					second.Prefix = c.then.Prefix
 				}
-				log := live(t, second, func(f *reconcile.Follower, s chan<- *catalog.Snapshot) {
+				log := live(t, second, func(f *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
 					s <- records()
 					synctest.Wait()
 					if hold := f.Status().Hold; (hold != nil) != c.held || c.held && hold.Instances != 2 {
@@ -107,8 +111,8 @@ func TestWhatIsKeptIsFreshWhileNothingChanges(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "records.json")
 	synctest.Test(t, func(t *testing.T) {
-		opts := reconcile.Options{StateDir: dir, Prefix: "/services/", Hold: time.Minute}
-		live(t, opts, func(_ *reconcile.Follower, s chan<- *catalog.Snapshot) {
+		opts := reconcile.Options{StateDir: dir, Prefix: "/services/", ShrinkHold: time.Minute}
+		live(t, opts, func(_ *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
 			s <- records("a")
 			time.Sleep(3 * time.Hour)
 		})

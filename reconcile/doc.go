@@ -1,15 +1,14 @@
-// Package reconcile joins watching, rendering and applying: it decides which files are wanted, from the newest
-// snapshot of the store and from templates that are proven to work.
+// Package reconcile decides which files HAProxy should run, from the newest snapshot of the store, from templates that are
+// proven to work and from the operator's orders, and has them applied. It owns the one retry policy (retry.go).
 //
-// It promises that a set of templates becomes the one in use only after HAProxy has run what it renders; that
-// until then, and whatever is wrong with the new set (a syntax error, a line that "haproxy -c" refuses, an address
-// that is taken), every change of services is still applied with the last good set; that the new set is tried again
-// at the next change and, where time may heal, on a timer; and that each distinct error is logged once.
-// It promises too that a store which suddenly has far less than before, because it was wiped or because a host cannot
-// reach it, does not empty HAProxy: what vanished is kept for a bounded time, beside all that the store says.
+// It promises that new templates replace those in use only after HAProxy has run what they render; that meanwhile, and
+// whatever is wrong with them (a syntax error, a line that "haproxy -c" rejects, an address in use), the last good set
+// follows every change of services; that a record which asks for a port in use blocks only itself; that a store which
+// suddenly has far less than before does not empty HAProxy (shrinkguard.go); that each distinct error is logged once; and
+// that an operator can go back to any earlier template set that is kept while records are followed, or freeze what runs.
 //
-// It refuses to know how anything is watched, rendered or applied.
+// It does not know how anything is watched, rendered or applied.
 //
-//	f := reconcile.New(reconcile.Options{Applier: manager, Render: render.Options{}})
-//	err := f.Run(ctx, snapshots, trees)
+//	r, err := reconcile.New(reconcile.Options{Applier: manager, Render: render.Options{}})
+//	err = r.Run(ctx, snapshots, trees)
 package reconcile

@@ -6,288 +6,343 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"nuncio/internal/haproxy"
 	"nuncio/reload"
 )
 
-// Pin says that an operator holds HAProxy at one generation.
-type Pin struct {
-	Generation int64     `json:"generation"`
-	Revision   int64     `json:"revision"`
-	Digest     string    `json:"digest"` // of its files, which later generations may hold too
-	Since      time.Time `json:"since"`
+const orderFile = "order.json"
+
+// ErrNothingToResume is Resume's answer when nothing is rolled back or frozen.
+var ErrNothingToResume = errors.New("nothing is rolled back or frozen")
+
+// RolledBack says which earlier template set an operator went back to.
+type RolledBack struct {
+	TemplateSet int64     `json:"template_set"`
+	Since       time.Time `json:"since"`
 }
 
-// Gate stands between a Follower and the applier. While a generation is pinned it keeps what is submitted to itself, and
-// hands over the newest of it when the pin ends. A pin outlives a restart: it is a file in the state directory.
-type Gate struct {
-	applier  Applier
-	stateDir string
-	log      *slog.Logger
-	pinned   prometheus.Gauge
-
-	change sync.Mutex // held by those who set or end a pin, and by Submit
-
-	mu   sync.Mutex
-	pin  *Pin
-	held *reload.Desired
+// Frozen says which files an operator keeps.
+type Frozen struct {
+	// Generation had these files when they were frozen; later generations may have them too. It is 0 if they were
+	// not saved yet.
+	Generation  int64     `json:"generation"`
+	Revision    int64     `json:"revision"`
+	TemplateSet int64     `json:"template_set"` // 0: unknown
+	Digest      string    `json:"digest"`
+	Since       time.Time `json:"since"`
 }
 
-var _ Applier = (*Gate)(nil)
-
-const pinFile = "pin.json"
-
-// ErrNotPinned is Resume's answer when nothing is pinned.
-var ErrNotPinned = errors.New("nothing is pinned")
-
-// NewGate makes a Gate; logger and registerer may be nil. It touches nothing.
-func NewGate(applier Applier, stateDir string, logger *slog.Logger, registerer prometheus.Registerer) *Gate {
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
-	}
-	return &Gate{applier: applier, stateDir: stateDir, log: logger, pinned: promauto.With(registerer).NewGauge(prometheus.GaugeOpts{
-		Name: "nuncio_pinned_generation", Help: "Number of the generation that an operator has pinned; 0 while none is.",
-	})}
+// Resumed says what Resume has ended: one of the two.
+type Resumed struct {
+	RolledBack *RolledBack `json:"rolled_back,omitempty"`
+	Frozen     *Frozen     `json:"frozen,omitempty"`
 }
 
-// Restore submits what was pinned when nuncio ran last, if anything was. It comes before the first Submit. A pin whose
-// generation is gone, or which cannot be read, is dropped with an error.
-func (g *Gate) Restore(ctx context.Context) error {
-	text, err := os.ReadFile(filepath.Join(g.stateDir, pinFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var pin Pin
-	if err == nil {
-		err = json.Unmarshal(text, &pin)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("pinned generation: %w", err), g.forget())
-	}
-	files, err := g.find(pin)
-	if err != nil {
-		return errors.Join(fmt.Errorf("generation %d was pinned and cannot be any more: %w", pin.Generation, err), g.forget())
-	}
-	g.set(&pin)
-	g.log.Warn("a generation is pinned: changes are not applied until it is resumed", "generation", pin.Generation, "since", pin.Since)
-	return g.applier.Submit(ctx, reload.Desired{Files: files, Revision: pin.Revision})
+// savedOrder is the file that makes an order outlive a restart. It holds the frozen files themselves, so that no retention
+// of generations matters.
+type savedOrder struct {
+	RolledBack *RolledBack       `json:"rolled_back,omitempty"`
+	Frozen     *Frozen           `json:"frozen,omitempty"`
+	Files      map[string][]byte `json:"files,omitempty"`
 }
 
-// find reads the pinned files, from their own generation or from a later one that holds the same.
-func (g *Gate) find(pin Pin) (haproxy.Files, error) {
-	all, err := reload.Generations(g.stateDir)
-	if err != nil {
-		return haproxy.Files{}, err
+type frozenFiles struct {
+	Frozen
+	files haproxy.Files
+	retry retry
+}
+
+// order has the loop carry do out and returns its answer. Once the loop has taken it, it is finished whatever happens to
+// ctx, which only bounds the waiting.
+func order[T any](ctx context.Context, r *Reconciler, do func(context.Context) (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
 	}
-	for _, have := range slices.Backward(all) {
-		if have.Digest != pin.Digest {
-			continue
+	answers := make(chan answer, 1)
+	work := func(ctx context.Context) {
+		value, err := do(ctx)
+		answers <- answer{value, err}
+	}
+	var none T
+	select {
+	case r.orders <- work:
+	case <-ctx.Done():
+		return none, fmt.Errorf("not done: nuncio was busy: %w", context.Cause(ctx))
+	case <-r.ended:
+		return none, ErrStopped
+	}
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-ctx.Done():
+		return none, fmt.Errorf("still being carried out: %w", context.Cause(ctx))
+	}
+}
+
+// Accept ends a hold of the shrink guard: what the store says is meant. It reports whether there was one.
+func (r *Reconciler) Accept(ctx context.Context) (bool, error) {
+	return order(ctx, r, func(context.Context) (bool, error) {
+		held := r.guard.holding()
+		if held {
+			r.take(r.guard.accept())
 		}
-		if _, files, err := reload.ReadGeneration(g.stateDir, have.Number); err == nil {
-			return files, nil
-		}
+		return held, nil
+	})
+}
+
+// Rollback goes back to an earlier template set and goes on following records with it; 0 means one set back from what runs.
+// It returns when HAProxy runs it, or with the reason why not, and then nothing has changed. Edits of the templates are
+// not used until Resume.
+func (r *Reconciler) Rollback(ctx context.Context, set int64) (TemplateSet, error) {
+	return order(ctx, r, func(ctx context.Context) (TemplateSet, error) { return r.rollback(ctx, set) })
+}
+
+// Freeze keeps exactly the files of a generation, or with 0 those that run, until Resume: nothing is followed. It returns when
+// HAProxy runs them, or with the reason why not, and then nothing has changed.
+func (r *Reconciler) Freeze(ctx context.Context, generation int64) (Frozen, error) {
+	return order(ctx, r, func(ctx context.Context) (Frozen, error) { return r.freeze(ctx, generation) })
+}
+
+// Resume ends a rollback or a freeze: the newest templates follow the newest records again. The error is
+// ErrNothingToResume if there was none.
+func (r *Reconciler) Resume(ctx context.Context) (Resumed, error) {
+	return order(ctx, r, func(context.Context) (Resumed, error) { return r.resume() })
+}
+
+func (r *Reconciler) rollback(ctx context.Context, number int64) (TemplateSet, error) {
+	if r.snapshot == nil {
+		return TemplateSet{}, errors.New("the records have not been read from etcd yet, so nothing can be rendered: " +
+			"try again when etcd answers, or use nuncio freeze GENERATION")
 	}
-	return haproxy.Files{}, errors.New("its files are not in the state directory")
-}
-
-// Submit hands over what is wanted, or keeps it while a generation is pinned.
-func (g *Gate) Submit(ctx context.Context, desired reload.Desired) error {
-	g.change.Lock()
-	defer g.change.Unlock()
-	g.mu.Lock()
-	g.held = &reload.Desired{Files: desired.Files, Revision: desired.Revision}
-	pinned := g.pin != nil
-	g.mu.Unlock()
-	if pinned {
-		return ctx.Err()
-	}
-	return g.applier.Submit(ctx, desired)
-}
-
-// Status is the applier's.
-func (g *Gate) Status() reload.Status { return g.applier.Status() }
-
-// Changed is the applier's.
-func (g *Gate) Changed() <-chan struct{} { return g.applier.Changed() }
-
-// Pinned is nil while nothing is pinned.
-func (g *Gate) Pinned() *Pin {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.pin
-}
-
-// Wanted is what was submitted last, whether or not it was handed over.
-func (g *Gate) Wanted() (reload.Desired, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.held == nil {
-		return reload.Desired{}, false
-	}
-	return *g.held, true
-}
-
-// Pin makes HAProxy run an earlier generation and keep it; 0 means one step back from what runs, or one further back than
-// what is pinned. It returns when HAProxy has confirmed it. When HAProxy would not run it, nothing is pinned and what was wanted before is
-// wanted again.
-func (g *Gate) Pin(ctx context.Context, number int64) (Pin, error) {
-	g.change.Lock()
-	defer g.change.Unlock()
-	target, files, err := g.target(number)
+	number, err := r.rollbackTarget(number)
 	if err != nil {
-		return Pin{}, err
+		return TemplateSet{}, err
 	}
-	pin := Pin{Generation: target.Number, Revision: target.Revision, Digest: target.Digest, Since: time.Now().UTC()}
-	before := g.Pinned()
-	if err := g.remember(pin); err != nil {
-		return Pin{}, fmt.Errorf("pin generation %d: %w", pin.Generation, err)
+	set, info, err := r.sets.load(number, r.opts.Render)
+	if err != nil {
+		return TemplateSet{}, err
 	}
-	g.set(&pin)
-	began := time.Now()
-	err = g.applier.Submit(ctx, reload.Desired{Files: files, Revision: pin.Revision, Now: true})
-	if err == nil {
-		err = g.confirmed(ctx, pin.Digest, began)
+	order := RolledBack{TemplateSet: number, Since: time.Now().UTC()}
+	if err = r.attempt(ctx, set, false); err == nil {
+		err = r.save(savedOrder{RolledBack: &order})
 	}
 	if err != nil {
-		return Pin{}, errors.Join(fmt.Errorf("generation %d does not run: %w", pin.Generation, err), g.restoreAfter(before))
+		r.restart() // what ran before is brought back by the next pass
+		return TemplateSet{}, fmt.Errorf("template set %d does not run, nothing was changed: %w", number, err)
 	}
-	g.log.Warn("generation pinned by an operator", "generation", pin.Generation, "revision", pin.Revision)
-	return pin, nil
+	r.leaveTemplateSet()
+	if r.candidate == nil {
+		r.candidate = r.current // for Resume
+	}
+	r.current, r.earlier, r.frozen = set, nil, nil
+	r.ordered(eventRollback, Resumed{RolledBack: &order})
+	r.opts.Logger.Warn("rolled back by an operator: edits of the templates are not used until nuncio resume", "template_set", number)
+	return info, nil
 }
 
-// restoreAfter goes back to how things were before a pin that did not work.
-func (g *Gate) restoreAfter(before *Pin) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	g.set(before)
-	if before != nil {
-		files, err := g.find(*before)
-		if err == nil {
-			err = g.applier.Submit(ctx, reload.Desired{Files: files, Revision: before.Revision})
-		}
-		return errors.Join(err, g.remember(*before))
-	}
-	return errors.Join(g.forget(), g.release(ctx, false))
-}
-
-// target finds the generation that number means.
-func (g *Gate) target(number int64) (reload.Generation, haproxy.Files, error) {
+// rollbackTarget finds the set that an operator means.
+func (r *Reconciler) rollbackTarget(number int64) (int64, error) {
+	sets, err := TemplateSets(r.sets.dir)
 	if number > 0 {
-		found, files, err := reload.ReadGeneration(g.stateDir, number)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("there is no generation %d on disk: nuncio history lists those there are", number)
+		if !slices.ContainsFunc(sets, func(s TemplateSet) bool { return s.Number == number }) {
+			return 0, errors.Join(fmt.Errorf("there is no template set %d on disk: nuncio history lists those there are", number), err)
 		}
-		return found, files, err
+		return number, nil
 	}
-	return g.back()
+	var now int64
+	switch {
+	case r.frozen != nil && r.frozen.TemplateSet > 0:
+		now = r.frozen.TemplateSet
+	case r.current != nil:
+		now = r.current.number
+	}
+	for _, set := range slices.Backward(sets) {
+		if set.Number < now {
+			return set.Number, nil
+		}
+	}
+	return 0, errors.Join(fmt.Errorf("there is no template set before number %d, which runs", now), err)
 }
 
-// back finds the generation one step back: the newest that differs from what runs and from what is wanted.
-func (g *Gate) back() (reload.Generation, haproxy.Files, error) {
-	all, err := reload.Generations(g.stateDir)
+func (r *Reconciler) freeze(ctx context.Context, generation int64) (Frozen, error) {
+	frozen, err := r.freezeTarget(generation)
 	if err != nil {
-		return reload.Generation{}, haproxy.Files{}, err
+		return Frozen{}, err
 	}
-	now := g.applier.Status()
-	// The number is still that of the generation before while a change by commands is not saved.
-	newest, none := now.AppliedGeneration, errors.New("there is no earlier generation to go back to")
-	passed := []string{now.AppliedDigest}
-	if pin := g.Pinned(); pin != nil {
-		// What runs has a new number now, above that of what was left.
-		newest = pin.Generation - 1
-		none = fmt.Errorf("there is no other generation before generation %d, which is pinned", pin.Generation)
-		passed = append(passed, pin.Digest)
+	text := make(map[string][]byte)
+	for _, name := range frozen.files.Names() {
+		text[name], _ = frozen.files.Get(name)
 	}
-	if wanted, known := g.Wanted(); known {
-		passed = append(passed, wanted.Files.Digest())
+	result, err := r.applyFrozen(ctx, frozen)
+	if err == nil {
+		if frozen.Generation == 0 {
+			frozen.Generation = result.Generation
+		}
+		err = r.save(savedOrder{Frozen: &frozen.Frozen, Files: text})
 	}
-	for _, have := range slices.Backward(all) {
-		if have.Number <= newest && !slices.Contains(passed, have.Digest) {
-			return reload.ReadGeneration(g.stateDir, have.Number)
+	if err != nil {
+		r.restart() // what ran before is brought back by the next pass
+		return Frozen{}, fmt.Errorf("the files do not run, nothing was changed: %w", err)
+	}
+	r.frozen = frozen
+	r.ordered(eventFreeze, Resumed{Frozen: &frozen.Frozen})
+	r.opts.Logger.Warn("frozen by an operator: nothing is followed until nuncio resume", "generation", frozen.Generation, "revision", frozen.Revision)
+	return frozen.Frozen, nil
+}
+
+func (r *Reconciler) freezeTarget(number int64) (*frozenFiles, error) {
+	frozen := &frozenFiles{Frozen: Frozen{Since: time.Now().UTC()}}
+	if number == 0 && r.confirmed != nil {
+		ran := r.confirmed.result
+		frozen.files, frozen.Digest = r.confirmed.files, r.confirmed.files.Digest()
+		frozen.Generation, frozen.Revision, frozen.TemplateSet = ran.Generation, ran.Revision, ran.TemplateSet
+		return frozen, nil
+	}
+	if number == 0 { // HAProxy may have been started without etcd
+		all, err := reload.Generations(r.opts.StateDir)
+		if i := slices.IndexFunc(all, func(g reload.Generation) bool { return g.Current }); i >= 0 {
+			number = all[i].Number
+		} else {
+			return nil, errors.Join(errors.New("HAProxy runs nothing yet that could be frozen"), err)
 		}
 	}
-	return reload.Generation{}, haproxy.Files{}, none
+	found, files, err := reload.ReadGeneration(r.opts.StateDir, number)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no generation %d on disk: nuncio history lists those there are", number)
+	}
+	frozen.files, frozen.Digest = files, found.Digest
+	frozen.Generation, frozen.Revision, frozen.TemplateSet = found.Number, found.Revision, found.TemplateSet
+	return frozen, err
 }
 
-// confirmed waits for the end of the attempt to run the files with this digest.
-func (g *Gate) confirmed(ctx context.Context, digest string, began time.Time) error {
-	for {
-		changed := g.applier.Changed()
-		for _, a := range slices.Backward(g.applier.Status().Applies) {
-			if a.Digest != digest || a.Time.Before(began) {
-				continue
-			}
-			if a.Outcome == reload.Rejected || a.Outcome == reload.Failed {
-				return errors.New(a.Reason)
-			}
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-changed:
-		}
+func (r *Reconciler) applyFrozen(ctx context.Context, f *frozenFiles) (reload.Result, error) {
+	began := time.Now()
+	result, err := r.opts.Applier.Apply(ctx, reload.Desired{
+		Files: f.files, Revision: f.Revision, TemplateSet: f.TemplateSet, NoReload: began.Before(f.retry.noReload),
+	})
+	if err == nil || ctx.Err() == nil {
+		f.retry.ended(began, result, err, false)
+	}
+	if err == nil {
+		r.confirmed = &confirmed{f.files, result}
+	}
+	return result, err
+}
+
+// keepFrozen makes HAProxy run the frozen files, if an attempt is due.
+func (r *Reconciler) keepFrozen(ctx context.Context) {
+	if !r.frozen.retry.isDue(time.Now()) {
+		return
+	}
+	_, err := r.applyFrozen(ctx, r.frozen)
+	if ctx.Err() == nil && !errors.Is(err, reload.ErrReloadNeeded) {
+		r.applyFailed(err)
 	}
 }
 
-// Resume ends the pin and hands over what is wanted by now.
-func (g *Gate) Resume(ctx context.Context) (Pin, error) {
-	g.change.Lock()
-	defer g.change.Unlock()
-	pin := g.Pinned()
-	if pin == nil {
-		return Pin{}, ErrNotPinned
+func (r *Reconciler) resume() (Resumed, error) {
+	ended := r.order
+	if ended == (Resumed{}) {
+		return ended, ErrNothingToResume
 	}
-	if err := g.forget(); err != nil {
-		return Pin{}, fmt.Errorf("end the pin of generation %d: %w", pin.Generation, err)
+	if err := os.Remove(filepath.Join(r.opts.StateDir, orderFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Resumed{}, fmt.Errorf("nothing was changed: %w", err)
 	}
-	g.set(nil)
-	g.log.Info("pin ended by an operator", "generation", pin.Generation)
-	return *pin, g.release(ctx, true)
+	r.frozen = nil
+	r.ordered(eventResume, Resumed{})
+	r.restart()
+	r.opts.Logger.Info("resumed by an operator: the newest templates follow the records")
+	return ended, nil
 }
 
-func (g *Gate) release(ctx context.Context, ordered bool) error {
-	desired, known := g.Wanted()
-	if !known {
-		return nil // etcd has not said anything yet
-	}
-	desired.Now = ordered
-	return g.applier.Submit(ctx, desired)
+// ordered publishes the order in force.
+func (r *Reconciler) ordered(e event, order Resumed) {
+	r.order, r.changed = order, true
+	r.on(e)
+	r.applyFailed(nil)
+	r.metrics.ordered(order)
+	r.update(func(s *Status) { s.RolledBack, s.Frozen = order.RolledBack, order.Frozen })
 }
 
-func (g *Gate) set(pin *Pin) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.pin = pin
-	g.pinned.Set(0)
-	if pin != nil {
-		g.pinned.Set(float64(pin.Generation))
+func (r *Reconciler) save(o savedOrder) error {
+	if r.opts.StateDir == "" {
+		return errors.New("there is no state directory to keep the order in")
 	}
-}
-
-func (g *Gate) remember(pin Pin) error {
-	text, err := json.MarshalIndent(pin, "", "  ")
+	text, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(g.stateDir, pinFile), append(text, '\n'), 0o600)
+	return renameio.WriteFile(filepath.Join(r.opts.StateDir, orderFile), append(text, '\n'), 0o600)
 }
 
-func (g *Gate) forget() error {
-	err := os.Remove(filepath.Join(g.stateDir, pinFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// restore takes up what was in force when nuncio ran last: an order, and the newest template set that HAProxy ran then, which
+// follows the records until the templates of today have proven themselves. What cannot be taken up is dropped and logged.
+func (r *Reconciler) restore() {
+	if r.opts.StateDir == "" {
+		return
 	}
-	return err
+	r.sets.complain(r, r.sets.open())
+	saved, err := r.readOrder()
+	if err == nil {
+		err = r.restoreOrder(saved)
+	}
+	if err != nil {
+		r.opts.Logger.Error("rollback or freeze from before the restart dropped", "err", err)
+		_ = os.Remove(filepath.Join(r.opts.StateDir, orderFile)) // if it stays, the next start logs this again
+	}
+	if r.current == nil && r.sets.newest.Number > 0 {
+		set, _, err := r.sets.load(r.sets.newest.Number, r.opts.Render)
+		if err == nil {
+			r.current = set
+		}
+		r.sets.complain(r, err)
+	}
+}
+
+func (r *Reconciler) restoreOrder(saved savedOrder) error {
+	switch {
+	case saved.Frozen != nil:
+		files, err := haproxy.NewFiles(saved.Files)
+		if err == nil && len(files.Config()) == 0 {
+			err = errors.New("the frozen files are not in it")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", orderFile, err)
+		}
+		r.frozen = &frozenFiles{Frozen: *saved.Frozen, files: files, retry: retry{due: time.Now()}}
+		r.ordered(eventFreeze, Resumed{Frozen: saved.Frozen})
+		r.opts.Logger.Warn("still frozen: nothing is followed until nuncio resume", "generation", saved.Frozen.Generation, "since", saved.Frozen.Since)
+	case saved.RolledBack != nil:
+		set, _, err := r.sets.load(saved.RolledBack.TemplateSet, r.opts.Render)
+		if err != nil {
+			return err
+		}
+		r.current = set
+		r.ordered(eventRollback, Resumed{RolledBack: saved.RolledBack})
+		r.opts.Logger.Warn("still rolled back: edits of the templates are not used until nuncio resume",
+			"template_set", saved.RolledBack.TemplateSet, "since", saved.RolledBack.Since)
+	}
+	return nil
+}
+
+func (r *Reconciler) readOrder() (saved savedOrder, err error) {
+	text, err := os.ReadFile(filepath.Join(r.opts.StateDir, orderFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return saved, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &saved)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", orderFile, err)
+	}
+	return saved, err
 }

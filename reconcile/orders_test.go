@@ -2,274 +2,424 @@ package reconcile_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"nuncio/internal/haproxy"
-	"nuncio/internal/testkit"
 	"nuncio/reconcile"
-	"nuncio/reload"
+	"nuncio/render"
 )
 
-// pinned is a Gate before a real Manager with a real HAProxy.
-type pinned struct {
-	t       *testing.T
-	dir     string
-	manager *reload.Manager
-	gate    *reconcile.Gate
+// startIn starts a Reconciler with a state directory, as the first or as the next nuncio that has it.
+func startIn(t *testing.T, dir string) *env {
+	t.Helper()
+	return startWith(t, reconcile.Options{StateDir: dir})
 }
 
-func startPinned(t *testing.T) *pinned {
-	t.Helper()
-	all := testkit.HAProxies(t)
-	dir, err := os.MkdirTemp("", "n") // short: it holds unix sockets
-	if err != nil {
-		t.Fatal(err)
+func (e *env) rollback(what string, set, want int64) {
+	e.t.Helper()
+	got, err := e.reconciler.Rollback(e.t.Context(), set)
+	if err != nil || got.Number != want {
+		e.t.Errorf("%s: rolled back to %d, %v; want %d", what, got.Number, err, want)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	m, err := reload.New(reload.Options{HAProxy: all[len(all)-1].Path, StateDir: dir, DrainTimeout: time.Second})
-	if err != nil {
-		t.Fatal(err)
+	synctest.Wait()
+}
+
+func (e *env) wantRefusal(what string, err error, want string) {
+	e.t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		e.t.Errorf("%s: error %v, want one that says %q", what, err, want)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the manager ended with %v", err)
+	synctest.Wait()
+}
+
+func (e *env) resume() {
+	e.t.Helper()
+	if _, err := e.reconciler.Resume(e.t.Context()); err != nil {
+		e.t.Errorf("Resume: %v", err)
+	}
+	synctest.Wait()
+}
+
+// wantRuns compares what was applied last.
+func (e *env) wantRuns(what, want string) {
+	e.t.Helper()
+	synctest.Wait()
+	e.applier.mu.Lock()
+	defer e.applier.mu.Unlock()
+	if got := strings.TrimSpace(string(e.applier.last.Files.Config())); got != want {
+		e.t.Errorf("%s: applied last %q, want %q", what, got, want)
+	}
+}
+
+func TestRollbackGivesEarlierTemplatesWithTheRecordsOfToday(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startIn(t, t.TempDir())
+		e.services("a")
+		e.template("# one" + names)
+		e.template("# two" + names)
+		e.template("# mistake" + names)
+		for range 500 {
+			e.services("a")
+			e.services("a", "b")
+		}
+		e.wantRuns("before", "# mistake a b")
+		e.rollback("one set back", 0, 2)
+		e.wantRuns("one set back", "# two a b")
+		e.wantState("one set back", reconcile.StateRolledBack)
+		e.services("c")
+		e.wantRuns("a change", "# two c")
+		e.rollback("one further", 0, 1)
+		e.wantRuns("one further", "# one c")
+		_, err := e.reconciler.Rollback(t.Context(), 0)
+		e.wantRefusal("with nothing further back", err, "no template set before number 1")
+		e.rollback("a certain one", 2, 2)
+		e.wantRuns("a certain one", "# two c")
+		if got, want := e.reconciler.Status().RolledBack.TemplateSet, e.applier.last.TemplateSet; got != 2 || want != 2 {
+			t.Errorf("the status has set %d, the generation %d, want 2", got, want)
+		}
+		e.resume()
+		e.wantRuns("the end", "# mistake c")
+		e.wantState("the end", reconcile.StateFollowing)
+		_, err = e.reconciler.Resume(t.Context())
+		if !errors.Is(err, reconcile.ErrNothingToResume) {
+			t.Errorf("Resume of nothing: %v", err)
 		}
 	})
-	return &pinned{t: t, dir: dir, manager: m, gate: reconcile.NewGate(m, dir, nil, nil)}
 }
 
-func config(t *testing.T, page string, binds ...string) haproxy.Files {
-	t.Helper()
-	text := "defaults\n mode http\n timeout client 5s\n timeout connect 5s\n timeout server 5s\nfrontend f\n http-request return status 200 content-type text/plain string " + page + "\n"
-	for _, b := range binds {
-		text += " bind " + b + "\n"
-	}
-	files, err := haproxy.NewFiles(map[string][]byte{haproxy.ConfigFile: []byte(text)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
-
-// submit hands files over and waits until HAProxy runs want.
-func (p *pinned) submit(revision int64, files, want haproxy.Files) {
-	p.t.Helper()
-	if err := p.gate.Submit(p.t.Context(), reload.Desired{Files: files, Revision: revision}); err != nil {
-		p.t.Fatal(err)
-	}
-	p.wantRunning(want)
-}
-
-func (p *pinned) wantRunning(want haproxy.Files) {
-	p.t.Helper()
-	testkit.Eventually(p.t, 30*time.Second, func() error {
-		if s := p.manager.Status(); s.State != reload.Running || s.AppliedDigest != want.Digest() {
-			return fmt.Errorf("state %s, running %.8s, want %.8s: %s", s.State, s.AppliedDigest, want.Digest(), s.LastError)
+func TestEditsDuringARollbackAreShownAndUsedAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startIn(t, t.TempDir())
+		e.services("a")
+		e.template("# one" + names)
+		e.template("# two" + names)
+		e.rollback("back", 0, 1)
+		e.applier.take()
+		e.template("# three {{if")
+		e.wantTemplatesError("an edit that does not parse", "haproxy.cfg.tmpl:1")
+		e.template(`# three {{fail "no"}}`)
+		e.wantTemplatesError("an edit that does not render", "no")
+		e.template("# four" + names)
+		e.wantTemplatesError("a good edit", "")
+		e.services("b")
+		for _, text := range e.applier.take() {
+			if !strings.HasPrefix(text, "# one") {
+				t.Errorf("%q was applied during the rollback", text)
+			}
 		}
-		return nil
+		files, _ := e.reconciler.Desired()
+		if got := strings.TrimSpace(string(files.Config())); got != "# four b" {
+			t.Errorf("desired: %q, want what Resume would bring", got)
+		}
+		e.resume()
+		e.wantRuns("the end", "# four b")
 	})
 }
 
-func TestAPinKeepsChangesBackUntilItIsResumed(t *testing.T) {
-	p := startPinned(t)
-	addr := testkit.FreeAddr(t)
-	one, two, three := config(t, "one", addr), config(t, "two", addr), config(t, "three", addr)
-	p.submit(1, one, one)
-	p.submit(2, two, two)
-	if _, err := p.gate.Resume(t.Context()); !errors.Is(err, reconcile.ErrNotPinned) {
-		t.Errorf("Resume with nothing pinned: %v, want ErrNotPinned", err)
-	}
-	pin, err := p.gate.Pin(t.Context(), 0)
-	if err != nil || pin.Digest != one.Digest() {
-		t.Fatalf("Pin(0): %+v, %v; want the generation before the running one", pin, err)
-	}
-	p.wantRunning(one)
-	p.submit(3, three, one)
-
-	again := reconcile.NewGate(p.manager, p.dir, nil, nil)
-	if err := again.Restore(t.Context()); err != nil || again.Pinned() == nil || again.Pinned().Digest != one.Digest() {
-		t.Errorf("after a restart: pinned %+v, %v; want the same pin", again.Pinned(), err)
-	}
-	if _, err := p.gate.Resume(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	p.wantRunning(three)
-}
-
-func TestAPinThatHAProxyCannotRunChangesNothing(t *testing.T) {
-	p := startPinned(t)
-	addr, other := testkit.FreeAddr(t), testkit.FreeAddr(t)
-	one, two := config(t, "one", addr, other), config(t, "two", addr)
-	p.submit(1, one, one)
-	p.submit(2, two, two)
-	// HAProxy's old worker gives the address up a moment after the reload.
-	var squatter net.Listener
-	testkit.Eventually(t, 20*time.Second, func() (err error) {
-		squatter, err = net.Listen("tcp", other)
-		return err
+func TestARollbackThatDoesNotWorkChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		e := startIn(t, dir)
+		_, err := e.reconciler.Rollback(t.Context(), 1)
+		e.wantRefusal("before the first records", err, "not been read from etcd yet")
+		e.services("a")
+		e.template("# one" + names)
+		e.template("# two" + names)
+		e.applier.refuses("# one", errReload)
+		_, err = e.reconciler.Rollback(t.Context(), 0)
+		e.wantRefusal("a set that HAProxy refuses", err, "could not be loaded")
+		e.wantRuns("afterwards", "# two a")
+		e.wantState("afterwards", reconcile.StateFollowing)
+		_, err = e.reconciler.Rollback(t.Context(), 9)
+		e.wantRefusal("a set that is not there", err, "no template set 9")
+		if _, err := os.Stat(filepath.Join(dir, "order.json")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the order's file: %v, want none", err)
+		}
+		e.services("b")
+		e.wantRuns("a change", "# two b")
 	})
-	defer squatter.Close()
-	if _, err := p.gate.Pin(t.Context(), 1); err == nil || !strings.Contains(err.Error(), other) {
-		t.Errorf("Pin of a generation whose address is taken: %v, want an error that names %s", err, other)
-	}
-	if got := p.gate.Pinned(); got != nil {
-		t.Errorf("pinned %+v, want nothing", got)
-	}
-	p.wantRunning(two)
-	if _, err := p.gate.Pin(t.Context(), 77); err == nil || !strings.Contains(err.Error(), "no generation 77") {
-		t.Errorf("Pin of a generation that there is not: %v", err)
-	}
 }
 
-func TestAPinThatCannotBeRestoredIsDroppedAndSaid(t *testing.T) {
+func TestARollbackOutlivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := startWith(t, reconcile.Options{StateDir: dir, Render: render.Options{Settings: map[string]string{"page": "old"}}})
+		e.services("a")
+		e.template(`# one {{setting "page"}}` + names)
+		e.stop()
+		e = startWith(t, reconcile.Options{StateDir: dir, Render: render.Options{Settings: map[string]string{"page": "new"}}})
+		e.services("a")
+		e.template(`# one {{setting "page"}}` + names)
+		e.wantRuns("with another setting", "# one new a")
+		e.rollback("to the other setting", 0, 1)
+		e.wantRuns("rolled back", "# one old a")
+		e.stop()
+
+		e = startWith(t, reconcile.Options{StateDir: dir, Render: render.Options{Settings: map[string]string{"page": "new"}}})
+		e.wantState("after a restart, without etcd", reconcile.StateRolledBack)
+		e.template(`# one {{setting "page"}}` + names)
+		e.services("b")
+		e.wantRuns("after a restart", "# one old b")
+		e.resume()
+		e.wantRuns("the end", "# one new b")
+		e.stop()
+		if sets, err := reconcile.TemplateSets(dir); err != nil || len(sets) != 2 {
+			t.Errorf("template sets: %+v, %v; want two", sets, err)
+		}
+	})
+}
+
+func TestTheLastGoodTemplatesServeAfterARestartToo(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := startIn(t, dir)
+		e.services("a")
+		e.template("# good" + names)
+		e.stop()
+		e = startIn(t, dir)
+		e.template("# new {{if")
+		e.services("b")
+		e.wantRuns("with a mistake made meanwhile", "# good b")
+		e.wantState("with a mistake made meanwhile", reconcile.StateFallback)
+	})
+}
+
+func TestFreezeKeepsExactlyWhatRuns(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := startWith(t, reconcile.Options{StateDir: dir, ShrinkHold: time.Minute})
+		_, err := e.reconciler.Freeze(t.Context(), 0)
+		e.wantRefusal("before anything runs", err, "runs nothing yet")
+		_, err = e.reconciler.Freeze(t.Context(), 5)
+		e.wantRefusal("a generation that is not there", err, "no generation 5")
+		e.template("# one" + names)
+		e.services("a", "b")
+		if frozen, err := e.reconciler.Freeze(t.Context(), 0); err != nil || frozen.Generation != 7 || frozen.TemplateSet != 1 {
+			t.Errorf("Freeze: %+v, %v", frozen, err)
+		}
+		e.wantState("frozen", reconcile.StateFrozen)
+		e.applier.take()
+		e.services("c", "d")
+		e.template("# two" + names)
+		e.services()
+		e.wantTaken("while frozen")
+		// Everything is answered at once all the same.
+		e.accepts("the hold of c and d", true)
+		e.reconciler.Retry()
+		e.wantTaken("after Retry", "# one a b")
+		if files, _ := e.reconciler.Desired(); strings.TrimSpace(string(files.Config())) != "# two" {
+			t.Errorf("desired: %q, want what Resume would bring", files.Config())
+		}
+		e.stop()
+
+		e = startIn(t, dir)
+		e.wantTaken("after a restart, without etcd", "# one a b")
+		e.wantState("after a restart", reconcile.StateFrozen)
+		e.template("# two" + names)
+		e.services("e")
+		e.wantTaken("then")
+		e.rollback("from a freeze", 1, 1)
+		e.wantRuns("from a freeze", "# one e")
+		e.resume()
+		e.wantRuns("the end", "# two e")
+	})
+}
+
+func TestFrozenFilesAreTriedUntilTheyRun(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := startIn(t, dir)
+		e.template("# one" + names)
+		e.services("a")
+		if _, err := e.reconciler.Freeze(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		e.applier.refuses("# one", errDisk)
+		e.applier.outdated <- struct{}{}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := e.reconciler.Status(); got.ApplyError != errDisk.Error() || got.Retry.IsZero() {
+			t.Errorf("status %+v, want the error and when it is tried again", got)
+		}
+		if n := len(e.applier.take()); n < 5 || n > 15 {
+			t.Errorf("%d attempts in a minute, want some with growing pauses", n)
+		}
+		e.applier.refuses("", nil)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if got := e.reconciler.Status(); got.ApplyError != "" {
+			t.Errorf("error %q once they run, want none", got.ApplyError)
+		}
+	})
+}
+
+// An operator's terminal may go away; the order does not.
+func TestAnOrderIsFinishedWhateverHappensToItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startIn(t, t.TempDir())
+		e.services("a")
+		e.template("# one" + names)
+		e.template("# two" + names)
+		e.applier.slow = time.Minute
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := e.reconciler.Rollback(ctx, 0)
+		e.wantRefusal("a caller that has gone", err, "still being carried out")
+		time.Sleep(2 * time.Minute)
+		e.wantState("later", reconcile.StateRolledBack)
+		e.wantRuns("later", "# one a")
+	})
+}
+
+func TestAnOrderThatCannotBeTakenUpIsDroppedAndLogged(t *testing.T) {
 	for name, text := range map[string]string{
-		"its generation is gone": `{"generation":7,"revision":7,"digest":"00"}`,
-		"it cannot be read":      `{"generation":`,
+		"its template set is gone": `{"rolled_back":{"template_set":7}}`,
+		"it cannot be read":        `{"frozen":`,
+		"its files are no set":     `{"frozen":{"generation":3},"files":{}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			file := filepath.Join(dir, "pin.json")
+			file := filepath.Join(dir, "order.json")
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			gate := reconcile.NewGate(newJudge(), dir, nil, nil)
-			if err := gate.Restore(t.Context()); err == nil {
-				t.Error("Restore: no error, want one that says what was dropped")
-			}
-			if gate.Pinned() != nil {
-				t.Errorf("pinned %+v, want nothing", gate.Pinned())
-			}
-			if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("the pin's file: %v, want it gone so that the next start says nothing", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				e := startIn(t, dir)
+				e.wantState("then", reconcile.StateWaiting)
+				e.stop()
+				if !strings.Contains(e.log.String(), "dropped") {
+					t.Errorf("the log does not say that it was dropped:\n%s", e.log)
+				}
+				if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the order's file: %v, want it gone", err)
+				}
+			})
 		})
 	}
 }
 
-// shelf is an applier that runs what it is given at once and, unless it is slow to save, stores it as a generation, as the
-// real one does with every change: what an operator goes back to becomes the newest.
-type shelf struct {
-	*judgeApplier
-	t       *testing.T
-	dir     string
-	unsaved bool
-	ordered bool // the last thing it was given was an operator's order
-	status  reload.Status
-}
-
-func (s *shelf) Submit(_ context.Context, d reload.Desired) error {
-	s.ordered = d.Now
-	s.status.AppliedDigest = d.Files.Digest()
-	if !s.unsaved {
-		s.status.AppliedGeneration++
-		s.store(s.status.AppliedGeneration, d)
-	}
-	s.status.Applies = append(s.status.Applies, reload.Result{Time: time.Now(), Digest: d.Files.Digest(), Outcome: reload.Runtime})
-	return nil
-}
-
-func (s *shelf) Status() reload.Status { return s.status }
-
-func (s *shelf) store(number int64, d reload.Desired) {
-	dir := filepath.Join(s.dir, "generations", fmt.Sprint(number))
-	manifest, err := json.Marshal(reload.Generation{Number: number, Revision: d.Revision, Digest: d.Files.Digest()})
-	err = errors.Join(err, os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, haproxy.ConfigFile), d.Files.Config(), 0o600),
-		os.WriteFile(filepath.Join(dir, "manifest.json"), manifest, 0o600))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// startShelf is a gate through which these pages have passed, each a generation.
-func startShelf(t *testing.T, pages ...string) (*shelf, *reconcile.Gate) {
-	t.Helper()
-	s := &shelf{judgeApplier: newJudge(), t: t, dir: t.TempDir()}
-	gate := reconcile.NewGate(s, s.dir, nil, nil)
-	submitPages(t, gate, pages...)
-	return s, gate
-}
-
-func submitPages(t *testing.T, gate *reconcile.Gate, pages ...string) {
-	t.Helper()
-	for _, page := range pages {
-		if err := gate.Submit(t.Context(), reload.Desired{Files: config(t, page)}); err != nil {
-			t.Fatal(err)
+func TestOnlySoManyTemplateSetsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := startWith(t, reconcile.Options{StateDir: dir, KeepTemplateSets: 3})
+		e.services("a")
+		for _, text := range []string{"one", "two", "three", "four", "five", "four"} {
+			e.template("# " + text + names)
+			time.Sleep(time.Minute)
+		}
+		e.stop()
+	})
+	sets, err := reconcile.TemplateSets(dir)
+	var numbers []int64
+	for _, s := range sets {
+		numbers = append(numbers, s.Number)
+		if s.LastRun.Sub(s.FirstRun) < time.Minute {
+			t.Errorf("set %d ran from %v to %v, want a minute at least", s.Number, s.FirstRun, s.LastRun)
 		}
 	}
-}
-
-// wantBack goes back once and compares what is pinned then.
-func wantBack(t *testing.T, what string, gate *reconcile.Gate, generation int64, page string) {
-	t.Helper()
-	pin, err := gate.Pin(t.Context(), 0)
-	if err != nil || pin.Generation != generation || pin.Digest != config(t, page).Digest() {
-		t.Errorf("%s: generation %d, %.8s, %v; want %d with page %s", what, pin.Generation, pin.Digest, err, generation, page)
+	if err != nil || len(numbers) != 3 || numbers[0] != 4 || numbers[2] != 6 {
+		t.Errorf("sets %v, %v; want 4, 5 and 6", numbers, err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "template-sets", "6.json"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("file: %v, %v; want mode 0600, since settings may be secrets", info, err)
 	}
 }
 
-// A change by commands gets its number a moment later: until then the number that runs is that of the one before.
-func TestARollbackBeforeTheChangeIsSavedGoesBackOneStep(t *testing.T) {
-	s, gate := startShelf(t, "one", "two")
-	s.unsaved = true
-	submitPages(t, gate, "mistake")
-	wantBack(t, "before the mistake is saved", gate, 2, "two")
+// The loop does a pass for each event and for each time that is due, and none besides.
+func TestTheLoopDoesNotSpin(t *testing.T) {
+	for name, begin := range map[string]func(*env){
+		"while HAProxy never comes up": func(e *env) {
+			e.applier.refuses("#", errDisk)
+			e.template("# one" + names)
+			e.services("a")
+		},
+		"while every reload fails": func(e *env) {
+			e.template("# one" + names)
+			e.services("a")
+			e.applier.refuses("#", errReload)
+			e.services("b")
+		},
+		"while new templates fail": func(e *env) {
+			e.template("# one" + names)
+			e.services("a")
+			e.applier.refuses("# two", nil)
+			e.template("# two" + names)
+		},
+		"while frozen files fail": func(e *env) {
+			e.template("# one" + names)
+			e.services("a")
+			if _, err := e.reconciler.Freeze(e.t.Context(), 0); err != nil {
+				e.t.Fatal(err)
+			}
+			e.applier.refuses("#", errDisk)
+			e.applier.outdated <- struct{}{}
+		},
+		"without etcd":      func(e *env) { e.template("# one" + names) },
+		"without templates": func(e *env) { e.services("a") },
+		"while HAProxy runs something else again and again": func(e *env) {
+			e.template("# one" + names)
+			e.services("a")
+			for range 600 {
+				e.applier.outdated <- struct{}{}
+				time.Sleep(time.Second / 10)
+			}
+			synctest.Wait()
+			e.applier.mu.Lock()
+			defer e.applier.mu.Unlock()
+			if n := len(e.applier.given); n > 63 {
+				e.t.Errorf("%d attempts in a minute of signals, want one a second", n)
+			}
+			e.applier.passes = 0
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				e := startIn(t, dir)
+				begin(e)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				e.applier.mu.Lock()
+				defer e.applier.mu.Unlock()
+				// The shortest limit of a growing pause is 30 s: 120 in an hour, and a few at the start.
+				if e.applier.passes > 150 {
+					t.Errorf("%d passes in an hour", e.applier.passes)
+				}
+			})
+		})
+	}
 }
 
-func TestAnotherRollbackGoesBackFurther(t *testing.T) {
-	s, gate := startShelf(t, "mistake", "one", "two", "one", "three", "mistake")
-	wantBack(t, "first", gate, 5, "three")
-	wantBack(t, "second", gate, 4, "one")
-	again := reconcile.NewGate(s, s.dir, nil, nil)
-	if err := again.Restore(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	submitPages(t, again, "mistake")
-	wantBack(t, "third, after a restart", again, 3, "two")
-	wantBack(t, "fourth", again, 2, "one")
-	if pin, err := again.Pin(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "before generation 2, which is pinned") {
-		t.Errorf("with nothing left but what is wanted: %+v, %v; want an error that says so", pin, err)
-	}
-	if got := again.Pinned(); got == nil || got.Generation != 2 {
-		t.Errorf("after a rollback that there was nothing for: pinned %+v, want generation 2 still", got)
-	}
-	if _, err := again.Resume(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	wantBack(t, "after the end of the pin", again, s.status.AppliedGeneration-1, "one")
-}
-
-// What HAProxy has failed to load is held back, but not from an operator.
-func TestARollbackAndItsEndAreOrders(t *testing.T) {
-	s, gate := startShelf(t, "one", "two")
-	if err := gate.Submit(t.Context(), reload.Desired{Files: config(t, "three"), Now: true}); err != nil || !s.ordered {
-		t.Errorf("Submit of an order: handed over as one: %t, %v", s.ordered, err)
-	}
-	if _, err := gate.Pin(t.Context(), 1); err != nil || !s.ordered {
-		t.Errorf("Pin: handed over as an order: %t, %v", s.ordered, err)
-	}
-	if wanted, _ := gate.Wanted(); wanted.Now {
-		t.Error("what is kept is an order still")
-	}
-	if _, err := gate.Resume(t.Context()); err != nil || !s.ordered {
-		t.Errorf("Resume: handed over as an order: %t, %v", s.ordered, err)
-	}
-}
-
-func TestThereMayBeNothingToGoBackTo(t *testing.T) {
-	_, gate := startShelf(t, "one")
-	if pin, err := gate.Pin(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "no earlier generation") {
-		t.Errorf("Pin(0) with one generation: %+v, %v; want an error that says that there is no earlier one", pin, err)
-	}
+// A change that needs no reload must not wait for a pause after a reload that failed.
+func TestWhileReloadsFailChangesWithoutOneGoThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startIn(t, t.TempDir())
+		e.template("# one" + names)
+		e.services("a")
+		e.applier.refuses("bad", errReload)
+		e.services("a", "bad")
+		e.applier.take()
+		time.Sleep(3 * time.Second)
+		e.services("a", "bad", "c")
+		e.services("a", "c")
+		e.applier.mu.Lock()
+		if n := e.applier.noReload; n != 2 {
+			t.Errorf("%d of the attempts without a reload, want 2", n)
+		}
+		e.applier.mu.Unlock()
+		e.wantRuns("the change that needs none", "# one a c")
+		e.wantState("then", reconcile.StateFollowing)
+		e.services("a", "bad")
+		e.applier.take()
+		time.Sleep(5 * time.Second)
+		e.wantTaken("8 s after the reload that failed")
+		time.Sleep(2100 * time.Millisecond)
+		e.wantTaken("10 s after it", "# one a bad")
+	})
 }

@@ -1,7 +1,7 @@
 package reconcile
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,54 +16,53 @@ import (
 const portKey = "tcp.port"
 
 const (
-	// lookFirst and lookMax bound the pause between two looks at a port that was taken. A look costs a few system
-	// calls; the growing pause is for a port that comes and goes, each time with a reload.
-	lookFirst = 2 * time.Second
-	lookMax   = time.Minute
-	// calm is how long a port must have been free for its pause to be short again.
-	calm = 10 * time.Minute
+	// probeFirst and probeMost bound the pause between two probes of a port in use. A probe costs a few system calls; the
+	// growing pause is for a port that comes and goes, each time with a reload.
+	probeFirst = 2 * time.Second
+	probeMost  = time.Minute
+	// portCalm is how long a port must have been free for its pause to be short again.
+	portCalm = 10 * time.Minute
 )
 
-// busyPort is a port that records ask for and that something other than HAProxy has.
-type busyPort struct {
-	taken   []reload.Taken
-	blocked bool // false: it was taken lately
-	next    time.Time
-	pause   time.Duration
-	freed   time.Time
+// portConflict is a port that records ask for and that something other than HAProxy uses.
+type portConflict struct {
+	addresses []reload.AddressInUse
+	blocked   bool // false: it was in use lately
+	next      time.Time
+	pause     time.Duration
+	freed     time.Time
 }
 
-// busy keeps the records that ask for a taken port away from HAProxy, which could not load anything with them: whoever
-// may write one record could otherwise stop the changes of all services.
-type busy map[int]*busyPort
+// portConflicts keeps the records that ask for a port in use away from HAProxy, which could not load anything with them:
+// one record could otherwise stop the changes of all services.
+type portConflicts map[int]*portConflict
 
-// note takes the addresses that an apply could not have. It tells whether records ask for any of them that were
-// not kept away before; otherwise the addresses are the templates' own, and that is for the operator to see.
-func (b busy) note(now time.Time, taken []reload.Taken, snap *catalog.Snapshot) bool {
-	asked := asked(snap)
-	found := map[int][]reload.Taken{}
-	for _, t := range taken {
-		if port := int(t.Addr.Port()); asked[port] && !b.blocks(port) {
-			found[port] = append(found[port], t)
+// note takes the addresses that an apply found in use. It reports whether records ask for any of them that were not
+// blocked before; otherwise the addresses are the templates' own, and the operator has to see that.
+func (c portConflicts) note(now time.Time, addresses []reload.AddressInUse, snapshot *catalog.Snapshot) bool {
+	requested := requestedPorts(snapshot)
+	found := map[int][]reload.AddressInUse{}
+	for _, a := range addresses {
+		if port := int(a.Addr.Port()); requested[port] && !c.blocks(port) {
+			found[port] = append(found[port], a)
 		}
 	}
-	for port, taken := range found {
-		p := b[port]
-		if p == nil || now.Sub(p.freed) > calm {
-			p = &busyPort{pause: lookFirst}
-			b[port] = p
+	for port, addresses := range found {
+		p := c[port]
+		if p == nil || now.Sub(p.freed) > portCalm {
+			p = &portConflict{pause: probeFirst}
+			c[port] = p
 		} else {
-			p.pause = min(2*p.pause, lookMax)
+			p.pause = min(2*p.pause, probeMost)
 		}
-		p.taken, p.blocked, p.next = taken, true, now.Add(p.pause)
+		p.addresses, p.blocked, p.next = addresses, true, now.Add(p.pause)
 	}
 	return len(found) > 0
 }
 
-// asked are the ports that records ask for.
-func asked(snap *catalog.Snapshot) map[int]bool {
+func requestedPorts(snapshot *catalog.Snapshot) map[int]bool {
 	ports := map[int]bool{}
-	for _, svc := range snap.Services {
+	for _, svc := range snapshot.Services {
 		for _, inst := range svc.Instances {
 			if port := portOf(inst); port > 0 {
 				ports[port] = true
@@ -81,33 +80,28 @@ func portOf(inst *catalog.Instance) int {
 	return port
 }
 
-func (b busy) blocks(port int) bool { p := b[port]; return p != nil && p.blocked }
+func (c portConflicts) blocks(port int) bool { p := c[port]; return p != nil && p.blocked }
 
-// look tries the ports that are due, and those that no record asks for any more. It returns the ports that may be
-// asked for again.
-func (b busy) look(now time.Time, snap *catalog.Snapshot) (free []int) {
-	asked := asked(snap)
-	for port, p := range b {
+// free probes the ports that are due, and reports whether any may be asked for again: free ones, and those that no record asks
+// for any more.
+func (c portConflicts) free(now time.Time, snapshot *catalog.Snapshot) (freed bool) {
+	requested := requestedPorts(snapshot)
+	for port, p := range c {
 		if !p.blocked || now.Before(p.next) {
 			continue
 		}
-		if asked[port] && slices.ContainsFunc(p.taken, func(t reload.Taken) bool { return t.Still() }) {
+		if requested[port] && slices.ContainsFunc(p.addresses, reload.AddressInUse.StillInUse) {
 			p.next = now.Add(p.pause)
 			continue
 		}
-		p.blocked, p.freed = false, now
-		free = append(free, port)
+		p.blocked, p.freed, freed = false, now, true
 	}
-	slices.Sort(free)
-	return free
+	return freed
 }
 
-// release is for somebody who has changed something: everything is tried again.
-func (b busy) release() { clear(b) }
-
-// deadline is when the next look is due; zero if none is.
-func (b busy) deadline() (next time.Time) {
-	for _, p := range b {
+// deadline is when the next probe is due; zero if none is.
+func (c portConflicts) deadline() (next time.Time) {
+	for _, p := range c {
 		if p.blocked && (next.IsZero() || p.next.Before(next)) {
 			next = p.next
 		}
@@ -115,75 +109,67 @@ func (b busy) deadline() (next time.Time) {
 	return next
 }
 
-// filter is what can be asked of HAProxy.
-func (b busy) filter(snap *catalog.Snapshot) *catalog.Snapshot {
-	if b.deadline().IsZero() {
-		return snap
+// filter returns what can be asked of HAProxy: the records that ask for a port in use are quarantined.
+func (c portConflicts) filter(snapshot *catalog.Snapshot) *catalog.Snapshot {
+	if c.deadline().IsZero() {
+		return snapshot
 	}
-	return snap.Without(func(inst *catalog.Instance) string {
+	return snapshot.Without(func(inst *catalog.Instance) string {
 		port := portOf(inst)
-		if !b.blocks(port) {
+		if !c.blocks(port) {
 			return ""
 		}
-		t := b[port].taken[0]
-		return fmt.Sprintf("%s %d cannot be had: bind %s: %s; it is tried again and again", portKey, port, t.Addr, t.Reason)
+		a := c[port].addresses[0]
+		return fmt.Sprintf("%s %d is in use (bind %s: %s); it is tried again until it is free", portKey, port, a.Addr, a.Reason)
 	})
 }
 
-// collided looks for records that are to blame for a failed apply. It tells whether there are any: then they are
-// out of the snapshot that is wanted.
-func (f *Follower) collided(a reload.Result) bool {
-	if len(a.Taken) == 0 || !f.busy.note(time.Now(), a.Taken, f.whole) {
+// conflict quarantines the records that are to blame for a failed apply, and reports whether there are any.
+func (r *Reconciler) conflict(err error) bool {
+	var inUse *reload.BindError
+	if !errors.As(err, &inUse) || !r.ports.note(time.Now(), inUse.Addresses, r.guarded) {
 		return false
 	}
-	f.narrow()
+	r.filterPorts()
 	return true
 }
 
-// narrow makes the snapshot that is wanted anew, and says which records it has not.
-func (f *Follower) narrow() {
-	f.snap = f.busy.filter(f.whole)
-	f.looking = nil
-	if next := f.busy.deadline(); !next.IsZero() {
-		f.looking = time.After(time.Until(next))
+// freePorts goes back to what the records ask for where that has become possible.
+func (r *Reconciler) freePorts(now time.Time) {
+	if due := r.ports.deadline(); !due.IsZero() && !now.Before(due) && r.ports.free(now, r.guarded) {
+		r.changed = true
+		r.filterPorts()
 	}
+}
+
+// filterPorts makes the snapshot that is rendered, and logs which records join or leave the quarantine.
+func (r *Reconciler) filterPorts() {
+	const most = 20 // lines at once; the status has all of them
+	r.snapshot = r.ports.filter(r.guarded)
 	now := map[string]bool{}
-	if f.snap != f.whole {
-		f.tellBlocked(now)
+	if r.snapshot != r.guarded {
+		known := make(map[string]bool, len(r.guarded.Quarantined))
+		for _, q := range r.guarded.Quarantined {
+			known[q.Key] = true
+		}
+		logged := 0
+		for _, q := range r.snapshot.Quarantined {
+			if known[q.Key] {
+				continue
+			}
+			now[q.Key] = true
+			if !r.quarantined[q.Key] && logged < most {
+				logged++
+				r.opts.Logger.Warn("record quarantined, its port is in use", "key", q.Key, "reason", q.Reason)
+			}
+		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(f.blocked)) {
+	for _, key := range slices.Sorted(maps.Keys(r.quarantined)) {
 		if !now[key] {
-			f.opts.Logger.Info("record is no longer left out for its port", "key", key)
+			r.opts.Logger.Info("record no longer quarantined for its port", "key", key)
 		}
 	}
-	f.blocked = now
-	f.metrics.blocked.Set(float64(len(now)))
-	f.update(func(s *Status) bool { s.Snapshot = f.snap; return true })
-}
-
-func (f *Follower) tellBlocked(now map[string]bool) {
-	const most = 20 // lines of one kind; the page has them all
-	known := make(map[string]bool, len(f.whole.Quarantined))
-	for _, q := range f.whole.Quarantined {
-		known[q.Key] = true
-	}
-	said := 0
-	for _, q := range f.snap.Quarantined {
-		if known[q.Key] {
-			continue
-		}
-		now[q.Key] = true
-		if said++; !f.blocked[q.Key] && said <= most {
-			f.opts.Logger.Warn("record left out, so that the others can be followed", "key", q.Key, "reason", q.Reason)
-		}
-	}
-}
-
-// lookAgain goes back to what the records ask for where that has become possible.
-func (f *Follower) lookAgain(ctx context.Context) {
-	free := f.busy.look(time.Now(), f.whole)
-	f.narrow()
-	if len(free) > 0 {
-		f.pass(ctx, !f.failing)
-	}
+	r.quarantined = now
+	r.metrics.portConflicts.Set(float64(len(now)))
+	r.update(func(s *Status) { s.Snapshot = r.snapshot })
 }

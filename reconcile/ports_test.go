@@ -1,98 +1,111 @@
 package reconcile_test
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"nuncio/internal/catalog"
+	"nuncio/reconcile"
 	"nuncio/reload"
 )
 
 const ports = `{{range .Services}} {{.Name}}:{{meta . "tcp.port"}}{{end}}`
 
-func held() *atomic.Bool {
-	var taken atomic.Bool
-	taken.Store(true)
-	return &taken
+// inUse is a port that something else uses until the test frees it. It is a real one, since whether it is still in use is
+// asked of the kernel.
+type inUse struct {
+	addr     netip.AddrPort
+	listener net.Listener
 }
 
-// busy makes port 22 one that something else has for as long as taken is true.
-func (b *bench) busy(taken *atomic.Bool) {
-	b.judge.mu.Lock()
-	defer b.judge.mu.Unlock()
-	b.judge.refuse, b.judge.result = ":22", reload.Failed
-	b.judge.busy = []reload.Taken{{Addr: netip.MustParseAddrPort("192.0.2.9:22"), Reason: "in use", Still: func() bool { return taken.Load() }}}
+func occupy(t *testing.T) *inUse {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return &inUse{netip.MustParseAddrPort(listener.Addr().String()), listener}
 }
 
-func (b *bench) free() {
-	b.judge.mu.Lock()
-	defer b.judge.mu.Unlock()
-	b.judge.refuse = ""
+func (p *inUse) port() string { return strconv.Itoa(int(p.addr.Port())) }
+
+// text is how a template shows it.
+func (p *inUse) text(name string) string { return name + ":" + p.port() }
+
+// conflict makes HAProxy fail on the port.
+func (e *env) conflict(p *inUse) {
+	e.applier.refuses(":"+p.port(), &reload.BindError{Addresses: []reload.AddressInUse{{Addr: p.addr, Reason: "refused: in use"}}})
 }
 
 // ask delivers a snapshot of services with the ports that they ask for.
-func (b *bench) ask(services map[string]string) {
+func (e *env) ask(services map[string]string) {
 	builder := catalog.NewBuilder(catalog.BuilderOptions{})
 	for name, port := range services {
 		builder.Put("/services/"+name+"/i", []byte(`{"host":"192.0.2.1","port":80,"meta":{"tcp.port":"`+port+`"}}`))
 	}
-	b.revision++
-	b.snapshots <- builder.Snapshot(b.revision)
+	e.revision++
+	e.snapshots <- builder.Snapshot(e.revision)
 	synctest.Wait()
 }
 
-func (b *bench) leftOut() (keys []string) {
-	for _, q := range b.follower.Status().Snapshot.Quarantined {
-		keys = append(keys, q.Key)
+func (e *env) wantQuarantined(what string, want ...string) {
+	e.t.Helper()
+	var got []string
+	for _, q := range e.reconciler.Status().Snapshot.Quarantined {
+		got = append(got, q.Key)
 	}
-	return keys
+	if !slices.Equal(got, want) {
+		e.t.Errorf("%s: quarantined are %q, want %q", what, got, want)
+	}
 }
 
-func TestARecordThatAsksForATakenPortStopsNobodyElse(t *testing.T) {
+func TestARecordThatAsksForAPortInUseBlocksOnlyItself(t *testing.T) {
+	port := occupy(t)
 	synctest.Test(t, func(t *testing.T) {
-		b, taken := start(t), held()
-		b.template("#" + ports)
-		b.ask(map[string]string{"a": "1"})
-		b.wantTaken("at first", "# a:1")
-		b.busy(taken)
-		b.ask(map[string]string{"a": "1", "evil": "22"})
-		b.wantTaken("with a taken port", "# a:1 evil:22", "# a:1")
-		b.ask(map[string]string{"a": "2", "evil": "22", "more": "22"})
-		b.wantTaken("a change of another", "# a:2")
-		if got := b.leftOut(); !slices.Equal(got, []string{"/services/evil/i", "/services/more/i"}) {
-			t.Errorf("left out: %q", got)
-		}
+		e := start(t)
+		e.template("#" + ports)
+		e.ask(map[string]string{"a": "1"})
+		e.wantTaken("at first", "# a:1")
+		e.conflict(port)
+		e.ask(map[string]string{"a": "1", "evil": port.port()})
+		e.wantTaken("with a port in use", "# a:1 "+port.text("evil"), "# a:1")
+		e.ask(map[string]string{"a": "2", "evil": port.port(), "more": port.port()})
+		e.wantTaken("a change of another", "# a:2")
+		e.wantQuarantined("then", "/services/evil/i", "/services/more/i")
+		e.wantState("then", reconcile.StateFollowing)
 		time.Sleep(time.Hour)
-		b.wantTaken("while it is taken")
-		taken.Store(false)
-		b.free()
+		e.wantTaken("while it is in use")
+		port.listener.Close()
+		e.applier.refuses("", nil)
 		time.Sleep(2 * time.Second)
-		b.wantTaken("when it is free", "# a:2 evil:22 more:22")
-		if got := b.leftOut(); got != nil {
-			t.Errorf("left out at the end: %q", got)
-		}
-		if text := b.log.String(); strings.Count(text, "left out, so that") != 2 || strings.Count(text, "no longer left out") != 2 {
-			t.Errorf("want each record named once when it goes and when it comes back:\n%s", text)
+		e.wantTaken("when it is free", "# a:2 "+port.text("evil")+" "+port.text("more"))
+		e.wantQuarantined("at the end")
+		if text := e.log.String(); strings.Count(text, "record quarantined") != 2 || strings.Count(text, "record no longer quarantined") != 2 {
+			t.Errorf("want each record named once when it is quarantined and when it comes back:\n%s", text)
 		}
 	})
 }
 
 func TestAPortThatComesAndGoesIsTriedEverMoreRarely(t *testing.T) {
+	port := occupy(t)
+	port.listener.Close() // free whenever one looks, and in use whenever HAProxy wants it
 	synctest.Test(t, func(t *testing.T) {
-		b, taken := start(t), new(atomic.Bool) // free whenever one looks, and taken whenever HAProxy wants it
-		b.template("#" + ports)
-		b.ask(map[string]string{"a": "1"})
-		b.busy(taken)
-		b.ask(map[string]string{"a": "1", "evil": "22"})
+		e := start(t)
+		e.template("#" + ports)
+		e.ask(map[string]string{"a": "1"})
+		e.conflict(port)
+		e.ask(map[string]string{"a": "1", "evil": port.port()})
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		tried := 0
-		for _, text := range b.judge.take() {
+		for _, text := range e.applier.take() {
 			if strings.Contains(text, "evil") {
 				tried++
 			}
@@ -103,37 +116,33 @@ func TestAPortThatComesAndGoesIsTriedEverMoreRarely(t *testing.T) {
 	})
 }
 
-func TestATakenAddressOfTheTemplatesIsTheirs(t *testing.T) {
+func TestAnAddressInUseOfTheTemplatesIsTheirs(t *testing.T) {
+	port := occupy(t)
 	synctest.Test(t, func(t *testing.T) {
-		b, taken := start(t), held()
-		b.template("#" + ports)
-		b.ask(map[string]string{"a": "1"})
-		b.wantTaken("at first", "# a:1")
-		b.busy(taken)
-		b.template("# bind *:22" + ports)
-		b.wantTaken("templates that want a taken port", "# bind *:22 a:1", "# a:1")
-		if text := b.follower.Status().TemplatesError; !strings.Contains(text, "refused") {
-			t.Errorf("templates' error: %q", text)
-		}
-		if got := b.leftOut(); got != nil {
-			t.Errorf("left out: %q", got)
-		}
+		e := start(t)
+		e.template("#" + ports)
+		e.ask(map[string]string{"a": "1"})
+		e.wantTaken("at first", "# a:1")
+		e.conflict(port)
+		e.template("# bind *:" + port.port() + ports)
+		e.wantTaken("templates that want a port in use", "# bind *:"+port.port()+" a:1", "# a:1")
+		e.wantTemplatesError("then", "refused")
+		e.wantQuarantined("then")
 	})
 }
 
-func TestNewTemplatesAndARecordThatAsksForATakenPort(t *testing.T) {
+func TestNewTemplatesAndARecordThatAsksForAPortInUse(t *testing.T) {
+	port := occupy(t)
 	synctest.Test(t, func(t *testing.T) {
-		b, taken := start(t), held()
-		b.busy(taken)
-		b.template("#" + ports)
-		b.ask(map[string]string{"a": "1", "evil": "22"})
-		b.wantTaken("the first templates of all", "# a:1 evil:22", "# a:1")
-		b.template("# new" + ports)
-		b.wantTaken("an edit, with everything tried again", "# new a:1 evil:22", "# new a:1")
-		b.follower.Retry()
-		b.wantTaken("a HUP, with everything tried again", "# new a:1 evil:22", "# new a:1")
-		if text := b.follower.Status().TemplatesError; text != "" {
-			t.Errorf("templates' error: %q", text)
-		}
+		e := start(t)
+		e.conflict(port)
+		e.template("#" + ports)
+		e.ask(map[string]string{"a": "1", "evil": port.port()})
+		e.wantTaken("the first templates of all", "# a:1 "+port.text("evil"), "# a:1")
+		e.template("# new" + ports)
+		e.wantTaken("an edit, with everything tried again", "# new a:1 "+port.text("evil"), "# new a:1")
+		e.reconciler.Retry()
+		e.wantTaken("a HUP, with everything tried again", "# new a:1 "+port.text("evil"), "# new a:1")
+		e.wantTemplatesError("then", "")
 	})
 }

@@ -3,368 +3,247 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/render"
 )
 
-// Applier is the part of *reload.Manager that Follower needs.
+// DefaultKeepTemplateSets is how many template sets are kept on disk.
+const DefaultKeepTemplateSets = 20
+
+// ErrStopped is the answer to an order once Run has ended.
+var ErrStopped = errors.New("reconcile: stopped")
+
+// Applier is the part of *reload.Manager that a Reconciler needs.
 type Applier interface {
-	// Submit hands over what is wanted; it blocks while an apply is under way.
-	Submit(ctx context.Context, desired reload.Desired) error
-	// Status tells, among other things, how the last applies ended.
-	Status() reload.Status
-	// Changed is closed when Status changes.
-	Changed() <-chan struct{}
+	// Apply makes one attempt to get files into HAProxy and returns when HAProxy has confirmed or refused them.
+	Apply(ctx context.Context, desired reload.Desired) (reload.Result, error)
+	// Outdated receives when HAProxy may no longer run what Apply confirmed.
+	Outdated() <-chan struct{}
 }
 
 var _ Applier = (*reload.Manager)(nil)
 
-// Options say what a Follower works with. Applier is required.
+// Options say what a Reconciler works with. Applier is required.
 type Options struct {
 	Applier Applier
-	// Render is given to every set of templates.
+	// Render is given to the templates that Run receives. Its settings are part of each template set.
 	Render render.Options
-	// RetryMin and RetryMax bound the growing pause between two trials of templates that HAProxy would not run;
-	// default 1 s and 1 min. Trials whose reload fails have longer ones.
-	RetryMin, RetryMax time.Duration
-	// Hold is how long instances that vanish from the store all at once are kept; 0 keeps none.
-	Hold time.Duration
-	// StateDir is where what is wanted is kept for the guard of the next start, and Prefix that of the records; without a
-	// directory the first listing is believed.
+	// ShrinkHold is how long instances that vanish from the store all at once are kept; 0 keeps none.
+	ShrinkHold time.Duration
+	// StateDir is where template sets, orders and the shrink guard's records are kept; without it there is no rollback,
+	// and the first listing of the store is believed. Prefix is that of the records.
 	StateDir, Prefix string
+	// KeepTemplateSets is how many template sets are kept; 0 means DefaultKeepTemplateSets.
+	KeepTemplateSets int
 	// Logger and Registerer may be nil.
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
 
-// Status is what a Follower has to complain about.
-type Status struct {
-	// TemplatesError says why the newest templates are not in use; empty when they are.
-	TemplatesError string
-	// RenderError says why the templates in use could not render the newest snapshot; empty when they could.
-	RenderError string
-	// Dropped lists lines left out of the rendered files because of a value that fits nowhere.
-	Dropped []render.Dropped
-	// Hold is set while the shrink guard keeps instances that the store no longer has.
-	Hold *Hold
-	// Snapshot is what is rendered: the store's, with what the shrink guard keeps. It is nil before the first.
-	Snapshot *catalog.Snapshot
-}
-
-// Follower keeps what is wanted in step with what is known.
-type Follower struct {
+// Reconciler keeps HAProxy at what is desired. Run's goroutine owns every field but the published status.
+type Reconciler struct {
 	opts    Options
 	metrics *metrics
-	retry   chan struct{}
-	accept  chan struct{}
-	guard   guard
+	orders  chan func(context.Context)
+	again   chan struct{} // Retry was called
+	ended   chan struct{} // Run has returned
 
-	whole     *catalog.Snapshot // what the guard lets through
-	snap      *catalog.Snapshot // of that, what can be asked of HAProxy
-	busy      busy
-	blocked   map[string]bool   // keys of the records that only whole has
-	looking   <-chan time.Time  // fires when a busy port is to be tried again
-	good      *render.Templates // in use: HAProxy has run what they render
-	candidate *render.Templates // newer than good, not proven yet
-	next      schedule          // of the candidate's trials
-	held      <-chan time.Time  // fires when a hold is over
-	keep      chan *catalog.Snapshot
-	earlier   *attempt        // until something is good: the templates before the candidate, as they were tried last
-	failing   bool            // candidate has been tried and did not work
-	ordered   bool            // what is submitted next is an operator's order
-	sent      *attempt        // what is with the applier
-	trial     *attempt        // the same, if it is the candidate's files, until it is decided whether they work
-	refused   map[string]bool // lines that have been logged as left out
+	state    State
+	guard    shrinkGuard
+	ports    portConflicts
+	sets     setHistory
+	baseline *baseline // nil: not kept
 
-	mu     sync.Mutex
-	status Status
+	guarded  *catalog.Snapshot // what the shrink guard lets through
+	snapshot *catalog.Snapshot // of that, what is rendered: without the records whose port is in use
+	changed  bool              // there is something new to apply
+
+	current   *templateSet // HAProxy has run what it renders; nil until one is known
+	candidate *templateSet // the newest templates, unless they are current or do not parse
+	unparsed  bool         // the newest templates do not parse
+	earlier   *templateSet // while nothing is current: the last candidate before this one that HAProxy was given
+	order     Resumed      // the order in force: what Resume would end
+	frozen    *frozenFiles // in StateFrozen
+	confirmed *confirmed   // what Apply confirmed last
+
+	quarantined map[string]bool // keys of the records that only guarded has
+	dropped     map[string]bool // lines that have been logged as dropped
+
+	mu      sync.Mutex
+	status  Status
+	desired *haproxy.Files
+	notify  chan struct{} // closed at the next change of status
 }
 
-// attempt is one to run some files.
-type attempt struct {
-	digest    string // empty if they could not be rendered yet
-	since     time.Time
-	templates *render.Templates
+// confirmed is what HAProxy runs.
+type confirmed struct {
+	files  haproxy.Files
+	result reload.Result
 }
 
-// New makes a Follower; it starts nothing.
-func New(opts Options) *Follower {
+// New validates the options and registers the metrics. It starts nothing and touches no file.
+func New(opts Options) (*Reconciler, error) {
+	if opts.Applier == nil {
+		return nil, errors.New("reconcile: no applier")
+	}
+	if opts.KeepTemplateSets < 0 {
+		return nil, fmt.Errorf("keep %d template sets: want at least 1", opts.KeepTemplateSets)
+	}
+	if opts.KeepTemplateSets == 0 {
+		opts.KeepTemplateSets = DefaultKeepTemplateSets
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if opts.RetryMin <= 0 {
-		opts.RetryMin = time.Second
-	}
-	if opts.RetryMax <= 0 {
-		opts.RetryMax = time.Minute
-	}
-	return &Follower{
-		opts: opts, metrics: newMetrics(opts.Registerer), retry: make(chan struct{}, 1), accept: make(chan struct{}, 1),
-		guard: guard{hold: opts.Hold}, next: newSchedule(opts.RetryMin, opts.RetryMax), busy: busy{}, refused: map[string]bool{},
-	}
+	return &Reconciler{
+		opts: opts, metrics: newMetrics(opts.Registerer), orders: make(chan func(context.Context)), again: make(chan struct{}, 1),
+		ended: make(chan struct{}), notify: make(chan struct{}), state: StateWaiting,
+		status: Status{State: StateWaiting, Since: time.Now()},
+		guard:  shrinkGuard{hold: opts.ShrinkHold}, ports: portConflicts{},
+		sets: setHistory{dir: opts.StateDir, keep: opts.KeepTemplateSets}, baseline: newBaseline(opts),
+		quarantined: map[string]bool{}, dropped: map[string]bool{},
+	}, nil
 }
 
-// Status returns a copy that is safe to keep.
-func (f *Follower) Status() Status {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s := f.status
-	s.Dropped = slices.Clone(s.Dropped)
-	return s
-}
-
-// Retry makes the Follower go through everything once more, soon: for an operator's HUP.
-func (f *Follower) Retry() {
+// Retry makes the Reconciler try everything once more, soon, and forget its pauses: for an operator's HUP.
+func (r *Reconciler) Retry() {
 	select {
-	case f.retry <- struct{}{}:
+	case r.again <- struct{}{}:
 	default: // one is due already
 	}
 }
 
-// Accept ends a hold: what the store says is meant. It tells whether there was one.
-func (f *Follower) Accept() bool {
-	if f.Status().Hold == nil {
-		return false
+// Run follows both channels until ctx ends, and then returns nil. A tree is a set of template texts by path. Call it once.
+func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot, trees <-chan map[string]string) error {
+	defer close(r.ended)
+	defer r.leaveTemplateSet()
+	var background sync.WaitGroup
+	defer background.Wait()
+	if r.baseline != nil {
+		r.guard.newest = r.baseline.load(time.Now())
+		background.Go(func() { r.baseline.run(ctx) })
 	}
-	select {
-	case f.accept <- struct{}{}:
-	default: // one is due already
-	}
-	return true
-}
-
-// Run follows both channels until ctx ends, and then returns nil. A tree is a set of template texts by path.
-func (f *Follower) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot, trees <-chan map[string]string) error {
-	var keeping sync.WaitGroup
-	defer keeping.Wait()
-	if b := newBaseline(f.opts); b != nil {
-		f.guard.newest = b.load(time.Now())
-		f.keep = make(chan *catalog.Snapshot, 1)
-		keeping.Go(func() { b.run(ctx, f.keep) })
-	}
+	r.restore()
 	for {
-		var changed <-chan struct{}
-		if f.sent != nil || f.earlier != nil {
-			changed = f.opts.Applier.Changed() // taken before the look, so that no change is missed
-			f.judge(ctx)
+		r.pass(ctx)
+		if ctx.Err() != nil { // select picks at random among ready channels
+			return nil
 		}
-		if f.awaited(ctx, changed) {
-			continue
-		}
-		again := true
+		alarm, stop := r.alarm()
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-changed:
-			continue
-		case snap := <-snapshots:
-			f.guarded(f.guard.take(time.Now(), snap))
-			again = !f.failing
-		case <-f.held:
-			f.guarded(f.guard.tick(time.Now()))
-			again = !f.failing
-		case <-f.accept:
-			f.guarded(f.guard.accept())
-			again = !f.failing
-		case <-f.looking:
-			f.lookAgain(ctx)
-			continue
+		case snapshot := <-snapshots:
+			r.take(r.guard.take(time.Now(), snapshot))
 		case tree := <-trees:
-			f.parse(tree)
-			f.renew()
-		case <-f.retry:
-			f.next.reset()
-			f.ordered = true
-			f.renew()
-		case <-f.next.timer:
+			r.edit(tree)
+		case order := <-r.orders:
+			order(ctx)
+		case <-r.again:
+			r.restart()
+		case <-r.opts.Applier.Outdated():
+			r.outdated()
+		case <-alarm:
 		}
-		if f.snap != nil {
-			f.pass(ctx, again)
+		stop()
+	}
+}
+
+// alarm fires when the next thing is due.
+func (r *Reconciler) alarm() (<-chan time.Time, func()) {
+	due := r.due()
+	if due.IsZero() {
+		return nil, func() {}
+	}
+	timer := time.NewTimer(time.Until(due))
+	return timer.C, func() { timer.Stop() }
+}
+
+// due is the earliest time at which something is planned; zero if nothing is.
+func (r *Reconciler) due() (next time.Time) {
+	earliest := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
 		}
 	}
+	if r.guard.holding() {
+		earliest(r.guard.deadline())
+	}
+	earliest(r.ports.deadline())
+	for _, planned := range r.attempted() {
+		earliest(planned.due)
+	}
+	return next
 }
 
-// renew forgets which ports were taken: somebody has changed something.
-func (f *Follower) renew() {
-	if f.busy.release(); f.whole != nil {
-		f.narrow()
-	}
-}
-
-// trialWait bounds how long everything else waits for the end of a trial. The applier is busy with it anyway; a trial
-// that takes longer is one that the applier was kept from, by a pinned generation.
-const trialWait = 30 * time.Second
-
-// awaited waits for the next news of a trial, if there is one whose outcome must be known before anything else is
-// looked at: were its templates replaced unjudged, a later fall-back would undo an edit that HAProxy already runs.
-func (f *Follower) awaited(ctx context.Context, changed <-chan struct{}) bool {
-	if f.trial == nil || f.good == nil {
-		return false
-	}
-	left := trialWait - time.Since(f.trial.since)
-	if left <= 0 {
-		return false
-	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-	case <-changed:
-	}
-	return true
-}
-
-// parse makes a tree the candidate. A tree that does not parse leaves what is in use, and also drops an older
-// candidate: the operator has moved on from it. Only while nothing is in use the older one is still wanted.
-func (f *Follower) parse(tree map[string]string) {
+// attempted lists the retries of everything that may be attempted in this state.
+func (r *Reconciler) attempted() (all []*retry) {
 	switch {
-	case f.good != nil:
-	case f.trial != nil:
-		f.earlier = f.trial
-	case f.earlier == nil && f.candidate != nil:
-		f.earlier = &attempt{templates: f.candidate}
+	case r.state == StateFrozen:
+		return []*retry{&r.frozen.retry}
+	case r.snapshot == nil:
+		return nil
 	}
-	f.candidate, f.trial, f.failing = nil, nil, false
-	f.next.reset()
-	parsed, err := render.New(tree, f.opts.Render)
-	if err != nil {
-		f.templatesFailed(err)
-		return
+	if r.candidate != nil && r.state != StateRolledBack {
+		all = append(all, &r.candidate.retry)
 	}
-	f.candidate = parsed
+	if serving := r.serving(); serving != nil {
+		all = append(all, &serving.retry)
+	}
+	return all
 }
 
-// pass makes one attempt to have everything up to date: with the candidate, or with the good templates where the
-// candidate does not work. A candidate that is known to fail must not delay a change of services: again says whether it
-// is tried at once, or only when its time comes, after the good templates have served the change.
-func (f *Follower) pass(ctx context.Context, again bool) {
-	f.sent, f.trial = nil, nil
-	if f.candidate != nil && (again || f.good == nil) && f.try(ctx) {
-		return
+// edit makes a tree the candidate. A tree that does not parse leaves what is in use, and also ends an older candidate: the
+// operator has moved on from it. Only while nothing is in use an older one is still desired.
+func (r *Reconciler) edit(tree map[string]string) {
+	if r.current == nil && r.candidate != nil && (r.earlier == nil || r.candidate.tried) {
+		r.earlier = r.candidate
 	}
-	f.fallBack(ctx)
-	if f.candidate != nil && !again && f.good != nil {
-		f.next.changed()
+	r.candidate, r.unparsed = nil, false
+	r.restartSets()
+	set, err := newTemplateSet(tree, r.opts.Render)
+	switch {
+	case err != nil:
+		r.unparsed = true
+		r.templatesFailed(err)
+	case r.current != nil && set.digest == r.current.digest:
+		r.templatesInUse()
+	default:
+		r.candidate = set
 	}
 }
 
-// try begins a trial of the candidate, if it can be rendered.
-func (f *Follower) try(ctx context.Context) bool {
-	f.next.disarm()
-	result, err := f.render(f.candidate)
-	if err != nil {
-		f.failing = true
-		f.templatesFailed(err)
-		return false
+// restart tries everything once more, without the pauses of before.
+func (r *Reconciler) restart() {
+	if r.frozen != nil {
+		r.frozen.retry = retry{due: time.Now()}
 	}
-	f.rendered(result)
-	f.trial = &attempt{digest: result.Files.Digest(), since: time.Now(), templates: f.candidate}
-	f.submit(ctx, result)
-	return true
+	r.restartSets()
 }
 
-// fallBack submits what the good templates make, or those before the candidate, which may be good yet. Without any, what
-// was submitted last stays with the applier, which goes on trying it.
-func (f *Follower) fallBack(ctx context.Context) {
-	templates := f.good
-	if templates == nil && f.earlier != nil {
-		templates = f.earlier.templates
-	}
-	if templates == nil {
-		return
-	}
-	result, err := f.render(templates)
-	if err != nil {
-		f.renderFailed(err)
-		return
-	}
-	f.rendered(result)
-	if f.good == nil {
-		f.earlier = &attempt{digest: result.Files.Digest(), since: time.Now(), templates: templates}
-	}
-	f.submit(ctx, result)
-}
-
-func (f *Follower) submit(ctx context.Context, result *render.Result) {
-	f.sent = &attempt{digest: result.Files.Digest(), since: time.Now()}
-	// Its only error is that the applier or ctx has ended, which Run sees next.
-	_ = f.opts.Applier.Submit(ctx, reload.Desired{Files: result.Files, Revision: f.snap.Revision, Now: f.ordered})
-	f.ordered = false
-}
-
-// judge looks at how the applier's newest attempt with what it was sent has ended. The applier repeats a failed one,
-// and starts HAProxy again when it has died, so there may be another outcome later.
-func (f *Follower) judge(ctx context.Context) {
-	applies := f.opts.Applier.Status().Applies
-	if f.earlier != nil && slices.ContainsFunc(applies, f.earlier.worked) {
-		f.use(f.earlier.templates)
-		f.opts.Logger.Info("templates before the newest in use")
-	}
-	if f.sent == nil {
-		return
-	}
-	for _, a := range slices.Backward(applies) {
-		if a.Time.Before(f.sent.since) {
-			return
+func (r *Reconciler) restartSets() {
+	r.changed = true
+	for _, set := range []*templateSet{r.current, r.candidate, r.earlier} {
+		if set != nil {
+			set.retry, set.attempted = retry{due: time.Now()}, false
 		}
-		if a.Digest != f.sent.digest {
-			continue
-		}
-		f.sent.since = a.Time.Add(1)
-		switch {
-		case f.collided(a):
-			f.pass(ctx, f.trial != nil)
-		case f.trial != nil:
-			f.judgeTrial(ctx, a)
-		}
-		return
+	}
+	if clear(r.ports); r.guarded != nil {
+		r.filterPorts()
 	}
 }
 
-func (t *attempt) worked(a reload.Result) bool {
-	return a.Digest == t.digest && !a.Time.Before(t.since) && !failed(a)
-}
-
-func failed(a reload.Result) bool { return a.Outcome == reload.Rejected || a.Outcome == reload.Failed }
-
-// judgeTrial takes the outcome of a trial. A failed one is over if there is something to go back to; if not, the applier
-// goes on trying the same, and may have success.
-func (f *Follower) judgeTrial(ctx context.Context, a reload.Result) {
-	if !failed(a) {
-		f.use(f.candidate)
-		f.candidate, f.trial, f.failing = nil, nil, false
-		f.next.reset()
-		f.templatesWork()
-		return
+// outdated plans another attempt: HAProxy may no longer run what was confirmed.
+func (r *Reconciler) outdated() {
+	for _, planned := range r.attempted() {
+		planned.outdated(time.Now())
 	}
-	f.failing = true
-	f.templatesFailed(errors.New(a.Reason))
-	if f.good != nil {
-		f.trial = nil
-		f.next.failed(a.Duration, a.ReloadFailed)
-		f.fallBack(ctx)
-	}
-}
-
-// use makes templates the good ones.
-func (f *Follower) use(templates *render.Templates) { f.good, f.earlier = templates, nil }
-
-func (f *Follower) render(t *render.Templates) (*render.Result, error) {
-	start := time.Now()
-	result, err := t.Render(f.snap)
-	f.metrics.duration.Observe(time.Since(start).Seconds())
-	if err != nil {
-		f.metrics.errors.Inc()
-	}
-	return result, err
 }

@@ -10,17 +10,15 @@ import (
 )
 
 const (
-	// DefaultHold is how long the guard keeps instances that are gone from the store.
-	DefaultHold = time.Minute
-	// guardWindow makes one loss of many steps: the leases of one host, or of hosts that lost the store together,
+	// shrinkWindow makes one loss of many steps: the leases of one host, or of hosts that lost the store together,
 	// end within a third of a lease's time of each other, and several deletes in a row are one mistake. A scale-down
 	// that takes longer than this per half of everything is not hindered.
-	guardWindow = 10 * time.Second
-	// guardFrom is the number of instances from which losing more than half of them is no everyday event.
-	guardFrom = 10
+	shrinkWindow = 10 * time.Second
+	// shrinkFrom is the number of instances from which losing more than half of them is no everyday event.
+	shrinkFrom = 10
 )
 
-// Hold says what the guard keeps, and for how long.
+// Hold says what the shrink guard keeps, and for how long.
 type Hold struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
@@ -31,18 +29,18 @@ type Hold struct {
 	Services []string `json:"services"`
 }
 
-// guard decides which snapshot is wanted when the store's suddenly has much less than before: more than half of ten or
-// more instances gone, or the last one. Then it keeps what is gone, beside everything that the store says now, until
-// enough of it is back, an operator accepts the loss, or the time is over. Instances that were in drain or maint when
+// shrinkGuard decides which snapshot is desired when the store suddenly has much less than before: more than half of ten
+// or more instances are missing, or the last one. Then it keeps what is missing, beside everything that the store says now,
+// until enough of it is back, an operator accepts the loss, or the time is over. Instances that were in drain or maint when
 // they went had been taken out on purpose and are never counted or kept.
 //
 // It has no clock and no goroutine of its own.
-type guard struct {
+type shrinkGuard struct {
 	hold time.Duration // 0: never
 
-	newest *catalog.Snapshot // as the store has it
-	gone   []departure       // within the window, or since the hold began; not back yet
-	since  time.Time         // of the hold; zero while there is none
+	newest  *catalog.Snapshot // as the store has it
+	missing []departure       // within the window, or since the hold began; not back yet
+	since   time.Time         // of the hold; zero while there is none
 }
 
 type departure struct {
@@ -50,88 +48,89 @@ type departure struct {
 	at     time.Time
 }
 
-// event is what a step of the guard led to.
-type event string
+// guardEvent is what a step of the guard led to.
+type guardEvent string
 
 const (
-	nothing   event = ""
-	began     event = "began"
-	recovered event = "recovered" // enough is back
-	expired   event = "expired"   // the time is over
-	accepted  event = "accepted"  // by an operator
+	guardNone      guardEvent = ""
+	guardStarted   guardEvent = "started"
+	guardRecovered guardEvent = "recovered" // enough is back
+	guardExpired   guardEvent = "expired"   // the time is over
+	guardAccepted  guardEvent = "accepted"  // by an operator
 )
 
 // take notes a new snapshot of the store.
-func (g *guard) take(now time.Time, next *catalog.Snapshot) event {
+func (g *shrinkGuard) take(now time.Time, next *catalog.Snapshot) guardEvent {
 	if g.newest != nil && g.hold > 0 {
 		for _, r := range next.Missing(g.newest) {
 			if r.Instance.State == catalog.StateReady {
-				g.gone = append(g.gone, departure{r, now})
+				g.missing = append(g.missing, departure{r, now})
 			}
 		}
 	}
 	g.newest = next
-	g.gone = slices.DeleteFunc(g.gone, func(d departure) bool {
-		return next.Service(d.record.Service).Has(d.record.Instance.Name) || !g.holding() && now.Sub(d.at) > guardWindow
+	g.missing = slices.DeleteFunc(g.missing, func(d departure) bool {
+		return next.Service(d.record.Service).Has(d.record.Instance.Name) || !g.holding() && now.Sub(d.at) > shrinkWindow
 	})
-	switch shrunk := g.shrunk(); {
-	case shrunk && !g.holding():
+	switch exceeded := g.exceeded(); {
+	case exceeded && !g.holding():
 		g.since = now
-		return began
-	case !shrunk && g.holding():
-		return g.end(recovered)
+		return guardStarted
+	case !exceeded && g.holding():
+		return g.end(guardRecovered)
 	}
-	return nothing
+	return guardNone
 }
 
-// tick is for the moment that deadline names.
-func (g *guard) tick(now time.Time) event {
+// expire is for the time that deadline names.
+func (g *shrinkGuard) expire(now time.Time) guardEvent {
 	if !g.holding() || now.Before(g.deadline()) {
-		return nothing
+		return guardNone
 	}
-	return g.end(expired)
+	return g.end(guardExpired)
 }
 
 // accept takes the loss as meant.
-func (g *guard) accept() event {
+func (g *shrinkGuard) accept() guardEvent {
 	if !g.holding() {
-		return nothing
+		return guardNone
 	}
-	return g.end(accepted)
+	return g.end(guardAccepted)
 }
 
-func (g *guard) end(why event) event {
-	g.since, g.gone = time.Time{}, nil
+func (g *shrinkGuard) end(why guardEvent) guardEvent {
+	g.since, g.missing = time.Time{}, nil
 	return why
 }
 
-func (g *guard) holding() bool       { return !g.since.IsZero() }
-func (g *guard) deadline() time.Time { return g.since.Add(g.hold) }
+func (g *shrinkGuard) holding() bool       { return !g.since.IsZero() }
+func (g *shrinkGuard) deadline() time.Time { return g.since.Add(g.hold) }
 
-// wanted is what the guard lets through.
-func (g *guard) wanted() *catalog.Snapshot {
+// desired is what the guard lets through.
+func (g *shrinkGuard) desired() *catalog.Snapshot {
 	if !g.holding() {
 		return g.newest
 	}
-	records := make([]catalog.Record, 0, len(g.gone))
-	for _, d := range g.gone {
+	records := make([]catalog.Record, 0, len(g.missing))
+	for _, d := range g.missing {
 		records = append(records, d.record)
 	}
 	return g.newest.With(records)
 }
 
-// shrunk compares what is gone with what is left. New instances count as left: ten that are replaced by ten others at
-// one stroke are a deployment.
-func (g *guard) shrunk() bool {
-	if len(g.gone) == 0 {
+// exceeded compares what is missing with what remains. New instances count as remaining: ten that are replaced by ten
+// others at once are a deployment.
+func (g *shrinkGuard) exceeded() bool {
+	missing := len(g.missing)
+	if missing == 0 {
 		return false
 	}
-	left := g.remaining(len(g.gone)) // to know more would take a look at every instance there is
-	return left == 0 || left+len(g.gone) >= guardFrom && len(g.gone) > left
+	remaining := g.remaining(missing) // a full count would visit every instance there is
+	return remaining == 0 || remaining+missing >= shrinkFrom && missing > remaining
 }
 
 // remaining counts what the store still has, up to most.
-func (g *guard) remaining(most int) int {
+func (g *shrinkGuard) remaining(most int) int {
 	n := 0
 	for _, svc := range g.newest.Services {
 		for _, inst := range svc.Instances {
@@ -147,16 +146,16 @@ func (g *guard) remaining(most int) int {
 }
 
 // report is nil while nothing is held.
-func (g *guard) report() *Hold {
+func (g *shrinkGuard) report() *Hold {
 	if !g.holding() {
 		return nil
 	}
 	names := map[string]bool{}
-	for _, d := range g.gone {
+	for _, d := range g.missing {
 		names[d.record.Service] = true
 	}
 	return &Hold{
-		Since: g.since, Until: g.deadline(), Instances: len(g.gone), Remaining: g.remaining(math.MaxInt),
+		Since: g.since, Until: g.deadline(), Instances: len(g.missing), Remaining: g.remaining(math.MaxInt),
 		Services: slices.Sorted(maps.Keys(names)),
 	}
 }

@@ -18,12 +18,12 @@ const all = `{{range .Services}}{{$s := .Name}}{{range .Instances}} {{$s}}/{{.Na
 
 // store is what a test says that etcd holds.
 type store struct {
-	*bench
+	*env
 	builder *catalog.Builder
 }
 
 func holding(t *testing.T) *store {
-	s := &store{startHolding(t, time.Minute), catalog.NewBuilder(catalog.BuilderOptions{})}
+	s := &store{startWith(t, reconcile.Options{ShrinkHold: time.Minute}), catalog.NewBuilder(catalog.BuilderOptions{})}
 	s.template("#" + all)
 	return s
 }
@@ -56,7 +56,7 @@ func (s *store) sees(what string, want ...string) {
 func (s *store) given(what string, want ...string) {
 	s.t.Helper()
 	synctest.Wait()
-	taken := s.judge.take()
+	taken := s.applier.take()
 	if len(taken) == 0 {
 		s.t.Errorf("%s: nothing was handed over", what)
 		return
@@ -70,7 +70,7 @@ func (s *store) given(what string, want ...string) {
 func (s *store) held(what string, want int) {
 	s.t.Helper()
 	got := 0
-	if h := s.follower.Status().Hold; h != nil {
+	if h := s.reconciler.Status().Hold; h != nil {
 		got = h.Instances
 	}
 	if got != want {
@@ -94,7 +94,7 @@ func TestAWipedStoreIsHeldAndThenAccepted(t *testing.T) {
 		s.sees("wiped", "api/a", "web/a", "web/b")
 		s.held("wiped", 3)
 		want := &reconcile.Hold{Since: time.Now(), Until: time.Now().Add(time.Minute), Instances: 3, Services: []string{"api", "web"}}
-		if diff := cmp.Diff(want, s.follower.Status().Hold); diff != "" {
+		if diff := cmp.Diff(want, s.reconciler.Status().Hold); diff != "" {
 			t.Errorf("Hold (-want +got):\n%s", diff)
 		}
 		time.Sleep(59 * time.Second)
@@ -102,7 +102,7 @@ func TestAWipedStoreIsHeldAndThenAccepted(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		s.given("afterwards")
 		s.held("afterwards", 0)
-		for _, line := range []string{"level=WARN msg=\"holding:", `msg="hold ended`, "reason=expired"} {
+		for _, line := range []string{"level=WARN msg=\"shrink guard holds", `msg="shrink guard holds nothing more`, "reason=expired"} {
 			if strings.Count(s.log.String(), line) != 1 {
 				t.Errorf("the log has not exactly one %q:\n%s", line, s.log.String())
 			}
@@ -180,21 +180,25 @@ func TestEnoughOfTheLossComingBackEndsTheHold(t *testing.T) {
 func TestAcceptEndsTheHoldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := holding(t)
-		if s.follower.Accept() {
-			t.Error("Accept says that something was held, and nothing was")
-		}
+		s.accepts("nothing", false)
 		s.ready("web/a", "web/b")
 		s.sees("start", "web/a", "web/b")
 		s.del("web/a", "web/b")
 		s.sees("wiped", "web/a", "web/b")
-		if !s.follower.Accept() {
-			t.Error("Accept says that nothing was held")
-		}
+		s.accepts("a hold", true)
 		s.given("accepted")
 		s.held("accepted", 0)
 		s.ready("web/c")
 		s.sees("afterwards", "web/c")
 	})
+}
+
+func (e *env) accepts(what string, want bool) {
+	e.t.Helper()
+	if held, err := e.reconciler.Accept(e.t.Context()); err != nil || held != want {
+		e.t.Errorf("Accept of %s: %t, %v; want %t", what, held, err, want)
+	}
+	synctest.Wait()
 }
 
 func TestAtOnceIsWhatHappensWithinTenSeconds(t *testing.T) {
@@ -262,7 +266,7 @@ func TestRecordsOverwrittenWithNonsenseAreALossToo(t *testing.T) {
 
 func TestWithoutAHoldTheStoreIsFollowedAsItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &store{startHolding(t, 0), catalog.NewBuilder(catalog.BuilderOptions{})}
+		s := &store{start(t), catalog.NewBuilder(catalog.BuilderOptions{})}
 		s.template("#" + all)
 		s.ready(series(0, 12)...)
 		s.sees("start", series(0, 12)...)

@@ -72,8 +72,8 @@ func TestServicesSayWhyThereIsNoTraffic(t *testing.T) {
 		}
 	}
 	newer := files(t, "# newer\n")
-	w.change(func(s *sources) { s.desired, s.pin = newer, &reconcile.Pin{Generation: 3} })
-	if _, why := why("web/new"); !strings.Contains(why, "generation 3 is pinned") {
+	w.change(func(s *sources) { s.desired, s.reconciler.Frozen = newer, &reconcile.Frozen{Generation: 3} })
+	if _, why := why("web/new"); !strings.Contains(why, "generation 3 is frozen") {
 		t.Errorf("web/new while pinned: %q, want the pin", why)
 	}
 	if page := get[status.Page](t, w.URL+"/v1/services?q=nosuch"); page.Found != 0 || page.All != 8 || page.Services == nil {

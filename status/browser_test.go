@@ -216,10 +216,10 @@ func TestPageShowsServicesAndFollowsThemLive(t *testing.T) {
 	b.eventually(t, `document.querySelector('[data-key="templates"] pre').textContent.includes("haproxy.cfg.tmpl:5:7")`)
 	b.pictures(t, "degraded")
 	w.change(func(s *sources) {
-		s.reconciler.TemplatesError, s.pin = "", &reconcile.Pin{Generation: 1, Since: time.Now()}
+		s.reconciler.TemplatesError, s.reconciler.Frozen = "", &reconcile.Frozen{Generation: 1, Since: time.Now()}
 	})
-	b.eventually(t, `document.querySelector('[data-key="pin"]').textContent.includes("nuncio resume")`)
-	b.pictures(t, "pinned")
+	b.eventually(t, `document.querySelector('[data-key="frozen"]').textContent.includes("nuncio resume")`)
+	b.pictures(t, "frozen")
 	b.quiet(t, w.URL)
 }
 

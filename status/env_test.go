@@ -42,7 +42,6 @@ type sources struct {
 	applier     reload.Status
 	reconciler  reconcile.Status
 	store       watch.StoreStatus
-	pin         *reconcile.Pin
 	desired     haproxy.Files
 	known       bool
 	generations map[int64]haproxy.Files
@@ -91,7 +90,6 @@ func (e *env) options(runtime *haproxy.Socket) status.Options {
 	return status.Options{
 		Version: "v1.2.3", Prefix: "/services/", Templates: "/etc/nuncio/templates", Registry: prometheus.NewRegistry(),
 		Applier: applier{e}, Reconciler: reconciler{e}, Store: store{e}, Runtime: runtime,
-		Pinned:      func() *reconcile.Pin { return e.get().pin },
 		Generations: e.generations, Files: e.files,
 	}
 }

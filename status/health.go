@@ -21,14 +21,12 @@ type moment struct {
 	store      watch.StoreStatus
 	desired    haproxy.Files
 	known      bool // something is desired
-	pin        *reconcile.Pin
 	problems   map[string]string // see SetProblem
 }
 
 func (s *Server) moment() *moment {
 	m := &moment{
 		time: time.Now().UTC(), applier: s.opts.Applier.Status(), reconciler: s.opts.Reconciler.Status(), store: s.opts.Store.Status(),
-		pin: s.opts.Pinned(),
 	}
 	m.desired, m.known = s.opts.Reconciler.Desired()
 	s.mu.Lock()
@@ -48,8 +46,6 @@ func (m *moment) desiredDigest() string {
 const (
 	// stateHolding: HAProxy runs what is desired, with instances that the shrink guard holds.
 	stateHolding reload.State = "holding"
-	// statePinned: an operator keeps HAProxy at one generation.
-	statePinned reload.State = "pinned"
 )
 
 // Health is the answer of /healthz and /readyz.
@@ -74,8 +70,8 @@ func (m *moment) state() reload.State {
 	switch {
 	case m.applier.State != reload.Running:
 		return m.applier.State
-	case m.pin != nil:
-		return statePinned
+	case m.ordered():
+		return reload.State(m.reconciler.State)
 	case m.reconciler.TemplatesError != "", m.reconciler.RenderError != "", len(m.problems) > 0:
 		return reload.Degraded
 	case m.reconciler.Hold != nil:
@@ -84,6 +80,9 @@ func (m *moment) state() reload.State {
 		return reload.Running
 	}
 }
+
+// ordered reports that an operator has rolled back or frozen.
+func (m *moment) ordered() bool { return m.reconciler.RolledBack != nil || m.reconciler.Frozen != nil }
 
 func (m *moment) reasons() (reasons []string) {
 	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
@@ -100,8 +99,12 @@ func (m *moment) reasons() (reasons []string) {
 		add("holding: %d instances of %d services vanished from etcd at once, %d remain; kept for %s more, unless enough come back or an operator accepts the loss (nuncio accept, or signal USR2)",
 			h.Instances, len(h.Services), h.Remaining, -since(h.Until))
 	}
-	if m.pin != nil {
-		add("pinned: an operator rolled back to generation %d %s ago; changes are not applied until nuncio resume", m.pin.Generation, since(m.pin.Since))
+	if back := m.reconciler.RolledBack; back != nil {
+		add("rolled back: an operator went back to template set %d %s ago; records are followed, edits of the templates are not used until nuncio resume",
+			back.TemplateSet, since(back.Since))
+	}
+	if frozen := m.reconciler.Frozen; frozen != nil {
+		add("frozen: an operator froze generation %d %s ago; nothing is followed until nuncio resume", frozen.Generation, since(frozen.Since))
 	}
 	if text := m.reconciler.TemplatesError; text != "" {
 		add("templates: %s", text)
@@ -122,7 +125,7 @@ func (m *moment) reasons() (reasons []string) {
 // are a difference from etcd too.
 func (m *moment) inStep() bool {
 	r := &m.reconciler
-	return m.applier.Ready && m.store.Synced && m.store.Err == "" && m.pin == nil && r.Hold == nil &&
+	return m.applier.Ready && m.store.Synced && m.store.Err == "" && !m.ordered() && r.Hold == nil &&
 		r.TemplatesError == "" && r.RenderError == "" && m.applier.AppliedDigest == m.desiredDigest()
 }
 

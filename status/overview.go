@@ -24,9 +24,10 @@ type Overview struct {
 	// Reasons says why Ready is false or State is not "running".
 	Reasons []string `json:"reasons"`
 	// InStep: HAProxy has confirmed the files made from the newest revision and the newest templates.
-	InStep bool            `json:"in_step"`
-	Pinned *reconcile.Pin  `json:"pinned,omitempty"`
-	Held   *reconcile.Hold `json:"held,omitempty"`
+	InStep     bool                  `json:"in_step"`
+	RolledBack *reconcile.RolledBack `json:"rolled_back,omitempty"`
+	Frozen     *reconcile.Frozen     `json:"frozen,omitempty"`
+	Held       *reconcile.Hold       `json:"held,omitempty"`
 
 	Desired   Desired   `json:"desired"`
 	Applied   Applied   `json:"applied"`
@@ -124,8 +125,8 @@ func (s *Server) overview(m *moment) Overview {
 	o := Overview{
 		Document: 1, Nuncio: s.opts.Version, Time: m.time, State: m.state(), Since: a.Since, Ready: a.Ready,
 		// An empty list is [] to a program that reads this, not null.
-		Reasons: append([]string{}, m.reasons()...), InStep: m.inStep(), Pinned: m.pin, Held: m.reconciler.Hold,
-		Desired: Desired{a.DesiredRevision, m.desiredDigest()},
+		Reasons: append([]string{}, m.reasons()...), InStep: m.inStep(), RolledBack: m.reconciler.RolledBack, Frozen: m.reconciler.Frozen, Held: m.reconciler.Hold,
+		Desired: Desired{max(a.DesiredRevision, m.snapshot().Revision), m.desiredDigest()},
 		Applied: Applied{a.AppliedRevision, a.AppliedGeneration, a.AppliedDigest, a.AppliedTime},
 		Store:   Store{m.store, s.opts.Prefix, -1},
 		Templates: Templates{
@@ -133,7 +134,7 @@ func (s *Server) overview(m *moment) Overview {
 			append([]render.Dropped{}, m.reconciler.Dropped...),
 		},
 		HAProxy: HAProxy{a.Version, a.MasterPid, a.WorkerPid, a.OldWorkers, a.Restarts},
-		Error:   a.LastError, ErrorTime: a.LastErrorTime, Retry: a.Retry, Applies: s.applies(a.Applies),
+		Error:   a.LastError, ErrorTime: a.LastErrorTime, Retry: m.reconciler.Retry, Applies: s.applies(a.Applies),
 		Quarantined: []Quarantined{}, Conflicts: []Conflict{},
 	}
 	if !m.store.LastSync.IsZero() {

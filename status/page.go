@@ -86,8 +86,10 @@ func (s *Server) home(r *http.Request) home {
 // Lag says in a few words what keeps HAProxy from running what etcd says.
 func (h home) Lag() string {
 	switch {
-	case h.Pinned != nil:
-		return fmt.Sprintf("No: held at generation %d", h.Pinned.Generation)
+	case h.Frozen != nil:
+		return fmt.Sprintf("No: frozen at generation %d", h.Frozen.Generation)
+	case h.RolledBack != nil:
+		return fmt.Sprintf("No: rolled back to template set %d", h.RolledBack.TemplateSet)
 	case h.InStep:
 		return "Yes"
 	case h.Held != nil:

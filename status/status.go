@@ -34,8 +34,6 @@ type Options struct {
 	Applier    Applier
 	Reconciler Reconciler
 	Store      Watcher
-	// Pinned is nil while no generation is pinned.
-	Pinned func() *reconcile.Pin
 	// Generations lists what is on disk, oldest first, and Files reads one of them.
 	Generations func() ([]reload.Generation, error)
 	Files       func(generation int64) (haproxy.Files, error)

@@ -63,8 +63,8 @@ func unresolved(v InstanceView) bool {
 func lag(o *Overview) string {
 	differs := o.Applied.Digest != o.Desired.Digest
 	switch {
-	case o.Pinned != nil && differs:
-		return fmt.Sprintf("generation %d is pinned; nuncio resume ends that", o.Pinned.Generation)
+	case o.Frozen != nil && differs:
+		return fmt.Sprintf("generation %d is frozen; nuncio resume ends that", o.Frozen.Generation)
 	case o.Error != "" && differs:
 		return "the newest configuration could not be applied: " + firstLine(o.Error)
 	case o.Templates.RenderError != "":

@@ -26,8 +26,9 @@ type grammar struct {
 	Status     statusCmd     `cmd:"" help:"Show the state of the running nuncio, or with an argument why an instance gets no traffic. Exit code 1 if HAProxy does not run what is desired, 3 if no nuncio answers."`
 	Diff       diffCmd       `cmd:"" help:"Compare what runs with what is desired, or two generations. Exit code 1 if they differ."`
 	History    historyCmd    `cmd:"" help:"Show what was applied when, and what failed."`
-	Rollback   rollbackCmd   `cmd:"" help:"Make HAProxy run an earlier generation and keep it until resume."`
-	Resume     resumeCmd     `cmd:"" help:"End a rollback: apply what is wanted now."`
+	Rollback   rollbackCmd   `cmd:"" help:"Go back to an earlier template set and follow records with it, until resume."`
+	Freeze     freezeCmd     `cmd:"" help:"Keep exactly what HAProxy runs, or a generation, and follow nothing until resume."`
+	Resume     resumeCmd     `cmd:"" help:"End a rollback or a freeze: apply the newest templates and records."`
 	Accept     acceptCmd     `cmd:"" help:"End the hold of the shrink guard: remove the instances that vanished from etcd from HAProxy now."`
 	Health     healthCmd     `cmd:"" help:"Check that the running nuncio is alive, or with --ready that it serves; for HEALTHCHECK."`
 	Templates  templatesCmd  `cmd:"" help:"Write the shipped templates to a directory for you to edit."`

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -90,43 +89,6 @@ func (c *historyCmd) print(s *streams, doc historyDoc) {
 		}
 		fmt.Fprintln(s.out, l.text)
 	}
-}
-
-type rollbackCmd struct {
-	runningFlags
-	Generation int64 `arg:"" optional:"" help:"Number of the generation; the one before what runs, or before what is pinned, if none is given."`
-}
-
-// Run pins a generation and waits until HAProxy runs it.
-func (c *rollbackCmd) Run(ctx context.Context, s *streams) error {
-	args := url.Values{}
-	if c.Generation != 0 {
-		args.Set("generation", strconv.FormatInt(c.Generation, 10))
-	}
-	over := patience(s, "waiting for HAProxy to confirm")
-	var generation int64
-	err := c.client().Do(ctx, "rollback", args, &generation)
-	over()
-	if err != nil {
-		return notRunning(err)
-	}
-	fmt.Fprintf(s.out, "HAProxy runs generation %d and is pinned to it. Changes are not applied until: nuncio resume\n", generation)
-	return nil
-}
-
-type resumeCmd struct{ runningFlags }
-
-// Run ends a pin.
-func (c *resumeCmd) Run(ctx context.Context, s *streams) error {
-	over := patience(s, "waiting for nuncio")
-	var generation int64
-	err := c.client().Do(ctx, "resume", nil, &generation)
-	over()
-	if err != nil {
-		return notRunning(err)
-	}
-	fmt.Fprintf(s.out, "Generation %d is no longer pinned; what is wanted now is being applied (nuncio status).\n", generation)
-	return nil
 }
 
 type acceptCmd struct{ runningFlags }

@@ -46,6 +46,7 @@ type runCmd struct {
 	BootWait           time.Duration `default:"3s" help:"How long to wait for etcd before starting the last good configuration without it."`
 	DrainTimeout       time.Duration `default:"25s" help:"How long requests in progress may take after TERM; keep it shorter than the container's grace time."`
 	KeepGenerations    int           `default:"10" help:"How many of the newest generations to keep on disk; see docs/operations.md for the others that are kept."`
+	KeepTemplateSets   int           `default:"20" help:"How many template sets to keep on disk for nuncio rollback."`
 
 	relist time.Duration // between full listings of etcd; 0 means watch.DefaultRelist; only tests set it
 }
@@ -56,12 +57,12 @@ type daemon struct {
 	registry *prometheus.Registry
 	store    *watch.Store
 	dir      *watch.Dir // nil with the shipped templates
-	follower *reconcile.Follower
 	manager  *reload.Manager
-	gate     *reconcile.Gate // before manager: keeps it at a pinned generation
 	reaper   *proc.Reaper
 	admin    net.Listener
 	embedded *embedded.Server // nil without --embedded-etcd
+
+	reconciler *reconcile.Reconciler
 }
 
 // Run is the entrypoint of the HAProxy container. It returns after a signal, or when it cannot continue.
@@ -128,11 +129,13 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	if err != nil {
 		return nil, cannotStart("%w", err)
 	}
-	d.gate = reconcile.NewGate(d.manager, c.StateDir, log, d.registry)
-	d.follower = reconcile.New(reconcile.Options{
-		Applier: d.gate, Render: render.Options{Getenv: getenv, Settings: c.Set}, Hold: c.Hold, StateDir: c.StateDir, Prefix: c.Prefix,
-		Logger: log, Registerer: d.registry,
+	d.reconciler, err = reconcile.New(reconcile.Options{
+		Applier: d.manager, Render: render.Options{Getenv: getenv, Settings: c.Set}, ShrinkHold: c.Hold, StateDir: c.StateDir, Prefix: c.Prefix,
+		KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
 	})
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
 	if d.admin, err = listen(c.AdminListen); err != nil {
 		return nil, cannotStart("--admin-listen: %w", err)
 	}
@@ -156,12 +159,7 @@ func (d *daemon) run(c *runCmd) error {
 	group.Go(func() error { return d.reaper.Run(reaping) })
 	group.Go(func() error { return d.store.Run(ctx, snapshots) })
 	group.Go(func() error { return d.readTemplates(ctx, trees) })
-	group.Go(func() error {
-		if err := d.gate.Restore(ctx); err != nil && ctx.Err() == nil {
-			d.log.Error("pin dropped", "err", err)
-		}
-		return d.follower.Run(ctx, snapshots, trees)
-	})
+	group.Go(func() error { return d.reconciler.Run(ctx, snapshots, trees) })
 	shown := d.statusServer(c)
 	group.Go(func() error { return shown.Run(adminCtx, d.admin) })
 	group.Go(func() error { return d.serveSocket(adminCtx, c, shown) })
@@ -225,11 +223,9 @@ func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func(
 				if d.dir != nil {
 					d.dir.Refresh()
 				}
-				d.follower.Retry()
+				d.reconciler.Retry()
 			case s == syscall.SIGUSR2:
-				if !d.follower.Accept() {
-					d.log.Info("nothing is held")
-				}
+				go d.accept(over) // an apply may be under way, and the next signal must not wait for it
 			case asked:
 				d.manager.StopNow()
 			default:
@@ -237,6 +233,12 @@ func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func(
 				stop()
 			}
 		}
+	}
+}
+
+func (d *daemon) accept(ctx context.Context) {
+	if held, err := d.reconciler.Accept(ctx); err == nil && !held {
+		d.log.Info("the shrink guard holds nothing")
 	}
 }
 

@@ -127,7 +127,7 @@ func printStatus(w io.Writer, p paint, o *status.Overview) {
 	switch o.State {
 	case "running":
 		word = p.good
-	case "applying", "waiting", "starting", "pinned", "holding":
+	case "applying", "waiting", "starting", "rolled_back", "frozen", "holding":
 		word = p.warn
 	}
 	ready := "ready"

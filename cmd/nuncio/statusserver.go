@@ -6,10 +6,10 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"nuncio/internal/haproxy"
-	"nuncio/reconcile"
 	"nuncio/reload"
 	"nuncio/status"
 )
@@ -17,23 +17,12 @@ import (
 // socketPath is where the control socket of a state directory is.
 func socketPath(stateDir string) string { return filepath.Join(stateDir, "run", "nuncio.sock") }
 
-// desiredState joins what the follower and the gate know of what is desired.
-type desiredState struct {
-	*reconcile.Follower
-	gate *reconcile.Gate
-}
-
-func (d desiredState) Desired() (haproxy.Files, bool) {
-	desired, known := d.gate.Wanted()
-	return desired.Files, known
-}
-
 // statusServer shows what the parts of the daemon report, and takes orders for them.
 func (d *daemon) statusServer(c *runCmd) *status.Server {
 	runtime := haproxy.RuntimeSocket(filepath.Join(c.StateDir, "run", "runtime.sock"), 5*time.Second)
 	return status.New(status.Options{
 		Version: version, Prefix: c.Prefix, Templates: c.Templates, Registry: d.registry, Hosts: c.AdminHost, Logger: d.log,
-		Applier: d.manager, Reconciler: desiredState{d.follower, d.gate}, Store: d.store, Runtime: &runtime, Pinned: d.gate.Pinned,
+		Applier: d.manager, Reconciler: d.reconciler, Store: d.store, Runtime: &runtime,
 		Generations: func() ([]reload.Generation, error) { return reload.Generations(c.StateDir) },
 		Files: func(n int64) (haproxy.Files, error) {
 			_, files, err := reload.ReadGeneration(c.StateDir, n)
@@ -41,11 +30,9 @@ func (d *daemon) statusServer(c *runCmd) *status.Server {
 		},
 		Actions: map[string]status.Action{
 			"rollback": d.rollback,
-			"resume": func(ctx context.Context, _ url.Values) (any, error) {
-				pin, err := d.gate.Resume(ctx)
-				return pin.Generation, err
-			},
-			"accept": func(context.Context, url.Values) (any, error) { return d.follower.Accept(), nil },
+			"freeze":   d.freeze,
+			"resume":   func(ctx context.Context, _ url.Values) (any, error) { return d.reconciler.Resume(ctx) },
+			"accept":   func(ctx context.Context, _ url.Values) (any, error) { return d.reconciler.Accept(ctx) },
 		},
 	})
 }
@@ -71,13 +58,30 @@ func (d *daemon) serveSocket(ctx context.Context, c *runCmd, server *status.Serv
 }
 
 func (d *daemon) rollback(ctx context.Context, args url.Values) (any, error) {
-	var number int64
-	if text := args.Get("generation"); text != "" {
-		var err error
-		if number, err = strconv.ParseInt(text, 10, 64); err != nil || number <= 0 {
-			return nil, fmt.Errorf("%q is no generation: want a number, such as nuncio history shows", text)
-		}
+	number, err := optionalNumber(args, "template_set")
+	if err != nil {
+		return nil, err
 	}
-	pin, err := d.gate.Pin(ctx, number)
-	return pin.Generation, err
+	return d.reconciler.Rollback(ctx, number)
+}
+
+func (d *daemon) freeze(ctx context.Context, args url.Values) (any, error) {
+	number, err := optionalNumber(args, "generation")
+	if err != nil {
+		return nil, err
+	}
+	return d.reconciler.Freeze(ctx, number)
+}
+
+// optionalNumber reads an argument that is 0 if it is not given.
+func optionalNumber(args url.Values, name string) (int64, error) {
+	text := args.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	number, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || number <= 0 {
+		return 0, fmt.Errorf("%s %q: want a number, such as nuncio history shows", strings.ReplaceAll(name, "_", " "), text)
+	}
+	return number, nil
 }
