@@ -20,7 +20,7 @@ type moment struct {
 	reconciler reconcile.Status
 	store      watch.StoreStatus
 	desired    haproxy.Files
-	known      bool // something is desired
+	known      bool              // something is desired
 	problems   map[string]string // see SetProblem
 }
 
