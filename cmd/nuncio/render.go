@@ -30,13 +30,13 @@ type renderFlags struct {
 	Records string `placeholder:"FILE" help:"Read the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
 }
 
-// files renders once and reports on standard error what was left out.
+// files renders once and reports quarantined records and dropped lines on standard error.
 func (f *renderFlags) files(ctx context.Context, s *streams) (haproxy.Files, error) {
 	files, _, err := f.filesFrom(ctx, s)
 	return files, err
 }
 
-// filesFrom returns the snapshot too.
+// filesFrom is files that also returns the snapshot.
 func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files, *catalog.Snapshot, error) {
 	parsed, err := f.readTemplates()
 	if err != nil {

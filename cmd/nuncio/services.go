@@ -46,11 +46,11 @@ func servicesTable(w io.Writer, snap *catalog.Snapshot, prefix string) error {
 	}
 	for _, service := range snap.Services {
 		for _, c := range service.Conflicts {
-			fmt.Fprintf(w, "\n%s: its instances disagree on %s: %s says %q and is followed, %s says %q.\n", service.Name, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
+			fmt.Fprintf(w, "\n%s: its instances disagree on %s: %s has %q, which is used; %s has %q.\n", service.Name, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
 		}
 	}
 	if len(snap.Quarantined) > 0 {
-		fmt.Fprintf(w, "\nLeft out, until the record is put right:\n")
+		fmt.Fprintf(w, "\nQuarantined until corrected:\n")
 		for _, q := range snap.Quarantined {
 			fmt.Fprintf(w, "  %s: %s\n", q.Key, q.Detail)
 		}

@@ -110,9 +110,9 @@ func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
 	return snap, nil
 }
 
-// reportQuarantined says on standard error which records were left out: the output itself stays clean.
+// reportQuarantined lists the quarantined records on standard error, so that the output itself stays clean.
 func reportQuarantined(w io.Writer, snap *catalog.Snapshot) {
 	for _, q := range snap.Quarantined {
-		fmt.Fprintf(w, "nuncio: record %s is left out: %s\n", q.Key, q.Detail)
+		fmt.Fprintf(w, "nuncio: record %s is quarantined: %s\n", q.Key, q.Detail)
 	}
 }

@@ -206,7 +206,7 @@ func printTrouble(w io.Writer, p paint, o *status.Overview) {
 		if i == 0 {
 			fmt.Fprintf(w, "\n%s\n", p.bold("Instances disagree"))
 		}
-		fmt.Fprintf(w, "  %s %s: %s says %q and is followed, %s says %q\n", c.Service, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
+		fmt.Fprintf(w, "  %s %s: %s has %q, which is used; %s has %q\n", c.Service, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
 	}
 }
 
