@@ -46,9 +46,9 @@ func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files,
 	if f.Records != "" {
 		snap, err = readRecords(f.Records, f.Prefix, s)
 	} else {
-		over := patience(s, "waiting for etcd")
+		stop := showWaiting(s, "waiting for etcd")
 		snap, err = f.snapshot(ctx, s)
-		over()
+		stop()
 	}
 	if err != nil {
 		return haproxy.Files{}, nil, err
@@ -175,8 +175,8 @@ func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	over := patience(s, "waiting for HAProxy")
-	defer over()
+	stop := showWaiting(s, "waiting for HAProxy")
+	defer stop()
 	err = reload.Check(ctx, c.HAProxy, files)
 	if verdict := (*reload.CheckError)(nil); errors.As(err, &verdict) {
 		return haproxy.Files{}, refused(err)
