@@ -38,7 +38,7 @@ func (f *renderFlags) files(ctx context.Context, s *streams) (haproxy.Files, err
 
 // filesFrom is files that also returns the snapshot.
 func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files, *catalog.Snapshot, error) {
-	parsed, err := f.readTemplates()
+	parsed, err := f.readTemplates(s)
 	if err != nil {
 		return haproxy.Files{}, nil, err
 	}
@@ -84,7 +84,7 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 		if err != nil {
 			return err
 		}
-		return c.origin(tree, snap, files, s.out)
+		return c.origin(tree, snap, files, s)
 	case c.Diff:
 		return c.compare(files, s.out)
 	case c.Out == "-":
