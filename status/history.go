@@ -25,7 +25,9 @@ type Change struct {
 }
 
 // Failed reports that HAProxy did not get the files.
-func (c Change) Failed() bool { return c.Kind == string(reload.Rejected) || c.Kind == string(reload.Failed) }
+func (c Change) Failed() bool {
+	return c.Kind == string(reload.Rejected) || c.Kind == string(reload.Failed)
+}
 
 // History joins what is known of the past, newest first: the template sets and generations on disk, which reach back over
 // days, and the last attempts since nuncio started, which know the reasons. All are expected oldest first.
