@@ -64,7 +64,6 @@ load: tools ## 2,000 changes and 100 reloads under load, 5,000 changes of 10,000
 bench: tools build ## a put to etcd, and a docker run, until traffic follows; fleet sizes in BENCH; needs a quiet machine
 	NUNCIO_BENCH=$(BENCH) go test -v -count 1 -timeout 0 -run '^TestBench$$' ./cmd/nuncio
 	go test -count 1 -timeout 0 -run '^$$' -bench ContainerToTraffic -benchtime 30x ./cmd/nuncio-registrar
-	BREAK_EVEN=1 go test -v -count 1 -timeout 0 -run '^TestBreakEven$$' ./reload
 
 .PHONY: golden
 golden: tools ## write the golden files and the generated reference again; read the diff before you commit it

@@ -14,42 +14,36 @@ import (
 	"nuncio/reload"
 )
 
-func TestWhatSomebodyTypesIntoTheSocketIsPutRight(t *testing.T) {
+func TestAChangeOnTheSocketIsUndoneByAReload(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
-		r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetDrift(20 * time.Millisecond) })
+		r := start(t, h, reload.Options{DriftInterval: 20 * time.Millisecond})
 		set := pool(addr, line("a", "127.0.0.1:1", 11, "weight 100 check inter 1h"), line("b", "[::1]:1", 12, "disabled"))
 		first := r.applied(set, 1)
 		want := r.show("show servers state web")
-		for i, c := range []struct {
-			command string
-			reloads int
-		}{
-			{"set server web/a weight 3", 0},
-			{"set server web/a addr 127.0.0.2 port 9", 0},
-			{"set server web/a state drain", 0},
-			{"set server web/a state maint", 0},
-			{"set server web/b state ready", 0},
-			{"disable health web/a", 0},
-			{"add server web/c 127.0.0.1:3", 1},
+		for i, command := range []string{
+			"set server web/a weight 3", "set server web/a addr 127.0.0.2 port 9", "set server web/a state drain",
+			"set server web/a state maint", "set server web/b state ready", "disable health web/a", "add server web/c 127.0.0.1:3",
 		} {
 			before := r.Status()
-			r.show(c.command)
+			r.show(command)
 			testkit.Eventually(t, 20*time.Second, func() error {
 				got := r.show("show servers state web")
 				if normal(got) != normal(want) {
-					return fmt.Errorf("after %s\ngot  %s\nwant %s", c.command, got, want)
+					return fmt.Errorf("after %s\ngot  %s\nwant %s", command, got, want)
 				}
 				return nil
 			})
 			testkit.Eventually(t, 20*time.Second, func() error {
-				if n := r.log.count("somebody had changed servers") + r.log.count("haproxy is not as it was left"); n != i+1 {
+				if n := r.log.count("haproxy was changed from outside"); n != i+1 {
 					return fmt.Errorf("%d repairs in the log, want %d", n, i+1)
 				}
 				return nil
 			})
-			r.until("the right number of reloads after "+c.command, func(s reload.Status) bool {
-				return s.State == reload.Running && s.Ready && len(s.Applies)-len(before.Applies) == c.reloads
+			r.until("the right number of reloads after "+command, func(s reload.Status) bool {
+				return s.State == reload.Running && s.Ready && len(s.Applies)-len(before.Applies) == 1
 			})
 		}
 		if first.MasterPid != r.Status().MasterPid {
@@ -71,8 +65,10 @@ func normal(state string) string {
 	return fmt.Sprint(servers)
 }
 
-func TestAReloadByAnotherHandIsNoticed(t *testing.T) {
+func TestAReloadFromOutsideIsNoticed(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
 		r := start(t, h, reload.Options{})
@@ -96,11 +92,11 @@ func TestAReloadByAnotherHandIsNoticed(t *testing.T) {
 	})
 }
 
-// fussy is a haproxy program whose "-c" also refuses files that hold a word.
-func fussy(t *testing.T, h testkit.HAProxy, word string) testkit.HAProxy {
+// strict is a haproxy program whose "-c" also rejects files that contain a word.
+func strict(t *testing.T, h testkit.HAProxy, word string) testkit.HAProxy {
 	t.Helper()
 	path := filepath.Join(stateDir(t), "haproxy")
-	script := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = -c ]; then\n  for f; do :; done\n  if grep -q %s \"$f\"; then echo '[ALERT] (1) : config : fussy' >&2; exit 1; fi\nfi\nexec %s \"$@\"\n",
+	script := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = -c ]; then\n  for f; do :; done\n  if grep -q %s \"$f\"; then echo '[ALERT] (1) : config : strict' >&2; exit 1; fi\nfi\nexec %s \"$@\"\n",
 		word, h.Path)
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
@@ -108,19 +104,21 @@ func fussy(t *testing.T, h testkit.HAProxy, word string) testkit.HAProxy {
 	return testkit.HAProxy{Version: h.Version, Path: path}
 }
 
-func TestAChangeThatTheCheckRefusesAfterwardsIsTakenBack(t *testing.T) {
+func TestAChangeThatTheCheckRejectsAfterwardsIsReverted(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
-		r := start(t, fussy(t, h, "poison"), reload.Options{})
+		r := start(t, strict(t, h, "forbidden"), reload.Options{})
 		r.applied(pool(addr, line("a", one.Addr, 11, "")), 1)
-		r.submit(pool(addr, line("poison", two.Addr, 12, "")), 2)
+		r.submit(pool(addr, line("forbidden", two.Addr, 12, "")), 2)
 		r.until("a refusal", func(s reload.Status) bool { return last(s).Outcome == reload.Rejected && s.State == reload.Degraded })
-		if s := r.Status(); !strings.Contains(s.LastError, "fussy") || !s.Ready {
+		if s := r.Status(); !strings.Contains(s.LastError, "strict") || !s.Ready {
 			t.Errorf("%+v", s)
 		}
 		r.serves(addr, "one\n")
-		if state := r.show("show servers state web"); strings.Contains(state, "poison") || !onDisk(r.dir, "server a ") {
+		if state := r.show("show servers state web"); strings.Contains(state, "forbidden") || !onDisk(r.dir, "server a ") {
 			t.Errorf("the refused server is still there:\n%s", state)
 		}
 		r.applied(pool(addr, line("b", two.Addr, 13, "")), 3)
@@ -143,8 +141,10 @@ func errorPage(t *testing.T, addr string) (path string, restore func(), set func
 	}
 }
 
-func TestTroubleOutsideDoesNotTakeChangesBack(t *testing.T) {
+func TestAMissingFileOutsideDoesNotRevertChanges(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		page, save, set := errorPage(t, addr)
 		save()
@@ -173,11 +173,13 @@ func TestTroubleOutsideDoesNotTakeChangesBack(t *testing.T) {
 }
 
 // An apply that fails in between ends the pause before the next attempt to save, and must not end the attempts.
-func TestAFailedSaveIsRetriedAfterAnotherApplyHasFailed(t *testing.T) {
+func TestAFailedSaveIsRetriedAfterAFailedApply(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		page, save, set := errorPage(t, testkit.FreeAddr(t))
 		save()
-		r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetReconcile(20 * time.Millisecond) })
+		r := start(t, h, reload.Options{VerifyInterval: 20 * time.Millisecond})
 		r.applied(set(line("a", "127.0.0.1:1", 11, "")), 1)
 		if err := os.Remove(page); err != nil {
 			t.Fatal(err)
@@ -195,8 +197,10 @@ func TestAFailedSaveIsRetriedAfterAnotherApplyHasFailed(t *testing.T) {
 	})
 }
 
-func TestHAProxyThatDiesBeforeItsFilesAreSavedComesBackWithThem(t *testing.T) {
+func TestAHAProxyKilledBeforeItsFilesAreSavedStartsWithThem(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		one, two := testkit.StartWeb(t, "one", ""), testkit.StartWeb(t, "two", "")
 		r := start(t, h, reload.Options{})
@@ -217,6 +221,7 @@ func TestHAProxyThatDiesBeforeItsFilesAreSavedComesBackWithThem(t *testing.T) {
 }
 
 func TestStopSavesTheLastChange(t *testing.T) {
+	t.Parallel()
 	h := testkit.HAProxies(t)[0]
 	addr := testkit.FreeAddr(t)
 	r := start(t, h, reload.Options{})

@@ -12,7 +12,9 @@ import (
 
 // Of a line that nuncio does not understand every word has to get to HAProxy all the same.
 func TestChangesBehindAWordThatIsNotKnownReachHAProxy(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		unknown, lines := "set-proxy-v2-tlv-fmt(0x20) %[ssl_fc_sni]", []string{"weight 100", "weight 0", "weight 100 disabled"}
 		if strings.HasPrefix(h.Version, "2.") { // has no such word, and none of its own is missing in the table
@@ -44,7 +46,9 @@ backend web
 
 // What was asked for and what answers must be the same, whether HAProxy has just been started or not.
 func TestAnOrderThatMattersReachesHAProxy(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		for _, c := range []struct{ name, balance, first, second string }{
 			{"backup servers", "roundrobin", "id 11 backup", "id 12 backup"},
 			{"first without ids", "first", "", ""},

@@ -57,8 +57,10 @@ func kill(t testing.TB, pid int, sig syscall.Signal) {
 	}
 }
 
-func TestRefusedFilesLeaveTheOldOnesRunning(t *testing.T) {
+func TestRejectedFilesLeaveTheOldOnesRunning(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		r := start(t, h, reload.Options{})
 		good := r.applied(config(addr, "good"), 1)
@@ -71,71 +73,23 @@ func TestRefusedFilesLeaveTheOldOnesRunning(t *testing.T) {
 		if s.WorkerPid != good.WorkerPid || s.AppliedRevision != 1 || s.DesiredRevision != 2 || !s.Ready {
 			t.Errorf("what runs has changed: %+v", s)
 		}
-		if n := r.log.count(`level=ERROR msg="apply failed`); n != 1 {
-			t.Errorf("the same error is logged %d times", n)
-		}
 		all, err := reload.Generations(r.dir)
 		if err != nil || len(all) != 1 || !all[0].Current {
 			t.Errorf("generations %+v, %v; want the good one only", all, err)
 		}
 		r.serves(addr, "good")
 		fixed := r.applied(config(addr, "fixed"), 3)
-		if fixed.LastError != "" || !fixed.Retry.IsZero() {
+		if fixed.LastError != "" {
 			t.Errorf("the error stays: %+v", fixed)
 		}
 		r.serves(addr, "fixed")
 	})
 }
 
-// While new templates are broken, whoever submits tries them and the last good ones in turn, at every change.
-func TestARefusalIsLoggedOnceAlthoughOtherFilesRunInBetween(t *testing.T) {
-	addr := testkit.FreeAddr(t)
-	r := start(t, testkit.HAProxies(t)[0], reload.Options{})
-	attempt := func(revision int64, line string) {
-		t.Helper()
-		r.submit(config(addr, fmt.Sprint("bad", revision), line), revision)
-		r.until("a refusal", func(s reload.Status) bool {
-			return len(s.Applies) > 0 && s.Applies[len(s.Applies)-1].Revision == revision && s.State == reload.Degraded
-		})
-	}
-	logged := func(want int) {
-		t.Helper()
-		if n := r.log.count(`level=ERROR msg="apply failed`); n != want {
-			t.Errorf("%d errors are logged, want %d", n, want)
-		}
-	}
-	for i := range int64(3) {
-		r.applied(config(addr, fmt.Sprint("good", i)), 10*i+1)
-		attempt(10*i+2, "    frobnicate")
-	}
-	logged(1)
-	attempt(50, "    another")
-	logged(2)
-	r.applied(config(addr, "bad50"), 60)
-	attempt(61, "    another")
-	logged(2)
-	l, err := net.Listen("tcp", testkit.FreeAddr(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	bind := "    bind " + l.Addr().String()
-	attempt(70, bind)
-	logged(3)
-	l.Close()
-	r.until("revision 70", func(s reload.Status) bool { return s.State == reload.Running && s.AppliedRevision == 70 })
-	r.applied(config(addr, "without"), 80)
-	testkit.Eventually(t, 30*time.Second, func() error {
-		l, err = net.Listen("tcp", strings.TrimPrefix(bind, "    bind "))
-		return err
-	})
-	defer l.Close()
-	attempt(90, bind)
-	logged(4) // the first of them has been put right
-}
-
-func TestTakenAddressCausesNoOutageAndIsRetried(t *testing.T) {
+func TestAnAddressInUseCausesNoOutage(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr, second := testkit.FreeAddr(t), testkit.FreeAddr(t)
 		l, err := net.Listen("tcp", second)
 		if err != nil {
@@ -147,7 +101,7 @@ func TestTakenAddressCausesNoOutageAndIsRetried(t *testing.T) {
 		stop := outage(t, addr)
 		r.submit(config(addr, "two", "    bind "+second), 2)
 		s := r.until("three attempts", func(s reload.Status) bool { return len(s.Applies) >= 4 })
-		if !strings.Contains(s.LastError, "bind "+second) || !strings.Contains(s.LastError, "address already in use") || s.WorkerPid != one.WorkerPid || s.Applies[len(s.Applies)-1].ReloadFailed {
+		if !strings.Contains(s.LastError, "bind "+second) || !strings.Contains(s.LastError, "address already in use") || s.WorkerPid != one.WorkerPid || last(s).Duration > time.Second {
 			t.Errorf("got %+v", s)
 		}
 		if failed, done := stop(); failed != 0 || done == 0 {
@@ -159,16 +113,18 @@ func TestTakenAddressCausesNoOutageAndIsRetried(t *testing.T) {
 	})
 }
 
-// A socket in the file system is not judged by the probe, so what is in its way shows only in the reload itself.
-func TestReloadThatFailsIsRolledBackAndRetried(t *testing.T) {
+// A socket in the file system is not probed, so only the reload itself finds what is in its way.
+func TestAFailedReloadLeavesTheOldFilesRunning(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr, dir := testkit.FreeAddr(t), filepath.Join(stateDir(t), "d")
-		r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetHold(20 * time.Millisecond) })
+		r := start(t, h, reload.Options{})
 		r.applied(config(addr, "one"), 1)
 		r.submit(config(addr, "two", "    bind unix@"+dir+"/s"), 2)
 		s := r.until("a failed reload", func(s reload.Status) bool { return s.State == reload.Degraded })
 		last := s.Applies[len(s.Applies)-1]
-		if last.Outcome != reload.Failed || last.Mode != reload.ModeReload || !last.ReloadFailed || !strings.Contains(last.Reason, "annot bind") {
+		if last.Outcome != reload.Failed || last.Mode != reload.ModeReload || !strings.Contains(last.Reason, "annot bind") {
 			t.Errorf("got %+v; want a reload that failed, in HAProxy's own words", last)
 		}
 		if !s.Ready || s.AppliedRevision != 1 || s.MasterPid == 0 {
@@ -186,18 +142,21 @@ func TestReloadThatFailsIsRolledBackAndRetried(t *testing.T) {
 	})
 }
 
-func TestNewerFilesReplaceOnesThatAreRetried(t *testing.T) {
+func TestRejectedFilesDoNotStopNewerOnes(t *testing.T) {
+	t.Parallel()
 	h := testkit.HAProxies(t)[0]
 	addr := testkit.FreeAddr(t)
-	r := start(t, h, reload.Options{RetryMin: time.Hour, RetryMax: time.Hour})
+	r := start(t, h, reload.Options{})
 	r.submit(config(addr, "bad", "    frobnicate"), 1)
-	r.until("degraded", func(s reload.Status) bool { return s.State == reload.Degraded && !s.Retry.IsZero() })
+	r.until("degraded", func(s reload.Status) bool { return s.State == reload.Degraded })
 	r.applied(config(addr, "good"), 2)
 	r.serves(addr, "good")
 }
 
-func TestFirstStartWaitsForATakenAddress(t *testing.T) {
+func TestTheFirstStartWaitsForAnAddressInUse(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
@@ -216,16 +175,18 @@ func TestFirstStartWaitsForATakenAddress(t *testing.T) {
 	})
 }
 
-func TestDeadHAProxyComesBack(t *testing.T) {
+func TestAKilledHAProxyIsRestarted(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr := testkit.FreeAddr(t)
 		r := start(t, h, reload.Options{})
 		before := r.applied(config(addr, "one"), 1)
-		for i, victim := range []func(reload.Status) int{
+		for i, target := range []func(reload.Status) int{
 			func(s reload.Status) int { return s.WorkerPid },
 			func(s reload.Status) int { return s.MasterPid },
 		} {
-			kill(t, victim(before), syscall.SIGKILL)
+			kill(t, target(before), syscall.SIGKILL)
 			after := r.until("a restart", func(s reload.Status) bool { return s.Restarts == i+1 && s.State == reload.Running })
 			if after.MasterPid == before.MasterPid || after.WorkerPid == before.WorkerPid || !after.Ready {
 				t.Errorf("before %+v\nafter %+v", before, after)
@@ -239,7 +200,8 @@ func TestDeadHAProxyComesBack(t *testing.T) {
 	})
 }
 
-func TestRunGivesUpOnAHAProxyThatKeepsDying(t *testing.T) {
+func TestRunGivesUpOnAHAProxyThatKeepsExiting(t *testing.T) {
+	t.Parallel()
 	h := testkit.HAProxies(t)[0]
 	addr := testkit.FreeAddr(t)
 	r := start(t, h, reload.Options{MaxCrashes: 3})
@@ -257,15 +219,16 @@ func TestRunGivesUpOnAHAProxyThatKeepsDying(t *testing.T) {
 	if s := r.Status(); s.State != reload.Stopped || s.Ready {
 		t.Errorf("got %+v", s)
 	}
-	if err := r.Submit(t.Context(), reload.Desired{}); !errors.Is(err, reload.ErrStopped) {
-		t.Errorf("Submit: %v", err)
+	if _, err := r.Apply(t.Context(), reload.Desired{}); !errors.Is(err, reload.ErrStopped) {
+		t.Errorf("Apply: %v", err)
 	}
 }
 
-func TestReconcileRestoresFilesThatSomethingElseChanged(t *testing.T) {
+func TestFilesChangedFromOutsideAreRestored(t *testing.T) {
+	t.Parallel()
 	h := testkit.HAProxies(t)[0]
 	addr := testkit.FreeAddr(t)
-	r := start(t, h, reload.Options{}, func(m *reload.Manager) { m.SetReconcile(20 * time.Millisecond) })
+	r := start(t, h, reload.Options{VerifyInterval: 20 * time.Millisecond})
 	s := r.applied(config(addr, "one"), 1)
 	for _, spoil := range []func() error{
 		func() error {

@@ -68,7 +68,7 @@ type held struct {
 	heapMiB, workerMiB             int
 }
 
-func holding(t *testing.T, r *rig) (h held) {
+func holding(t *testing.T, r *harness) (h held) {
 	t.Helper()
 	files := func(pid string) int {
 		found, err := os.ReadDir("/proc/" + pid + "/fd")

@@ -44,11 +44,11 @@ func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
 	changes, reloads := envInt("NUNCIO_LOAD_CHANGES", 300), envInt("NUNCIO_LOAD_RELOADS", 30)
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		web, tcp := testkit.FreeAddr(t), testkit.FreeAddr(t)
-		conf := turns(web, tcp, []string{pong(t), pong(t), pong(t)}, []string{echo(t), echo(t), echo(t)}, changes, reloads)
+		conf := turns(web, tcp, []string{backend(t), backend(t), backend(t)}, []string{echo(t), echo(t), echo(t)}, changes, reloads)
 		r := start(t, h, reload.Options{Keep: 3})
 		r.applied(conf(0), 1)
 		r.serves(web, "pong")
-		c := newCrowd()
+		c := newClients()
 		c.enter(web, tcp)
 		began, modes, reasons := time.Now(), map[reload.Mode]int{}, map[string]int{}
 		for i := range changes + reloads {
@@ -80,13 +80,13 @@ func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
 
 // The negative control: without the option that the shipped templates carry, the same clients do lose requests.
 func TestReloadsWithoutIdleCloseOnResponseLoseRequests(t *testing.T) {
-	addr, backend := testkit.FreeAddr(t), pong(t)
+	addr, backend := testkit.FreeAddr(t), backend(t)
 	conf := func(i int) haproxy.Files {
 		return cfg(head + "listen l\n bind " + addr + "\n http-response set-header x-turn " + fmt.Sprint(i) + "\n server s " + backend + "\n")
 	}
 	r := start(t, testkit.HAProxies(t)[0], reload.Options{})
 	r.applied(conf(0), 1)
-	c := newCrowd()
+	c := newClients()
 	c.enter(addr, "")
 	for i := range 10 {
 		r.applied(conf(i+1), int64(i+2))

@@ -22,35 +22,33 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv("RELOAD_TEST_STATE") != "" {
-		victim()
+		crashingNuncio()
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// rig is one running Manager of a test.
-type rig struct {
+// harness is one running Manager of a test, with a caller of Apply that goes on trying what was submitted last.
+type harness struct {
 	*reload.Manager
-	t     testing.TB
-	dir   string // state directory
-	log   *syncBuffer
-	stop  context.CancelFunc
-	ended chan error
-	runs  bool
+	t       testing.TB
+	dir     string // state directory
+	log     *syncBuffer
+	stop    context.CancelFunc
+	ended   chan error
+	runs    bool
+	desired chan reload.Desired
 }
 
 // start runs a Manager until the test ends. Zero options get values that suit a test.
-func start(t testing.TB, h testkit.HAProxy, opts reload.Options, prepare ...func(*reload.Manager)) *rig {
+func start(t testing.TB, h testkit.HAProxy, opts reload.Options) *harness {
 	t.Helper()
-	r := &rig{t: t, log: &syncBuffer{}, ended: make(chan error, 1), runs: true}
+	r := &harness{t: t, log: &syncBuffer{}, ended: make(chan error, 1), runs: true, desired: make(chan reload.Desired)}
 	opts.HAProxy = h.Path
 	if opts.StateDir == "" {
 		opts.StateDir = stateDir(t)
 	}
-	if opts.BootWait == 0 {
-		opts.BootWait = time.Hour
-	}
-	if opts.RetryMax == 0 {
-		opts.RetryMin, opts.RetryMax = 20*time.Millisecond, 200*time.Millisecond
+	if opts.StartWait == 0 {
+		opts.StartWait = time.Hour
 	}
 	if opts.DrainTimeout == 0 {
 		opts.DrainTimeout = 5 * time.Second
@@ -64,14 +62,16 @@ func start(t testing.TB, h testkit.HAProxy, opts reload.Options, prepare ...func
 	r.Manager = m
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
-	for _, f := range prepare {
-		f(m)
-	}
+	go r.keepApplying(ctx)
 	go func() { r.ended <- m.Run(ctx) }()
 	t.Cleanup(func() {
 		if r.runs {
 			m.StopNow()
 			_ = r.end()
+		}
+		cancel()
+		if r.log.count("unexpected change of state") > 0 {
+			t.Error("the state changed in a way that is not in the table")
 		}
 		if t.Failed() {
 			t.Logf("log of %s:\n%s", h.Version, r.log.String())
@@ -80,14 +80,36 @@ func start(t testing.TB, h testkit.HAProxy, opts reload.Options, prepare ...func
 	return r
 }
 
+// keepApplying applies what was submitted last, and tries again when that fails or HAProxy may run something else.
+func (r *harness) keepApplying(ctx context.Context) {
+	var desired reload.Desired
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case desired = <-r.desired:
+		case <-r.Outdated():
+		case <-retry.C:
+		}
+		if desired.Files.Digest() == (haproxy.Files{}).Digest() {
+			continue
+		}
+		if _, err := r.Apply(ctx, desired); err != nil {
+			retry.Reset(100 * time.Millisecond)
+		}
+	}
+}
+
 // end stops the Manager and returns what Run returned.
-func (r *rig) end() error {
+func (r *harness) end() error {
 	r.t.Helper()
 	r.stop()
 	return r.wait()
 }
 
-func (r *rig) wait() error {
+func (r *harness) wait() error {
 	r.t.Helper()
 	r.runs = false
 	select {
@@ -99,17 +121,20 @@ func (r *rig) wait() error {
 	}
 }
 
-func (r *rig) submit(files haproxy.Files, revision int64) {
+// submit hands files to the caller of Apply.
+func (r *harness) submit(files haproxy.Files, revision int64) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	if err := r.Submit(ctx, reload.Desired{Files: files, Revision: revision}); err != nil {
-		r.t.Fatalf("submit revision %d: %v", revision, err)
+	select {
+	case r.desired <- reload.Desired{Files: files, Revision: revision}:
+	case <-ctx.Done():
+		r.t.Fatalf("revision %d is not taken", revision)
 	}
 }
 
 // until waits for a status.
-func (r *rig) until(what string, ok func(reload.Status) bool) reload.Status {
+func (r *harness) until(what string, ok func(reload.Status) bool) reload.Status {
 	r.t.Helper()
 	deadline := time.NewTimer(30 * time.Second)
 	defer deadline.Stop()
@@ -128,7 +153,7 @@ func (r *rig) until(what string, ok func(reload.Status) bool) reload.Status {
 }
 
 // applied submits files and waits until HAProxy runs them.
-func (r *rig) applied(files haproxy.Files, revision int64) reload.Status {
+func (r *harness) applied(files haproxy.Files, revision int64) reload.Status {
 	r.t.Helper()
 	r.submit(files, revision)
 	return r.until(fmt.Sprintf("revision %d running", revision), func(s reload.Status) bool {
@@ -137,7 +162,7 @@ func (r *rig) applied(files haproxy.Files, revision int64) reload.Status {
 }
 
 // serves waits for a body from an address.
-func (r *rig) serves(addr, want string) {
+func (r *harness) serves(addr, want string) {
 	r.t.Helper()
 	testkit.Eventually(r.t, 15*time.Second, func() error {
 		got, err := get(addr)
@@ -217,3 +242,5 @@ func (b *syncBuffer) String() string {
 }
 
 func (b *syncBuffer) count(s string) int { return strings.Count(b.String(), s) }
+
+func cfg(text string) haproxy.Files { return files(map[string]string{"haproxy.cfg": text}) }

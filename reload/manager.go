@@ -7,39 +7,34 @@ import (
 	"time"
 
 	"nuncio/internal/haproxy"
+	"nuncio/reload/internal/generation"
+	"nuncio/reload/internal/process"
 )
 
-// Manager keeps one haproxy process running the newest set of files that was submitted. Run's goroutine owns
-// everything but the published status.
+// Manager keeps one haproxy process running the set of files that was applied last. Run's goroutine owns everything but the
+// channels and the published status.
 type Manager struct {
 	opts    Options
-	board   *board
+	status  *broadcaster
 	metrics *metrics
 
-	submits  chan Desired
 	requests chan request
 	outdated chan struct{}
-	hurried  chan struct{} // closed by StopNow
-	hurry    func()
-	done     chan struct{}
+	stopNow  chan struct{} // closed by StopNow
+	stopOnce func()
+	done     chan struct{} // closed when Run returns
 
-	store   *store
-	version haproxy.Version
-	desired *Desired
-	direct  bool // desired came by Apply
+	store   *generation.Store
+	desired *Desired // of the last attempt
 	running running
-	child   *instance // nil while no haproxy runs
-	retry   pause     // of a failed apply
-	restart pause     // of a haproxy that died
+	worker  worker
+	child   *process.Process // nil while no haproxy runs
+	repair  backoff          // of a worker whose state is not known
+	restart backoff          // of a haproxy that died
 	crashes int
-	said    complaint // of applies
-	holds   holds     // of reloads that failed
-	live    live
 	saver   saver
-
-	step           func(name string) // tests stop the process at a step
-	reconcileEvery time.Duration
-	settleTime     time.Duration
+	// filesLost: the files of the current generation were changed from outside and cannot be restored.
+	filesLost bool
 }
 
 // running is what HAProxy has confirmed, or was started with.
@@ -49,8 +44,8 @@ type running struct {
 	// moment after a change without a reload.
 	saved      haproxy.Files
 	generation Generation
-	confirmed  bool // false after a reload whose outcome is unknown
-	submitted  bool // false for the last good generation that was started without a Submit
+	confirmed  bool // false after a reload or commands whose outcome is unknown
+	applied    bool // false for the last good generation that was started without an Apply
 }
 
 // New validates the options and registers the metrics. It starts nothing and touches no file.
@@ -59,36 +54,21 @@ func New(opts Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		opts:    opts,
-		board:   newBoard(Status{State: Starting, Since: time.Now()}),
-		submits: make(chan Desired), requests: make(chan request), outdated: make(chan struct{}, 1), hurried: make(chan struct{}), done: make(chan struct{}),
-		retry:   newPause(opts.RetryMin, opts.RetryMax),
-		restart: newPause(restartMin, restartMax),
-		holds:   holds{first: HoldFirst},
-		live:    newLive(), saver: newSaver(opts.RetryMin, opts.RetryMax),
-		step: func(string) {}, reconcileEvery: 10 * time.Second, settleTime: settleTime,
+		opts:     opts,
+		status:   newBroadcaster(Status{State: Starting, Since: time.Now()}),
+		requests: make(chan request), outdated: make(chan struct{}, 1),
+		stopNow: make(chan struct{}), done: make(chan struct{}),
+		repair:  newBackoff(repairMin, repairMax),
+		restart: newBackoff(restartMin, restartMax),
+		worker:  newWorker(opts.DriftInterval), saver: newSaver(),
 	}
-	m.hurry = sync.OnceFunc(func() { close(m.hurried) })
+	m.stopOnce = sync.OnceFunc(func() { close(m.stopNow) })
 	var err error
-	m.metrics, err = newMetrics(opts.Registerer, m.board)
+	m.metrics, err = newMetrics(opts.Registerer, m.status)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil
-}
-
-// Submit hands over the set of files that is to run from now on. It blocks while an apply is under way and
-// returns when the set has been taken, not when it runs: see Status. A set that was taken replaces the one
-// before it, also one that is being retried. The error is ctx's, or ErrStopped.
-func (m *Manager) Submit(ctx context.Context, d Desired) error {
-	select {
-	case m.submits <- d:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-m.done:
-		return ErrStopped
-	}
 }
 
 // request is a call of Apply on its way to Run's goroutine.
@@ -106,8 +86,9 @@ type answer struct {
 // at a time; further callers wait for their turn. The end of ctx ends the waiting: an attempt that has begun goes on.
 //
 // Errors are ErrStopped, ErrReloadNeeded, *CheckError for files that were rejected, *BindError for addresses in use,
-// *ReloadError for a reload that HAProxy did not manage, and others, such as those of a full disk. After an error what ran
-// before goes on. The Result is complete in every case but the first two.
+// *ReloadError for a reload that HAProxy could not do, and others, such as those of a full disk. After an error the running
+// configuration goes on. Nothing tries again: that is the caller's decision. With ErrStopped and ErrReloadNeeded the Result is
+// empty.
 func (m *Manager) Apply(ctx context.Context, d Desired) (Result, error) {
 	r := request{desired: d, reply: make(chan answer, 1)}
 	select {
@@ -125,8 +106,9 @@ func (m *Manager) Apply(ctx context.Context, d Desired) (Result, error) {
 	}
 }
 
-// Outdated returns a channel that receives a value when HAProxy may no longer run what Apply confirmed: it was restarted
-// from an older generation, or a change made by commands was rejected as a file. Call Apply again then.
+// Outdated returns a channel that receives a value when HAProxy may no longer run what Apply confirmed: it does not start with
+// it, it was started with an older generation, or it took a change as commands and then rejected it as a file. Call Apply again
+// then.
 func (m *Manager) Outdated() <-chan struct{} { return m.outdated }
 
 func (m *Manager) signalOutdated() {
@@ -137,11 +119,11 @@ func (m *Manager) signalOutdated() {
 }
 
 // StopNow cuts a drain short, and the wait for a start or a reload that comes before it: haproxy is told to stop at once. A
-// second TERM to nuncio means this. It has an effect before a drain too, once one begins.
-func (m *Manager) StopNow() { m.hurry() }
+// second TERM to nuncio means this. Called before a drain, it takes effect when one begins.
+func (m *Manager) StopNow() { m.stopOnce() }
 
-// Status is what the Manager knows now.
-func (m *Manager) Status() Status { return m.board.get() }
+// Status returns what the Manager knows now.
+func (m *Manager) Status() Status { return m.status.get() }
 
 // Changed returns a channel that is closed at the next change of Status. Take it before reading Status.
-func (m *Manager) Changed() <-chan struct{} { return m.board.bell() }
+func (m *Manager) Changed() <-chan struct{} { return m.status.next() }

@@ -16,7 +16,7 @@ type metrics struct {
 	drifts   prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, b *board) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, b *broadcaster) (*metrics, error) {
 	m := &metrics{
 		applies: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nuncio_applies_total", Help: "Attempts to get a set of files into HAProxy, by result.",
@@ -26,13 +26,13 @@ func newMetrics(reg prometheus.Registerer, b *board) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}, []string{"mode"}),
 		restarts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "nuncio_haproxy_restarts_total", Help: "Starts of haproxy made necessary by its death.",
+			Name: "nuncio_haproxy_restarts_total", Help: "HAProxy restarts after it exited unexpectedly.",
 		}),
 		commands: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nuncio_runtime_commands_total", Help: "Commands that changed HAProxy without a reload.",
 		}),
 		drifts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "nuncio_drift_repairs_total", Help: "Times that HAProxy was found not as it was left, and put right.",
+			Name: "nuncio_drift_repairs_total", Help: "Reloads because HAProxy was found changed from outside.",
 		}),
 	}
 	for _, r := range []Outcome{Unchanged, Started, Reloaded, Runtime, Rejected, Failed} {
@@ -42,13 +42,13 @@ func newMetrics(reg prometheus.Registerer, b *board) (*metrics, error) {
 		return m, nil
 	}
 	gauges := []prometheus.Collector{
-		gauge("nuncio_desired_revision", "Revision of the store that the submitted files were made from.", b,
+		gauge("nuncio_desired_revision", "Revision of the store that the desired files were made from.", b,
 			func(s Status) float64 { return float64(s.DesiredRevision) }),
 		gauge("nuncio_applied_revision", "Revision of the store that HAProxy's confirmed files were made from.", b,
 			func(s Status) float64 { return float64(s.AppliedRevision) }),
 		gauge("nuncio_applied_generation", "Number of the generation that HAProxy has confirmed.", b,
 			func(s Status) float64 { return float64(s.AppliedGeneration) }),
-		gauge("nuncio_last_apply_success_timestamp_seconds", "When HAProxy last confirmed a generation, or was found to run the submitted files.", b,
+		gauge("nuncio_last_apply_success_timestamp_seconds", "When HAProxy last confirmed a generation, or was found to run the desired files.", b,
 			func(s Status) float64 {
 				if s.AppliedTime.IsZero() {
 					return 0
@@ -57,14 +57,14 @@ func newMetrics(reg prometheus.Registerer, b *board) (*metrics, error) {
 			}),
 		gauge("nuncio_last_apply_successful", "1 if the last apply succeeded, 0 if it failed or there was none.", b,
 			func(s Status) float64 {
-				if n := len(s.Applies); n > 0 && !s.Applies[n-1].bad() {
+				if n := len(s.Applies); n > 0 && !s.Applies[n-1].failed() {
 					return 1
 				}
 				return 0
 			}),
 		gauge("nuncio_old_workers", "Workers that a reload has replaced and that still have sessions.", b,
 			func(s Status) float64 { return float64(s.OldWorkers) }),
-		gauge("nuncio_servers_leaving", "Servers that left without a reload and that something may still use.", b,
+		gauge("nuncio_servers_leaving", "Servers that are in maintenance until nothing uses them and they can be deleted.", b,
 			func(s Status) float64 { return float64(s.Leaving) }),
 	}
 	for _, state := range states() {
@@ -85,6 +85,6 @@ func newMetrics(reg prometheus.Registerer, b *board) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-func gauge(name, help string, b *board, value func(Status) float64) prometheus.Collector {
+func gauge(name, help string, b *broadcaster, value func(Status) float64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(b.get()) })
 }

@@ -3,7 +3,6 @@ package reload
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 
 	"nuncio/internal/haproxy"
 	"nuncio/internal/proc"
+	"nuncio/reload/internal/process"
 )
 
 // Options configure a Manager. Only StateDir is required; a zero value means the default that is named.
@@ -24,12 +24,13 @@ type Options struct {
 	StateDir string
 	// RunDir holds the two sockets; default StateDir/run. A socket's path is limited to about 95 bytes.
 	RunDir string
-	// Keep is how many generations stay on disk; default 10, at least 2.
+	// Keep is how many of the newest generations stay on disk, beside the last ten starts and reloads and the last one of each
+	// of 24 hours; default 10, at least 2.
 	Keep int
 
-	// BootWait is how long the first start waits for a Submit before the last good generation is started
+	// StartWait is how long the first start waits for an Apply before the last good generation is started
 	// without one; default 3 s.
-	BootWait time.Duration
+	StartWait time.Duration
 	// CheckTimeout bounds one "haproxy -c"; default 60 s.
 	CheckTimeout time.Duration
 	// ReloadTimeout bounds a start or a reload, from the command to HAProxy's confirmation; default 60 s.
@@ -37,13 +38,18 @@ type Options struct {
 	// DrainTimeout is how long requests may take to end when ctx ends; default 25 s, which leaves 5 s of the
 	// 30 s grace time that a container should be given.
 	DrainTimeout time.Duration
-	// RetryMin and RetryMax bound the growing pause before a failed apply is tried again; default 0.5 s and 30 s.
-	RetryMin, RetryMax time.Duration
-	// MaxCrashes is how many times in a row haproxy may die soon after a good start; default 10.
+	// ShutdownGrace is how long a start or a reload that is under way may still take when ctx ends: a master in the middle
+	// of it does not react to signals; default 3 s.
+	ShutdownGrace time.Duration
+	// MaxCrashes is how many times in a row haproxy may exit soon after a start; default 10.
 	MaxCrashes int
+	// DriftInterval is how often the worker's servers are compared with the files; default 30 s.
+	DriftInterval time.Duration
+	// VerifyInterval is how often the files on disk are compared with what was written; default 10 s.
+	VerifyInterval time.Duration
 
 	// Env is the environment of haproxy; default os.Environ(). Variables that begin with NUNCIO_ and those of
-	// HAProxy's own master are taken out.
+	// HAProxy's own master are removed.
 	Env []string
 	// Procs starts the processes; nil in a program that does not reap.
 	Procs *proc.Reaper
@@ -52,11 +58,11 @@ type Options struct {
 	// HAProxyLogger gets haproxy's messages, one call per line, with a level made from [ALERT], [WARNING] and
 	// [NOTICE]; default Logger.
 	HAProxyLogger *slog.Logger
-	// HAProxyStdout gets what haproxy writes to its standard output, where "log stdout" goes; nil logs
-	// it line by line. An *os.File is handed over to haproxy as it is.
-	HAProxyStdout io.Writer
 	// Registerer may be nil.
 	Registerer prometheus.Registerer
+	// Step is called with a name before each step of an apply and each pass of the loop; nil for nothing. Tests end the
+	// process there.
+	Step func(name string)
 }
 
 // Desired is one set of files that is to run.
@@ -68,8 +74,6 @@ type Desired struct {
 	// NoReload makes Apply return ErrReloadNeeded where it would reload HAProxy. HAProxy may be started all the same if it
 	// does not run.
 	NoReload bool
-	// Now is for an operator's order: what is held back after a reload that failed is tried at once.
-	Now bool
 }
 
 // maxSocketPath: sun_path holds 107 bytes, and HAProxy binds to "<path>.<pid>.tmp" before it renames.
@@ -89,11 +93,11 @@ func (o *Options) complete() error {
 		}
 		// HAProxy splits its -S argument at commas, and nuncio.cfg quotes its own.
 		if strings.ContainsAny(abs, ",\n\x00") {
-			return fmt.Errorf("state directory %q: it must hold no comma and no line break", abs)
+			return fmt.Errorf("state directory %q: it must not contain a comma or a line break", abs)
 		}
 		*d = abs
 	}
-	if n := len(filepath.Join(o.RunDir, runtimeSocket)); n > maxSocketPath {
+	if n := len(process.RuntimeSocket(o.RunDir)); n > maxSocketPath {
 		return fmt.Errorf("directory for sockets %s: the path of a socket would be %d bytes long and Linux allows %d here; "+
 			"use a shorter state directory", o.RunDir, n, maxSocketPath)
 	}
@@ -104,22 +108,26 @@ func (o *Options) complete() error {
 	}
 	setDefault(&o.Keep, 10)
 	o.Keep = max(o.Keep, 2)
-	setDefault(&o.BootWait, 3*time.Second)
+	setDefault(&o.StartWait, 3*time.Second)
+	setDefault(&o.ShutdownGrace, 3*time.Second)
+	setDefault(&o.DriftInterval, 30*time.Second)
+	setDefault(&o.VerifyInterval, 10*time.Second)
 	setDefault(&o.CheckTimeout, time.Minute)
 	setDefault(&o.ReloadTimeout, time.Minute)
 	setDefault(&o.DrainTimeout, 25*time.Second)
-	setDefault(&o.RetryMin, 500*time.Millisecond)
-	setDefault(&o.RetryMax, 30*time.Second)
 	setDefault(&o.MaxCrashes, 10)
 	if o.Env == nil {
 		o.Env = os.Environ()
 	}
-	o.Env = childEnv(o.Env)
+	o.Env = process.Environment(o.Env)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.HAProxyLogger == nil {
 		o.HAProxyLogger = o.Logger
+	}
+	if o.Step == nil {
+		o.Step = func(string) {}
 	}
 	return nil
 }
@@ -141,26 +149,4 @@ func setDefault[T comparable](v *T, def T) {
 	if *v == zero {
 		*v = def
 	}
-}
-
-// childEnv leaves out our own settings, which include the store's password, and what HAProxy's master hands
-// from one of its incarnations to the next: inherited from outside it would make a fresh master believe that
-// it is being reloaded. HAProxy waits for the names in its configuration, one after the other, at each check and each
-// start; where no name server answers, glibc's own 20 s a name would stop every change, so a try is given 1 s (4 s a name,
-// seen with 2.6 and 3.0) unless the operator has said otherwise.
-func childEnv(env []string) []string {
-	var out []string
-	if _, set := getenv(env)("RES_OPTIONS"); !set {
-		out = append(out, "RES_OPTIONS=timeout:1")
-	}
-	for _, kv := range env {
-		name, _, _ := strings.Cut(kv, "=")
-		switch {
-		case strings.HasPrefix(name, "NUNCIO_"), strings.HasPrefix(name, "HAPROXY_MWORKER"),
-			name == "HAPROXY_PROCESSES", name == "HAPROXY_LOAD_SUCCESS":
-		default:
-			out = append(out, kv)
-		}
-	}
-	return out
 }

@@ -20,34 +20,34 @@ import (
 	"nuncio/reload"
 )
 
-// world is a configuration that changes at random.
-type world struct {
+// randomConfig is a configuration that changes at random.
+type randomConfig struct {
 	rnd      *rand.Rand
 	addr     string
-	backends []*pond
+	backends []*backendState
 }
 
-// pond is one of its backends; the server lines are data, by name.
-type pond struct {
+// backendState is one of its backends; the server lines are data, by name.
+type backendState struct {
 	name, lines string
 	ids         bool
-	servers     map[string]*fish
+	servers     map[string]*serverState
 	shuffled    bool
 }
 
-type fish struct {
+type serverState struct {
 	addr                  string
 	id, weight, maxconn   int
 	check, disabled, rise bool
 }
 
-func newWorld(seed uint64, addr string) *world {
-	w := &world{rnd: rand.New(rand.NewPCG(seed, 7)), addr: addr}
+func newRandomConfig(seed uint64, addr string) *randomConfig {
+	w := &randomConfig{rnd: rand.New(rand.NewPCG(seed, 7)), addr: addr}
 	for i, lines := range []string{
 		"balance roundrobin", "balance leastconn\n default-server inter 1h fall 9 check", "balance random\n option httpchk GET /ok",
 		"balance hdr(x)\n hash-type consistent", "balance first\n mode tcp", "default-server weight 9 inter 1h maxconn 20", "balance source",
 	} {
-		w.backends = append(w.backends, &pond{name: fmt.Sprintf("be%d", i), lines: lines, ids: i != 1, servers: map[string]*fish{}})
+		w.backends = append(w.backends, &backendState{name: fmt.Sprintf("be%d", i), lines: lines, ids: i != 1, servers: map[string]*serverState{}})
 	}
 	for range 30 {
 		w.step()
@@ -55,7 +55,7 @@ func newWorld(seed uint64, addr string) *world {
 	return w
 }
 
-func (w *world) address() string {
+func (w *randomConfig) address() string {
 	host := fmt.Sprintf("127.200.%d.%d", w.rnd.IntN(4), 1+w.rnd.IntN(9))
 	if w.rnd.IntN(4) == 0 {
 		host = fmt.Sprintf("[::ffff:%x]", 1+w.rnd.IntN(99))
@@ -67,7 +67,7 @@ func (w *world) address() string {
 }
 
 // step changes one server, in one of the ways that happen.
-func (w *world) step() {
+func (w *randomConfig) step() {
 	p := w.backends[w.rnd.IntN(len(w.backends)-1)]
 	if w.rnd.IntN(150) == 0 { // nearly every change of this one costs a reload, which takes its time
 		p = w.backends[len(w.backends)-1]
@@ -78,7 +78,7 @@ func (w *world) step() {
 	s := p.servers[name]
 	if s == nil {
 		// The words that no command changes follow from the name, most of the time.
-		p.servers[name] = &fish{
+		p.servers[name] = &serverState{
 			addr: w.address(), id: 1000 + number*7, weight: w.rnd.IntN(257), check: (number%2 == 0) != (w.rnd.IntN(50) == 0),
 			disabled: w.rnd.IntN(9) == 0,
 		}
@@ -104,7 +104,7 @@ func (w *world) step() {
 	}
 }
 
-func (w *world) text(addr string) string {
+func (w *randomConfig) text(addr string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\nfrontend front\n bind %s\n default_backend be0\n", head, addr)
 	for _, p := range w.backends {
@@ -143,8 +143,8 @@ type seen struct {
 	Maint, Drain, Checking bool
 }
 
-// census asks a HAProxy about all its servers.
-func census(t *testing.T, socket haproxy.Socket, w *world) map[string]seen {
+// serverStates asks a HAProxy about all its servers.
+func serverStates(t *testing.T, socket haproxy.Socket, w *randomConfig) map[string]seen {
 	t.Helper()
 	s, err := socket.Open(t.Context())
 	if err != nil {
@@ -198,7 +198,7 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 	steps, seed := envInt("NUNCIO_FUZZ_STEPS", 1200), uint64(envInt("NUNCIO_FUZZ_SEED", 1))
 	const compareEvery = 60
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		w := newWorld(seed, testkit.FreeAddr(t))
+		w := newRandomConfig(seed, testkit.FreeAddr(t))
 		r := start(t, h, reload.Options{})
 		r.applied(cfg(w.text(w.addr)), 1)
 		live := haproxy.RuntimeSocket(filepath.Join(r.dir, "run", "runtime.sock"), 20*time.Second)
@@ -233,7 +233,7 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 }
 
 // compareWithFresh starts another HAProxy on the file that is on disk.
-func compareWithFresh(t *testing.T, h testkit.HAProxy, r *rig, w *world, live haproxy.Socket) {
+func compareWithFresh(t *testing.T, h testkit.HAProxy, r *harness, w *randomConfig, live haproxy.Socket) {
 	t.Helper()
 	var text []byte
 	testkit.Eventually(t, 30*time.Second, func() (err error) {
@@ -256,13 +256,13 @@ func compareWithFresh(t *testing.T, h testkit.HAProxy, r *rig, w *world, live ha
 			_, err := socket.Exec(t.Context(), "show info")
 			return err
 		})
-		want = census(t, socket, w)
+		want = serverStates(t, socket, w)
 	})
 	if !ended {
 		return
 	}
 	known := r.Status().Leaving // before the look: they become fewer meanwhile
-	got := census(t, live, w)
+	got := serverStates(t, live, w)
 	leaving := 0
 	for target, s := range got {
 		if _, ok := want[target]; !ok && s.Maint {

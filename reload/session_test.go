@@ -33,7 +33,9 @@ func tcpPool(addr, global string, servers ...string) haproxy.Files {
 }
 
 func TestLongSessionsOutliveTheirServer(t *testing.T) {
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr, one, two := testkit.FreeAddr(t), echo(t), echo(t)
 		r := start(t, h, reload.Options{})
 		first := r.applied(tcpPool(addr, "", line("a", one, 1, "")), 1)
@@ -61,8 +63,10 @@ func TestLongSessionsOutliveTheirServer(t *testing.T) {
 
 // A reload leaves a session with the worker that took it, for as long as the configuration allows and no longer.
 func TestLongSessionsOutliveAReloadUntilTheirDrainTime(t *testing.T) {
+	t.Parallel()
 	const drain = 2 * time.Second
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		addr, server := testkit.FreeAddr(t), line("a", echo(t), 1, "")
 		r := start(t, h, reload.Options{})
 		global := fmt.Sprintf("global\n hard-stop-after %v\n", drain)

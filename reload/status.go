@@ -6,32 +6,7 @@ import (
 	"time"
 )
 
-// State names what a Manager is doing.
-type State string
-
-// The states of a Manager.
-const (
-	// Starting: Run has not got as far as waiting, or haproxy is being started.
-	Starting State = "starting"
-	// Waiting: there is nothing to run yet.
-	Waiting State = "waiting"
-	// Running: what was submitted last runs, confirmed by HAProxy.
-	Running State = "running"
-	// Applying: a new set of files is on its way into HAProxy.
-	Applying State = "applying"
-	// Degraded: the last apply failed, or haproxy has died; see Status.LastError.
-	Degraded State = "degraded"
-	// Draining: ctx has ended, requests under way may end.
-	Draining State = "draining"
-	// Stopped: Run has returned.
-	Stopped State = "stopped"
-)
-
-func states() []State {
-	return []State{Starting, Waiting, Running, Applying, Degraded, Draining, Stopped}
-}
-
-// Outcome names how an apply ended.
+// Outcome names how an attempt ended.
 type Outcome string
 
 // The results of an apply.
@@ -44,9 +19,9 @@ const (
 	Reloaded Outcome = "reloaded"
 	// Runtime: HAProxy has confirmed commands that make it run these files; no process was replaced.
 	Runtime Outcome = "runtime"
-	// Rejected: nuncio or "haproxy -c" refuses the files; HAProxy was not touched.
+	// Rejected: nuncio or "haproxy -c" rejects the files; HAProxy was not touched.
 	Rejected Outcome = "rejected"
-	// Failed: something else went wrong (disk, a busy address, the reload); the old files are current again.
+	// Failed: something else went wrong (disk, an address in use, the reload); the old files are current again.
 	Failed Outcome = "failed"
 )
 
@@ -80,20 +55,15 @@ type Result struct {
 	Commands int `json:"commands,omitempty"`
 	// TemplateSet is Desired's.
 	TemplateSet int64 `json:"template_set,omitempty"`
-	// Taken are the addresses that could not be had, where that is why it failed.
-	Taken []Taken `json:"-"`
-	// ReloadFailed: HAProxy was reloaded, and could not. That may have cost requests, which what is found out beforehand
-	// never does.
-	ReloadFailed bool `json:"-"`
 }
 
-func (a Result) bad() bool { return a.Outcome == Rejected || a.Outcome == Failed }
+func (r Result) failed() bool { return r.Outcome == Rejected || r.Outcome == Failed }
 
 // Status is a copy of what a Manager knows about itself.
 type Status struct {
 	State State     `json:"state"`
 	Since time.Time `json:"since"` // when State began
-	// Ready: a submitted set has been applied and confirmed, and haproxy runs and takes new connections.
+	// Ready: files were applied and confirmed, and haproxy runs and takes new connections.
 	Ready bool `json:"ready"`
 
 	DesiredRevision int64  `json:"desired_revision"`
@@ -107,8 +77,6 @@ type Status struct {
 	// LastError is empty while nothing is wrong.
 	LastError     string    `json:"last_error,omitempty"`
 	LastErrorTime time.Time `json:"last_error_time,omitzero"`
-	// Retry is when a failed apply is tried again; zero when none is due.
-	Retry time.Time `json:"retry,omitzero"`
 
 	// Applies are the last attempts, oldest first.
 	Applies []Result `json:"applies,omitempty"`
@@ -117,24 +85,24 @@ type Status struct {
 	MasterPid  int    `json:"master_pid,omitempty"` // 0 while no haproxy runs
 	WorkerPid  int    `json:"worker_pid,omitempty"`
 	OldWorkers int    `json:"old_workers"` // workers of earlier reloads that still have sessions
-	Leaving    int    `json:"leaving"`     // servers that left without a reload and that something may still use
-	Restarts   int    `json:"restarts"`    // starts made necessary by the death of a haproxy
+	Leaving    int    `json:"leaving"`     // servers that are in maintenance until nothing uses them
+	Restarts   int    `json:"restarts"`    // exits of haproxy that were not asked for
 }
 
 const keepApplies = 50
 
-// board is the published copy of the loop's state, and the bell that rings when it changes.
-type board struct {
+// broadcaster is the published copy of the loop's state. It tells readers of each change.
+type broadcaster struct {
 	mu      sync.Mutex
 	status  Status
 	changed chan struct{}
 }
 
-func newBoard(s Status) *board {
-	return &board{status: s, changed: make(chan struct{})}
+func newBroadcaster(s Status) *broadcaster {
+	return &broadcaster{status: s, changed: make(chan struct{})}
 }
 
-func (b *board) get() Status {
+func (b *broadcaster) get() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
@@ -142,13 +110,14 @@ func (b *board) get() Status {
 	return s
 }
 
-func (b *board) bell() <-chan struct{} {
+// next returns a channel that is closed at the next change.
+func (b *broadcaster) next() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.changed
 }
 
-func (b *board) update(f func(*Status)) {
+func (b *broadcaster) update(f func(*Status)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f(&b.status)

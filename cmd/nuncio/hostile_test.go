@@ -19,7 +19,7 @@ import (
 func TestHostileStore(t *testing.T) {
 	t.Parallel()
 	all := testkit.HAProxies(t)
-	e := newEnv(t, all[len(all)-1], "--max-records=2000", "--shrink-hold=0")
+	e := newEnv(t, all[len(all)-1], "--max-records=2000", "--hold=0")
 	stats := testkit.FreeAddr(t)
 	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
 	e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address=127.0.0.1")

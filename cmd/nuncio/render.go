@@ -38,7 +38,7 @@ func (f *renderFlags) files(ctx context.Context, s *streams) (haproxy.Files, err
 
 // filesFrom is files that also returns the snapshot.
 func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files, *catalog.Snapshot, error) {
-	parsed, err := f.readTemplates(s)
+	parsed, err := f.readTemplates()
 	if err != nil {
 		return haproxy.Files{}, nil, err
 	}
@@ -46,9 +46,9 @@ func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files,
 	if f.Records != "" {
 		snap, err = readRecords(f.Records, f.Prefix, s)
 	} else {
-		stop := showWaiting(s, "waiting for etcd")
+		over := patience(s, "waiting for etcd")
 		snap, err = f.snapshot(ctx, s)
-		stop()
+		over()
 	}
 	if err != nil {
 		return haproxy.Files{}, nil, err
@@ -84,7 +84,7 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 		if err != nil {
 			return err
 		}
-		return c.origin(tree, snap, files, s)
+		return c.origin(tree, snap, files, s.out)
 	case c.Diff:
 		return c.compare(files, s.out)
 	case c.Out == "-":
@@ -175,8 +175,8 @@ func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	stop := showWaiting(s, "waiting for HAProxy")
-	defer stop()
+	over := patience(s, "waiting for HAProxy")
+	defer over()
 	err = reload.Check(ctx, c.HAProxy, files)
 	if verdict := (*reload.CheckError)(nil); errors.As(err, &verdict) {
 		return haproxy.Files{}, refused(err)

@@ -22,7 +22,7 @@ func TestNoRecordLeadsToTheSockets(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
-		e := newEnv(t, h, "--shrink-hold=0")
+		e := newEnv(t, h, "--hold=0")
 		stats := testkit.FreeAddr(t)
 		e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
 		e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address="+testkit.Host())

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -46,45 +47,41 @@ func (e *LexError) Error() string {
 // *LexError for the first invalid line; the lines before it are returned too.
 func Lex(text []byte, getenv func(string) (string, bool)) ([]Line, error) {
 	lx := lexer{text: string(text), env: environment{get: getenv}}
-	err := lx.run()
+	if n := len(text); n > 0 && text[n-1] != '\n' {
+		// Only the last line can lack its LF. The lines before it are still useful.
+		err := lx.run(bytes.LastIndexByte(text, '\n') + 1)
+		if err != nil {
+			return lx.lines, err
+		}
+		return lx.lines, lx.unfinished()
+	}
+	err := lx.run(len(text))
 	return lx.lines, err
+}
+
+func (lx *lexer) unfinished() error {
+	return &LexError{Line: lx.number + 1, Column: len(lx.text) - lx.pos + 1, Reason: "the last line does not end in a newline"}
 }
 
 // EachLine is Lex for callers that look at one line after the other. It keeps no line, and use must not keep one
 // either. It stops at the first error, or when use returns false.
 func EachLine(text string, getenv func(string) (string, bool), use func(Line) bool) error {
 	lx := lexer{text: text, env: environment{get: getenv}, use: use}
-	return lx.run()
+	end := strings.LastIndexByte(text, '\n') + 1
+	if err := lx.run(end); err != nil || end == len(text) || lx.stopped {
+		return err
+	}
+	return lx.unfinished()
 }
 
-// AppendWords splits one line, given without its LF, and appends its words to dst. Their positions count from the start of
-// the line.
+// AppendWords splits one line, given without its LF, and appends its words to dst; their positions count from
+// the start of the line. It is Lex for callers that look at one line at a time.
 func AppendWords(dst []Word, line string, getenv func(string) (string, bool)) ([]Word, error) {
 	lx := lexer{text: line, number: 1, words: dst, first: len(dst), env: environment{get: getenv}}
-	if err := lx.line(len(line)); err != nil {
-		return dst, err
+	if col, reason := lx.line(0, len(line)); reason != "" {
+		return dst, &LexError{Line: 1, Column: col + 1, Reason: reason}
 	}
 	return lx.words, nil
-}
-
-// Quoting is the meaning of the bytes at a place of a configuration line.
-type Quoting int
-
-// The four kinds of place.
-const (
-	Bare    Quoting = iota // outside quotes
-	Weak                   // between double quotes
-	Strong                 // between single quotes
-	Comment                // behind "#", or behind a CR that ended the line
-)
-
-// AppendQuotings appends the quoting at each marker byte of a line, given without its LF, so that a value can be escaped for
-// the place where it stands. A marker is part of a word and complete in itself. On an error, a *LexError, the markers
-// before it are returned too; a marker within an escape or within the name of a variable is an error.
-func AppendQuotings(dst []Quoting, line string, marker byte) ([]Quoting, error) {
-	lx := lexer{text: line, number: 1, marker: marker, quotings: dst}
-	err := lx.line(len(line))
-	return lx.quotings, err
 }
 
 type lexer struct {
@@ -95,34 +92,28 @@ type lexer struct {
 	use    func(Line) bool // if set, called with each line instead of keeping it
 	env    environment
 
-	marker   byte // 0: none
-	quotings []Quoting
+	stopped bool
 
 	start    int    // of the line, in text
 	words    []Word // chunk that words are cut from, so that a line needs no allocation
 	first    int    // index of the line's first word in words
-	count    int    // of the line's words; when markers are looked for, none is kept
 	section  string
 	buf      []byte // the current word, if it differs from the text
 	expanded bool
 }
 
-func (lx *lexer) run() error {
-	for lx.pos < len(lx.text) {
-		length := strings.IndexByte(lx.text[lx.pos:], '\n')
+func (lx *lexer) run(end int) error {
+	for lx.pos < end {
+		eol := lx.pos + strings.IndexByte(lx.text[lx.pos:], '\n')
 		lx.number++
 		lx.start = lx.pos
-		if length < 0 {
-			return lx.fault(len(lx.text), "the last line does not end in a newline")
-		}
-		eol := lx.pos + length
 		lx.pos = eol + 1
 		if cap(lx.words)-len(lx.words) < MaxWords+1 {
 			lx.words = make([]Word, 0, 64*(MaxWords+1))
 		}
 		lx.first = len(lx.words)
-		if err := lx.line(eol); err != nil {
-			return err
+		if col, reason := lx.line(lx.start, eol); reason != "" {
+			return &LexError{Line: lx.number, Column: col - lx.start + 1, Reason: reason}
 		}
 		words := lx.words[lx.first:len(lx.words):len(lx.words)]
 		if len(words) == 0 {
@@ -132,6 +123,7 @@ func (lx *lexer) run() error {
 		if lx.use == nil {
 			lx.lines = append(lx.lines, line)
 		} else if !lx.use(line) {
+			lx.stopped = true
 			return nil
 		}
 		if IsSection(words[0].Text) {
@@ -147,17 +139,11 @@ func (lx *lexer) run() error {
 	return nil
 }
 
-// fault is an error at a byte of the text.
-func (lx *lexer) fault(at int, reason string) error {
-	return &LexError{Line: lx.number, Column: at - lx.start + 1, Reason: reason}
-}
-
-// line lexes the line from lx.start to eol.
-func (lx *lexer) line(eol int) error {
-	i, s := lx.start, lx.text[:eol]
-	lx.count = 0
+// line lexes text[i:eol]. If it finds an error, it returns the byte at which it is and a reason that is not empty.
+func (lx *lexer) line(i, eol int) (at int, reason string) {
+	s := lx.text[:eol]
 	if nul := strings.IndexByte(s[i:], 0); nul >= 0 {
-		return lx.fault(i+nul, "NUL byte: HAProxy would drop the rest of the line")
+		return i + nul, "NUL byte: HAProxy would drop the rest of the line"
 	}
 	for i < eol {
 		if isSpace(s[i]) {
@@ -165,42 +151,29 @@ func (lx *lexer) line(eol int) error {
 			continue
 		}
 		if s[i] == '#' {
-			lx.mark(s[i:], Comment)
-			return nil
+			return 0, ""
 		}
-		next, err := lx.word(s, i)
-		if err != nil {
-			return err
+		next, at, reason := lx.word(s, i)
+		if reason != "" {
+			return at, reason
 		}
-		if lx.count > MaxWords {
-			return lx.fault(i, fmt.Sprintf("more than %d words", MaxWords))
+		if len(lx.words)-lx.first > MaxWords {
+			return i, fmt.Sprintf("more than %d words", MaxWords)
 		}
 		i = next
 	}
-	return nil
+	return 0, ""
 }
 
-// mark notes the quoting of the markers in a part of the line.
-func (lx *lexer) mark(part string, q Quoting) {
-	for i := 0; lx.marker != 0 && i < len(part); i++ {
-		if part[i] == lx.marker {
-			lx.quotings = append(lx.quotings, q)
-		}
-	}
-}
-
-// word lexes the word that begins at s[start] and returns where the next one may begin.
-func (lx *lexer) word(s string, start int) (next int, err error) {
+// word lexes the word that begins at s[start] and returns the byte after it.
+func (lx *lexer) word(s string, start int) (next, at int, reason string) {
 	i := start
 	for i < len(s) && plain[s[i]] {
 		i++
 	}
-	lx.mark(s[start:i], Bare)
 	if i == len(s) || isSpace(s[i]) || s[i] == '#' { // the usual case
-		if lx.count++; lx.marker == 0 {
-			lx.words = append(lx.words, Word{Text: s[start:i], Start: start, End: i})
-		}
-		return lx.afterWord(s, i), nil
+		lx.words = append(lx.words, Word{Text: s[start:i], Start: start, End: i})
+		return afterWord(s, i), 0, ""
 	}
 	lx.buf, lx.expanded = append(lx.buf[:0], s[start:i]...), false
 	var quote byte
@@ -210,10 +183,10 @@ func (lx *lexer) word(s string, start int) (next int, err error) {
 		switch {
 		case quote == 0 && (isSpace(c) || c == '#'):
 			lx.emit(start, i)
-			return lx.afterWord(s, i), nil
+			return afterWord(s, i), 0, ""
 		case c == '\r':
 			// A CR ends the line even here, which leaves the quote open.
-			return 0, lx.fault(opened, fmt.Sprintf("the quote %c is still open at a carriage return", quote))
+			return 0, opened, fmt.Sprintf("the quote %c is still open at a carriage return", quote)
 		case (c == '"' || c == '\'') && quote == 0:
 			quote, opened = c, i
 			i++
@@ -221,91 +194,82 @@ func (lx *lexer) word(s string, start int) (next int, err error) {
 			quote = 0
 			i++
 		case c == '\\' && quote != '\'':
-			n, reason := lx.escape(s[i:], quote == '"')
-			if reason != "" {
-				return 0, lx.fault(i, reason)
+			n, ok := lx.escape(s[i:], quote == '"')
+			if !ok {
+				return 0, i, `\x is not followed by two hexadecimal digits`
 			}
 			i += n
 		case c == '$' && quote == '"':
 			n, reason := lx.variable(s[i:], &start, i)
 			if reason != "" {
-				return 0, lx.fault(i, reason)
+				return 0, i, reason
 			}
 			i += n
 		default:
-			if c == lx.marker && lx.marker != 0 {
-				lx.quotings = append(lx.quotings, quotings[quote])
-			}
 			lx.buf = append(lx.buf, c)
 			i++
 		}
 	}
 	if quote != 0 {
-		return 0, lx.fault(opened, fmt.Sprintf("the quote %c is never closed on this line", quote))
+		return 0, opened, fmt.Sprintf("the quote %c is never closed on this line", quote)
 	}
 	lx.emit(start, i)
-	return i, nil
+	return i, 0, ""
 }
-
-var quotings = map[byte]Quoting{0: Bare, '"': Weak, '\'': Strong}
 
 // afterWord returns where the next word may begin. For HAProxy a CR directly after a word ends the line, and it ignores
 // what follows; a CR among blanks is a blank.
-func (lx *lexer) afterWord(s string, i int) int {
+func afterWord(s string, i int) int {
 	if i < len(s) && s[i] == '\r' {
-		lx.mark(s[i:], Comment)
 		return len(s)
 	}
 	return i
 }
 
 func (lx *lexer) emit(start, end int) {
-	// line refuses a word too many; until then an expansion must not outgrow the chunk.
-	if lx.count++; lx.marker == 0 && lx.count <= MaxWords+1 {
-		lx.words = append(lx.words, Word{Text: string(lx.buf), Start: start, End: end, Expanded: lx.expanded})
+	if len(lx.words)-lx.first > MaxWords {
+		return // the caller returns an error; an expansion could otherwise outgrow the chunk
 	}
+	lx.words = append(lx.words, Word{Text: string(lx.buf), Start: start, End: end, Expanded: lx.expanded})
 }
 
-const withinName = `a value stands within an escape or the name of a variable: write "\\" for a backslash and "${NAME}" for a variable`
-
-// escape handles a backslash at s[0] and returns how many bytes it consumed, or why HAProxy refuses it.
-func (lx *lexer) escape(s string, weak bool) (n int, reason string) {
+// escape handles a backslash at s[0] and returns how many bytes it consumed.
+func (lx *lexer) escape(s string, weak bool) (n int, ok bool) {
 	next := byte(0)
 	if len(s) > 1 {
 		next = s[1]
 	}
-	if next == lx.marker && next != 0 {
-		return 0, withinName
-	}
 	switch next {
 	case ' ', '\\', '#', '"', '\'':
 		lx.buf = append(lx.buf, next)
-		return 2, ""
+		return 2, true
 	case 'n':
 		lx.buf = append(lx.buf, '\n')
-		return 2, ""
+		return 2, true
 	case 'r':
 		lx.buf = append(lx.buf, '\r')
-		return 2, ""
+		return 2, true
 	case 't':
 		lx.buf = append(lx.buf, '\t')
-		return 2, ""
+		return 2, true
 	case 'x':
-		if len(s) >= 4 {
-			if b, err := strconv.ParseUint(s[2:4], 16, 8); err == nil {
-				lx.buf = append(lx.buf, byte(b))
-				return 4, ""
-			}
+		if len(s) < 4 {
+			return 0, false
 		}
-		return 0, `\x is not followed by two hexadecimal digits`
+		b, err := strconv.ParseUint(s[2:4], 16, 8)
+		if err != nil {
+			return 0, false
+		}
+		lx.buf = append(lx.buf, byte(b))
+		return 4, true
 	case '$':
 		if weak { // outside quotes "$" is not special, so the backslash stays
 			lx.buf = append(lx.buf, '$')
-			return 2, ""
+			return 2, true
 		}
 	}
 	lx.buf = append(lx.buf, '\\')
-	return 1, ""
+	return 1, true
 }
 
 // variable expands the "$" at s[0], inside weak quotes, and returns how many bytes it consumed. start is where
@@ -323,17 +287,6 @@ func (lx *lexer) variable(s string, start *int, at int) (n int, reason string) {
 	for i++; i < len(s) && (isNameStart(s[i]) || s[i] >= '0' && s[i] <= '9'); i++ {
 	}
 	name := s[from:i]
-	if lx.marker != 0 {
-		rest := s[i:]
-		if brace {
-			rest, _, _ = strings.Cut(rest, "}")
-		} else {
-			rest = rest[:min(1, len(rest))]
-		}
-		if strings.IndexByte(rest, lx.marker) >= 0 {
-			return 0, withinName
-		}
-	}
 	value, set, ok := lx.lookup(name)
 	if !ok {
 		return 0, fmt.Sprintf("unknown variable %s", name)

@@ -17,6 +17,20 @@ import (
 type Command struct {
 	Line    string
 	Payload []string
+	// Answers says that HAProxy answers a success with a message. Most commands that change something succeed in silence.
+	Answers bool
+}
+
+// Failed reports whether a reply is anything but the one that HAProxy gives to a command that has changed what it should.
+// It is stricter than Refused: a text where silence means success is a failure, and so is silence where a message should be.
+func (c Command) Failed(r Reply) bool {
+	if r.Refused() {
+		return true
+	}
+	if c.Answers {
+		return r.Text == "" || r.Severity == NoSeverity
+	}
+	return r.Text != ""
 }
 
 // size is how many bytes HAProxy has to buffer to read the command.

@@ -1,0 +1,120 @@
+package reload
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"nuncio/internal/haproxy"
+	"nuncio/reload/internal/plan"
+	"nuncio/reload/internal/process"
+)
+
+const (
+	// confirmTimeout is how long HAProxy may take until it shows what a command has changed: 3.0 and later change an
+	// address a moment after they have answered.
+	confirmTimeout = 2 * time.Second
+	// confirmPause is the first wait between two looks.
+	confirmPause = time.Millisecond
+)
+
+// execute sends a plan to the worker that serves and returns nil once that worker shows the servers of the plan. After an
+// error its state is unknown, and only a reload makes it known again. leaving is what will be leaving afterwards.
+func execute(ctx context.Context, h *process.Process, planner plan.Planner, p *plan.Plan, leaving map[string]plan.Leaving) error {
+	phases := p.Phases
+	var first []haproxy.Command
+	if p.Additive {
+		first, phases = phases[0], phases[1:]
+	}
+	s, err := h.Session(ctx, first)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if !p.Additive && len(phases) > 0 {
+		if err := process.Send(ctx, s, phases[0]); err != nil {
+			return err
+		}
+		phases = phases[1:]
+	}
+	if err := exchangeFiles(ctx, s, p.Files); err != nil {
+		return err
+	}
+	for _, commands := range phases {
+		if err := process.Send(ctx, s, commands); err != nil {
+			return err
+		}
+	}
+	return confirmServers(ctx, s, planner, p, leaving)
+}
+
+func exchangeFiles(ctx context.Context, s *haproxy.Session, files []plan.FileChange) error {
+	for _, f := range files {
+		replies, err := s.Do(ctx, []haproxy.Command{{Line: "prepare " + f.Kind + " " + f.Name}})
+		if err != nil {
+			return err
+		}
+		version, err := haproxy.ParseVersionReply(replies[0].Text)
+		if err != nil {
+			return fmt.Errorf("file %s: %w", f.Name, err)
+		}
+		if err := process.Send(ctx, s, f.Exchange(version)); err != nil {
+			return err
+		}
+		if replies, err = s.Do(ctx, []haproxy.Command{{Line: "show " + f.Kind + " " + f.Name}}); err != nil {
+			return err
+		}
+		found, err := haproxy.ParsePatterns(replies[0].Text)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(found, f.Entries) {
+			return fmt.Errorf("file %s: haproxy shows %d entries that differ from the %d of the file", f.Name, len(found), len(f.Entries))
+		}
+	}
+	return nil
+}
+
+// confirmServers waits until HAProxy shows the servers of a plan.
+func confirmServers(ctx context.Context, s *haproxy.Session, planner plan.Planner, p *plan.Plan, leaving map[string]plan.Leaving) error {
+	deadline := time.Now().Add(confirmTimeout)
+	for pause := confirmPause; ; pause *= 2 {
+		drift, err := compare(ctx, s, planner, p.Next, p.Sections, leaving)
+		if err != nil {
+			return err
+		}
+		if len(drift) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("haproxy does not show the change: %s", drift[0])
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// compare returns the differences between the servers of some sections and those of a worker.
+func compare(ctx context.Context, s *haproxy.Session, planner plan.Planner, m *plan.Model, sections []int, leaving map[string]plan.Leaving) ([]plan.Drift, error) {
+	commands := make([]haproxy.Command, len(sections))
+	for i, n := range sections {
+		commands[i] = m.StateCommand(n)
+	}
+	replies, err := s.Do(ctx, commands)
+	if err != nil {
+		return nil, err
+	}
+	var drift []plan.Drift
+	for i, n := range sections {
+		d, err := planner.Compare(m, n, replies[i], leaving)
+		if err != nil {
+			return nil, err
+		}
+		drift = append(drift, d...)
+	}
+	return drift, nil
+}

@@ -1,0 +1,271 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nuncio/internal/haproxy"
+)
+
+// server is one server line of a proxy, with the default-server words in force at that line put in front of its own.
+type server struct {
+	name     string
+	address  string
+	addr     netip.AddrPort
+	isIPPort bool // the address is an IP and a port
+	id       int  // 0: HAProxy chooses one
+
+	weight              int
+	maxconn             string
+	disabled            bool
+	check               bool
+	agent               bool
+	backup              bool
+	minconn             bool
+	killsSessionsOnDown bool // connections to it are cut when it goes down
+	cookie              string
+
+	words    [][]string // what "add server" is given behind the address: everything but id, weight, maxconn and disabled
+	identity string     // what no command can change on a living server: words as one text, with the id
+	// fixed says why nuncio does not touch this server at run time; empty if it may.
+	immutableReason string
+	// notAdded says why the line cannot become a dynamic server; empty if it can.
+	notDynamicReason string
+}
+
+// servers reads the server lines of a section of m.
+func (m *Model) servers(i int, keywords haproxy.ServerKeywords) ([]*server, error) {
+	s := m.sections[i]
+	var inherited []haproxy.Word
+	for _, d := range slices.Backward(m.defaultsChain(i)) {
+		for _, l := range d.defaults {
+			inherited = append(inherited, l.words...)
+		}
+	}
+	var found []*server
+	own, n := s.defaults, -1
+	for line := range strings.Lines(s.text) {
+		n++
+		for len(own) > 0 && own[0].line < n {
+			inherited, own = append(inherited, own[0].words...), own[1:]
+		}
+		if !isPlainServer(line) && !strings.ContainsAny(line, "\\\"'") {
+			continue
+		}
+		words, err := haproxy.AppendWords(nil, strings.TrimSuffix(line, "\n"), nil)
+		if err != nil {
+			return nil, err
+		}
+		if len(words) == 0 || words[0].Text != "server" {
+			continue
+		}
+		v := readServer(words[1:], inherited, keywords)
+		if slices.ContainsFunc(words, func(w haproxy.Word) bool { return w.Expanded }) {
+			v.address, v.isIPPort = line, false // its words have been read without the environment
+		}
+		found = append(found, v)
+	}
+	return found, nil
+}
+
+func readServer(own, inherited []haproxy.Word, keywords haproxy.ServerKeywords) *server {
+	v := &server{weight: 1}
+	if len(own) < 2 {
+		v.immutableReason = "a server line lacks its address"
+		return v
+	}
+	v.name, v.address = own[0].Text, own[1].Text
+	var err error
+	if v.addr, err = netip.ParseAddrPort(v.address); err == nil {
+		v.isIPPort = haproxy.CheckAddress(v.address) == nil
+	}
+	if haproxy.CheckName(v.name) != nil {
+		v.immutableReason = "its name is not one"
+	}
+	options := append(slices.Clip(inherited), own[2:]...)
+	for _, w := range append(slices.Clip(options), own[:2]...) {
+		if w.Expanded {
+			v.immutableReason = "its line has an environment variable"
+		}
+	}
+	v.options(options, keywords)
+	if v.immutableReason != "" || !v.isIPPort {
+		v.freezeAll(options)
+		return v
+	}
+	var identity strings.Builder
+	for _, w := range v.flat() {
+		identity.WriteString(w)
+		identity.WriteByte(0)
+	}
+	v.identity = identity.String() + strconv.Itoa(v.id)
+	return v
+}
+
+// freezeAll is for a line that no command is sent for. Any of its words may mean anything, those behind an unknown one even
+// arguments of it, so all of them count, in their order: a difference mistaken for equality would never reach HAProxy.
+func (v *server) freezeAll(options []haproxy.Word) {
+	var identity strings.Builder
+	for i, w := range options {
+		identity.WriteString(w.Text)
+		identity.WriteByte(0)
+		switch {
+		case w.Text == "backup":
+			v.backup = true
+		case w.Text == "cookie" && i+1 < len(options):
+			v.cookie = options[i+1].Text
+		}
+	}
+	v.identity = identity.String() + "all"
+}
+
+// options reads the words behind the address.
+func (v *server) options(words []haproxy.Word, keywords haproxy.ServerKeywords) {
+	for i := 0; i < len(words); {
+		key := words[i].Text
+		known, ok := keywords[key]
+		if !ok || i+known.Args >= len(words) {
+			v.immutableReason = fmt.Sprintf("nuncio does not know the word %q of its line", key)
+			return
+		}
+		group := words[i : i+1+known.Args]
+		i += len(group)
+		argument := ""
+		if known.Args > 0 {
+			argument = group[1].Text
+		}
+		switch key {
+		case "source":
+			// Two more words may follow, as often as they like.
+			for i+1 < len(words) && (words[i].Text == "usesrc" || words[i].Text == "interface") {
+				group = words[i-len(group) : i+2]
+				i += 2
+			}
+		case "id":
+			v.number(key, argument, 1, 1<<31-1, &v.id)
+			continue
+		case "weight":
+			v.number(key, argument, 0, 256, &v.weight)
+			continue
+		case "maxconn":
+			v.maxconn = argument
+			continue
+		case "disabled", "enabled":
+			v.disabled = key == "disabled"
+			continue
+		case "no-check":
+			v.check = false
+			v.words = slices.DeleteFunc(v.words, func(group []string) bool { return group[0] == "check" })
+			continue
+		case "init-addr":
+			continue // of no meaning for an IP address; with any other one, every word is kept
+		case "cookie":
+			v.cookie = argument
+		case "check", "agent-check", "backup", "minconn", "on-marked-down":
+			v.flag(key)
+		case "resolvers", "track":
+			v.immutableReason = fmt.Sprintf("its line has %q", key)
+		}
+		if !known.Dynamic {
+			v.notDynamicReason = fmt.Sprintf("this HAProxy does not take %q for a server that is added at run time", key)
+		}
+		texts := make([]string, len(group))
+		for j, w := range group {
+			texts[j] = w.Text
+		}
+		v.words = append(v.words, texts)
+	}
+}
+
+func (v *server) flat() []string { return slices.Concat(v.words...) }
+
+func (v *server) has(key string) bool {
+	return slices.ContainsFunc(v.words, func(group []string) bool { return group[0] == key })
+}
+
+func (v *server) flag(key string) {
+	switch key {
+	case "check":
+		v.check = true
+	case "agent-check":
+		v.agent = true
+	case "backup":
+		v.backup = true
+	case "minconn":
+		v.minconn = true
+	case "on-marked-down":
+		v.killsSessionsOnDown = true
+	}
+}
+
+func (v *server) number(key, text string, low, high int, into *int) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < low || n > high || strconv.Itoa(n) != text {
+		v.immutableReason = fmt.Sprintf("its %s is %q", key, text)
+		return
+	}
+	*into = n
+}
+
+// addCommands returns the commands that make the server exist as it would after a start with its line.
+func (v *server) addCommands(target string, version haproxy.Version) ([]haproxy.Command, error) {
+	words := []string{"add", "server", target, v.addr.String()}
+	if v.id != 0 {
+		words = append(words, "id", strconv.Itoa(v.id))
+	}
+	words = append(words, "weight", strconv.Itoa(v.weight))
+	if v.maxconn != "" {
+		words = append(words, "maxconn", v.maxconn)
+	}
+	words = append(words, v.flat()...)
+	if !version.AtLeast(3, 0) {
+		// 2.6 opens a connection for every request to a dynamic server unless both are given.
+		if !v.has("pool-max-conn") {
+			words = append(words, "pool-max-conn", "-1")
+		}
+		if !v.has("pool-purge-delay") {
+			words = append(words, "pool-purge-delay", "5s")
+		}
+	}
+	if len(words) > haproxy.MaxWords-2 {
+		return nil, fmt.Errorf("its line has too many words for a command") // 2.6 and 3.0 cut the rest off in silence
+	}
+	for i, w := range words {
+		var err error
+		if words[i], err = haproxy.EscapeArgument(w); err != nil {
+			return nil, err
+		}
+	}
+	commands := []haproxy.Command{{Line: strings.Join(words, " "), Answers: true}}
+	// A dynamic server begins in maintenance, without checks even if it has "check".
+	if v.check {
+		commands = append(commands, haproxy.Command{Line: "enable health " + target})
+	}
+	if v.agent {
+		commands = append(commands, haproxy.Command{Line: "enable agent " + target})
+	}
+	if !v.disabled {
+		commands = append(commands, haproxy.Command{Line: "enable server " + target})
+	}
+	return commands, nil
+}
+
+// moveCommands returns the commands that give the server a new address. What HAProxy knows about the health of the old place
+// says nothing about the new one, so the server counts as up, as after a start: one that was down would otherwise serve only
+// after "rise" successful checks. The price is that requests to a new place that is down fail until "fall" checks have.
+func (v *server) moveCommands(target string) []haproxy.Command {
+	commands := []haproxy.Command{{Line: fmt.Sprintf("set server %s addr %s port %d", target, v.addr.Addr(), v.addr.Port()), Answers: true}}
+	if v.immutableReason != "" || v.disabled || v.has("init-state") { // a server that leaves maintenance counts as up by itself
+		return commands
+	}
+	if v.check && !v.has("addr") { // with "addr" the check asks a different place, which has not moved
+		commands = append(commands, haproxy.Command{Line: "set server " + target + " health up"})
+	}
+	if v.agent && !v.has("agent-addr") {
+		commands = append(commands, haproxy.Command{Line: "set server " + target + " agent up"})
+	}
+	return commands
+}

@@ -1,0 +1,56 @@
+package process
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// RuntimeSocket returns the path of the Runtime API's socket in a directory.
+func RuntimeSocket(runDir string) string { return filepath.Join(runDir, runtimeSocket) }
+
+// OwnConfig returns the configuration that has to be loaded before the operator's. It gives HAProxy a Runtime API socket.
+func OwnConfig(runDir string) []byte {
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(RuntimeSocket(runDir))
+	return fmt.Appendf(nil, `# Written by nuncio and loaded before haproxy.cfg; changes made here are lost.
+# File names in haproxy.cfg that are not absolute are looked up beside it, in the same generation.
+# nuncio asks this socket which worker serves; it is there whatever the templates say.
+global
+    default-path config
+    stats socket "%s" mode 600 level admin
+`, quoted)
+}
+
+// Environment returns what haproxy inherits of env. It leaves out nuncio's own settings, which include the store's password,
+// and the variables that HAProxy's master passes on to itself: inherited from outside they would make a fresh master believe
+// that it is being reloaded. HAProxy waits for the host names in its configuration, one after the other, at each check and
+// each start; where no name server answers, glibc's own 20 s a name would stop every change, so a try is given 1 s (4 s a
+// name, seen with 2.6 and 3.0) unless the operator has set a limit.
+func Environment(env []string) []string {
+	var out []string
+	if _, set := lookup(env)("RES_OPTIONS"); !set {
+		out = append(out, "RES_OPTIONS=timeout:1")
+	}
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		switch {
+		case strings.HasPrefix(name, "NUNCIO_"), strings.HasPrefix(name, "HAPROXY_MWORKER"),
+			name == "HAPROXY_PROCESSES", name == "HAPROXY_LOAD_SUCCESS":
+		default:
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// lookup returns a function that finds the value of a variable as the haproxy process will.
+func lookup(env []string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, kv := range env {
+			if v, ok := strings.CutPrefix(kv, name+"="); ok {
+				return v, true
+			}
+		}
+		return "", false
+	}
+}

@@ -1,0 +1,96 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"nuncio/internal/haproxy"
+)
+
+// KillAfter is how long haproxy gets to obey SIGTERM, which takes it milliseconds.
+const KillAfter = 3 * time.Second
+
+// StopLeftover ends a haproxy that an earlier nuncio on this state directory left behind. It can exist although
+// the kernel is told to end it with nuncio: that setting is lost when haproxy has file capabilities.
+func StopLeftover(ctx context.Context, o Options, log *slog.Logger) error {
+	socket := o.masterSocket(time.Second)
+	reply, err := socket.Exec(ctx, "show proc")
+	if err != nil {
+		return nil // the usual case: no socket, or a stale one
+	}
+	p, err := haproxy.ParseProcesses(reply.Text)
+	if err != nil {
+		return fmt.Errorf("something that is not haproxy answers on %s: %w", socket.Path(), err)
+	}
+	pid := p.Master.Pid
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil || !strings.Contains(string(cmdline), socket.Path()) {
+		return fmt.Errorf("a haproxy that this process cannot see answers on %s: it belongs to another container or "+
+			"namespace; end it, or use another state directory", socket.Path())
+	}
+	log.Warn("ending a haproxy that an earlier nuncio left running", "pid", pid)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		_ = syscall.Kill(pid, sig) // it may have ended in the meantime
+		for end := time.Now().Add(KillAfter); time.Now().Before(end); time.Sleep(10 * pollInterval) {
+			if _, err := socket.Exec(ctx, "show proc"); err != nil && syscall.Kill(pid, 0) != nil {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("a haproxy of an earlier nuncio, pid %d, does not end; end it by hand", pid)
+}
+
+// Drain tells haproxy to take no new connections and to end once the requests under way have. The signal has no effect on a
+// master in its first milliseconds: see IgnoredDrain.
+func (h *Process) Drain() { _ = h.child.Signal(syscall.SIGUSR1) } // it fails only if the process has ended, which Done says
+
+// IgnoredDrain reports whether haproxy may have missed the signal to drain. One that has received it no longer answers on its
+// runtime socket; the silence of one whose start was never confirmed says nothing. It takes up to 0.5 s.
+func (h *Process) IgnoredDrain() bool {
+	if h.worker == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	_, err := h.runtime.Exec(ctx, "show info")
+	return err == nil
+}
+
+// Terminate stops haproxy at once and reports whether it had to be killed for that.
+func (h *Process) Terminate() (killed bool) {
+	_ = h.child.Signal(syscall.SIGTERM) // if this fails, SIGKILL follows
+	timer := time.NewTimer(KillAfter)
+	defer timer.Stop()
+	select {
+	case <-h.child.Done():
+		return false
+	case <-timer.C:
+		h.child.KillGroup()
+		return true
+	}
+}
+
+// Kill kills haproxy and its workers and waits for their end.
+func (h *Process) Kill() {
+	h.child.KillGroup()
+	<-h.child.Done()
+}
+
+// ReapWorkers waits for the workers of a dead master, which end by themselves within milliseconds, and kills them if
+// they do not: the next haproxy needs their addresses.
+func (h *Process) ReapWorkers() {
+	group := -h.child.Pid()
+	for end := time.Now().Add(outputGrace); time.Now().Before(end); time.Sleep(pollInterval) {
+		if syscall.Kill(group, 0) != nil {
+			return
+		}
+	}
+	_ = syscall.Kill(group, syscall.SIGKILL) // the group may be empty now
+}

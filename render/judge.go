@@ -1,0 +1,281 @@
+package render
+
+import (
+	"fmt"
+	"strings"
+
+	"nuncio/internal/haproxy"
+)
+
+// judge decides whether a value fits where it stands, and what it needs there besides quoting.
+func (e *escaper) judge(p *piece) {
+	at := -1
+	for i, w := range e.words {
+		if w.Start <= p.start && p.end <= w.End {
+			at = i
+			break
+		}
+	}
+	if at < 0 || e.words[at].Text == "" {
+		p.refuse("an empty value: HAProxy 2.6 and 3.0 drop the rest of such a line; print a default instead, or leave the word out with {{ if }}")
+		return
+	}
+	word := e.words[at].Text
+	switch e.place(at) {
+	case aKeyword:
+		p.refuse(e.keywordReason(at))
+	case aName:
+		e.name(p, at)
+	case anAddress:
+		p.check(haproxy.CheckAddress(word))
+	case aBindAddress:
+		p.check(checkBind(word))
+	case aHost:
+		p.safe("an address holds letters, digits and . : - [ ] only", ".:-[]_*/")
+	case aToken:
+		p.safe("a number, a time or a plain word is wanted: letters, digits and _ . : / , % + - only", "_.:/,%+-")
+		e.notReserved(p, at)
+	case aWord:
+		e.notReserved(p, at)
+	case aHeaderName:
+		p.safe("the name of a header holds letters, digits and _ . - only", "_.-")
+	case aHeader:
+		p.header()
+	case aFormat, aHeaderFormat:
+		if e.place(at) == aHeaderFormat {
+			p.header()
+		}
+		e.format(p, at)
+	case anExpression:
+		e.expression(p, at)
+	case aPattern:
+		e.pattern(p, at)
+	case aText:
+	}
+}
+
+func (p *piece) check(err error) {
+	if err != nil {
+		p.refuse(err.Error())
+	}
+}
+
+// safe accepts letters, digits and the bytes of more.
+func (p *piece) safe(reason, more string) {
+	for i := range len(p.value) {
+		c := p.value[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte(more, c) < 0 {
+			p.refuse(reason)
+			return
+		}
+	}
+}
+
+// header refuses what would end a header at run time: HAProxy sends such bytes as they are.
+func (p *piece) header() {
+	for i := range len(p.value) {
+		if c := p.value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			p.refuse("it holds a line break or another control character, which would begin another header")
+			return
+		}
+	}
+}
+
+func (e *escaper) keywordReason(at int) string {
+	if at == 0 {
+		return "a value cannot be the keyword of a line, or a part of it: write the keyword in the template, or use raw for text that you trust"
+	}
+	return fmt.Sprintf("a value cannot stand here, behind %q, where HAProxy expects a keyword: write the keyword in the template, or use raw for text that you trust",
+		shortWord(e.words[at-1].Text))
+}
+
+func shortWord(s string) string {
+	if len(s) > 30 {
+		return s[:30]
+	}
+	return s
+}
+
+// anyName are the keywords behind which HAProxy takes any name, even a word of its conditions: a service may be called "or".
+var anyName = map[string]bool{
+	"frontend": true, "backend": true, "listen": true, "server": true, "use_backend": true, "default_backend": true, "use-server": true,
+}
+
+func (e *escaper) name(p *piece, at int) {
+	p.safe("a name holds letters, digits and _ . : - only", "_.:-")
+	word := e.words[at].Text
+	if strings.Contains(word, "%[") { // use_backend with a name that is found at run time
+		e.format(p, at)
+		return
+	}
+	free := at == 1 && anyName[e.literal(0)]
+	if !free && (word == "or" || word == "if" || word == "unless") {
+		p.refuse("it means something to HAProxy: use another name")
+	}
+	p.check(haproxy.CheckName(strings.TrimLeft(word, "!")))
+}
+
+// notReserved refuses what HAProxy takes for grammar even in quotes.
+func (e *escaper) notReserved(p *piece, at int) {
+	switch e.words[at].Text {
+	case "if", "unless", "or", "||", "{", "}", "!":
+		p.refuse("it means something to HAProxy here, even in quotes")
+	}
+}
+
+// prefix is the text of the word at hand before the value.
+func (e *escaper) prefix(p *piece, at int) string {
+	begin := string(e.cand[e.words[at].Start:p.start])
+	switch p.quoting {
+	case haproxy.Weak:
+		begin += `"`
+	case haproxy.Strong:
+		begin += `'`
+	}
+	words, err := haproxy.AppendWords(nil, begin, nil)
+	if err != nil || len(words) == 0 {
+		return ""
+	}
+	return words[0].Text
+}
+
+const inExpression = "inside a sample expression a value may hold letters, digits and _ . : / - only: HAProxy reads the rest as grammar; look other values up in a map"
+
+// expression accepts a value as an argument, inside parentheses, of a fetch or a converter that the template
+// names.
+func (e *escaper) expression(p *piece, at int) {
+	before := e.prefix(p, at)
+	if strings.Count(before, "(") <= strings.Count(before, ")") {
+		p.refuse("a value cannot choose a fetch or a converter: write it in the template")
+		return
+	}
+	p.safe(inExpression, "_.:/-")
+}
+
+// format prepares a value for a log-format string.
+func (e *escaper) format(p *piece, at int) {
+	switch before := e.prefix(p, at); formatState(before) {
+	case inText:
+		p.format = true
+	case inSample:
+		sample := before[strings.LastIndex(before, "%[")+2:]
+		if strings.Count(sample, "(") <= strings.Count(sample, ")") {
+			p.refuse("a value cannot choose a fetch or a converter: write it in the template")
+		}
+		p.safe(inExpression, "_.:/-")
+	case inVariable:
+		p.refuse(`it stands directly behind "%", where it would choose a variable: write "%%" for the character in the template`)
+	}
+}
+
+type logState int
+
+const (
+	inText logState = iota
+	inSample
+	inVariable
+)
+
+// formatState is what the next byte of a log-format string would be part of.
+func formatState(s string) logState {
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			continue
+		}
+		i++
+		if i < len(s) && s[i] == '%' {
+			continue
+		}
+		if i < len(s) && s[i] == '{' {
+			end := strings.IndexByte(s[i:], '}')
+			if end < 0 {
+				return inVariable
+			}
+			i += end + 1
+		}
+		if i < len(s) && s[i] == '[' {
+			end := strings.IndexByte(s[i:], ']')
+			if end < 0 {
+				return inSample
+			}
+			i += end
+			continue
+		}
+		from := i
+		for i < len(s) && (s[i] >= 'a' && s[i] <= 'z' || s[i] >= 'A' && s[i] <= 'Z') {
+			i++
+		}
+		if i == len(s) || i == from {
+			return inVariable
+		}
+		i--
+	}
+	return inText
+}
+
+// pattern prepares a value for a list of ACL patterns.
+func (e *escaper) pattern(p *piece, at int) {
+	word := e.words[at].Text
+	flags, method := true, false
+	i := e.patternStart(at)
+	for ; i < at && flags; i++ {
+		switch text := e.words[i].Text; {
+		case text == "--":
+			flags = false
+		case text == "-m" || text == "-u" || text == "-f":
+			method = method || text == "-m"
+			if i+1 == at { // the value is the flag's argument
+				if text != "-f" {
+					p.refuse("a value cannot choose how patterns are compared: write it in the template")
+				}
+				p.safe("the name of a file in the generation's directory is wanted", "_.-/")
+				if strings.HasPrefix(word, "/") || strings.Contains(word, "..") {
+					p.refuse("a value cannot name a file outside the directory of the configuration")
+				}
+				return
+			}
+			i++
+		case !strings.HasPrefix(text, "-"):
+			flags = false
+		}
+	}
+	if word == "{" || word == "}" {
+		p.refuse("a brace opens or closes a condition, even in quotes")
+	}
+	if flags && strings.HasPrefix(word, "-") {
+		if e.prefix(p, at) == "" {
+			p.dashes = true
+		} else {
+			p.refuse(`the word begins with "-", which makes it a flag: write "--" before it in the template`)
+		}
+	}
+	switch word {
+	case "eq", "ge", "gt", "le", "lt":
+		if !method {
+			p.refuse(`it is a comparison to HAProxy: write "-m str" before the value in the template if it is text`)
+		}
+	}
+}
+
+// checkBind accepts what a bind line may listen on: addresses with ports, but no socket files and variables.
+func checkBind(word string) error {
+	for address := range strings.SplitSeq(word, ",") {
+		for _, family := range []string{"ipv4@", "ipv6@"} {
+			address = strings.TrimPrefix(address, family)
+		}
+		at := strings.LastIndexByte(address, ':')
+		if at < 0 {
+			return fmt.Errorf("want an address such as :80, *:80, 192.0.2.1:80 or [::]:80")
+		}
+		host, ports := strings.Trim(address[:at], "[]"), address[at+1:]
+		if host != "" && host != "*" && haproxy.CheckHost(host) != nil {
+			return fmt.Errorf("want an address such as :80, *:80, 192.0.2.1:80 or [::]:80")
+		}
+		for port := range strings.SplitSeq(ports, "-") {
+			if haproxy.CheckAddress("x:"+port) != nil {
+				return fmt.Errorf("the port must be a number from 1 to 65535")
+			}
+		}
+	}
+	return nil
+}

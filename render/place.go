@@ -1,0 +1,209 @@
+package render
+
+import (
+	"strings"
+
+	"nuncio/internal/haproxy"
+)
+
+// place is what HAProxy expects at a word of a line.
+type place int
+
+const (
+	aWord         place = iota // nuncio does not know the directive: one word of data, but no grammar
+	aText                      // any text
+	aKeyword                   // grammar: no value may stand here
+	aName                      // of a proxy, a server, an ACL
+	anAddress                  // of a server
+	aBindAddress               // to listen on
+	aHost                      // an address or a part of one
+	aToken                     // a number, a time, a plain word
+	aHeaderName                // a log-format string in some versions of HAProxy, and plain text in others
+	aHeader                    // a header, or what becomes a part of one
+	aFormat                    // a log-format string
+	aHeaderFormat              // a log-format string that becomes a header
+	anExpression               // a sample expression
+	aPattern                   // of an ACL
+)
+
+// place finds out what HAProxy expects at the word with index at. Only words without a value in them are
+// taken for grammar.
+func (e *escaper) place(at int) place {
+	keyword := e.words[0].Text
+	switch {
+	case at == 0:
+		return aKeyword
+	case keyword[0] == '.':
+		if keyword == ".if" || keyword == ".elif" {
+			return aToken
+		}
+		return aText
+	case keyword == "no" || keyword == "default":
+		return aKeyword
+	case haproxy.IsSection(keyword):
+		return aName
+	}
+	if p, found := e.condition(at); found {
+		return p
+	}
+	if rule, known := directives[keyword]; known {
+		return rule(e, at)
+	}
+	return aWord
+}
+
+// literal is the text of a word that holds no value, and "" otherwise.
+func (e *escaper) literal(i int) string {
+	if i >= len(e.words) || e.covered(e.words[i]) {
+		return ""
+	}
+	return e.words[i].Text
+}
+
+// condition says whether a word stands behind "if" or "unless", and what it is there.
+func (e *escaper) condition(at int) (p place, found bool) {
+	begin := 0
+	for i := 1; i < at; i++ {
+		if l := e.literal(i); l == "if" || l == "unless" {
+			begin = i
+			break
+		}
+	}
+	if begin == 0 {
+		return 0, false
+	}
+	switch open := e.brace(begin, at); {
+	case open == 0:
+		return aName, true
+	case at == open+1:
+		return anExpression, true
+	}
+	return aPattern, true
+}
+
+// brace is the index of the "{" that is open at a word, or 0.
+func (e *escaper) brace(from, at int) (open int) {
+	for i := from; i < at; i++ {
+		switch e.literal(i) {
+		case "{", "!{":
+			open = i
+		case "}":
+			open = 0
+		}
+	}
+	return open
+}
+
+// patternStart is the index of the first word behind the sample expression that patterns are compared with.
+func (e *escaper) patternStart(at int) int {
+	if e.words[0].Text == "acl" {
+		return 3
+	}
+	return e.brace(1, at) + 2
+}
+
+// options gives the place of a word in a list of options, each with its arguments, that begins at from.
+func (e *escaper) options(from, at int, arguments map[string][]place) place {
+	for i := from; i <= at; {
+		if i == at {
+			return aKeyword
+		}
+		key, _, _ := strings.Cut(e.literal(i), "(")
+		args := arguments[key]
+		if at-i <= len(args) {
+			return args[at-i-1]
+		}
+		i += 1 + len(args)
+	}
+	return aKeyword
+}
+
+// sequence is a directive with arguments in a fixed order; the last place holds for all that follow.
+func sequence(places ...place) func(*escaper, int) place {
+	return func(_ *escaper, at int) place { return places[min(at, len(places))-1] }
+}
+
+// behind is a directive with arguments in a fixed order and options behind them.
+func behind(arguments map[string][]place, places ...place) func(*escaper, int) place {
+	return func(e *escaper, at int) place {
+		if at <= len(places) {
+			return places[at-1]
+		}
+		return e.options(len(places)+1, at, arguments)
+	}
+}
+
+// directives says what HAProxy expects behind a keyword. Directives that are not here take any word.
+var directives = map[string]func(*escaper, int) place{
+	"server":          behind(serverOptions, aName, anAddress),
+	"default-server":  behind(serverOptions),
+	"server-template": behind(serverOptions, aName, aToken, anAddress),
+	"bind":            behind(bindOptions, aBindAddress),
+
+	"use_backend": sequence(aName), "default_backend": sequence(aName), "use-server": sequence(aName),
+	"acl":  sequence(aName, anExpression, aPattern),
+	"peer": sequence(aName, anAddress, aToken), "nameserver": sequence(aName, anAddress), "mailer": sequence(aName, anAddress),
+	"table": sequence(aName, aToken), "log": sequence(aHost, aToken),
+	"source": sequence(aHost, aToken), "dispatch": sequence(anAddress),
+
+	"log-format": sequence(aFormat), "log-format-sd": sequence(aFormat), "error-log-format": sequence(aFormat), "unique-id-format": sequence(aFormat),
+
+	"http-request": rules(1), "http-response": rules(1), "http-after-response": rules(1),
+	"tcp-request": rules(2), "tcp-response": rules(2), "quic-initial": rules(1),
+	"redirect":   behind(redirectOptions),
+	"http-error": behind(returnOptions), "http-check": check, "tcp-check": check,
+
+	"option": func(e *escaper, at int) place {
+		if at == 1 {
+			return aKeyword
+		}
+		if e.literal(1) == "httpchk" {
+			return aHeader
+		}
+		return aToken
+	},
+	"stats": func(e *escaper, at int) place {
+		if at == 1 || e.literal(1) == "socket" {
+			return aKeyword
+		}
+		return aWord
+	},
+	"setenv": sequence(aName, aText), "presetenv": sequence(aName, aText), "unsetenv": sequence(aName),
+	"stick": sequence(aKeyword, aKeyword, anExpression, aToken), "stick-table": sequence(aToken), "balance": balance, "hash-type": sequence(aToken),
+	"capture": sequence(aKeyword), "declare": sequence(aKeyword), "filter": sequence(aKeyword), "email-alert": sequence(aKeyword, aToken),
+	"mode": sequence(aToken), "maxconn": sequence(aToken), "retries": sequence(aToken), "fullconn": sequence(aToken), "timeout": sequence(aKeyword, aToken),
+	"description": sequence(aText), "monitor-uri": sequence(aText), "errorfile": sequence(aToken, aText), "errorloc": sequence(aToken, aHeader),
+	"errorloc302": sequence(aToken, aHeader), "errorloc303": sequence(aToken, aHeader), "http-send-name-header": sequence(aToken),
+}
+
+func balance(e *escaper, at int) place {
+	if strings.Contains(e.words[at].Text, "(") {
+		return anExpression
+	}
+	return aToken
+}
+
+var token, text = []place{aToken}, []place{aText}
+
+var serverOptions = map[string][]place{
+	"addr": {aHost}, "port": token, "inter": token, "fastinter": token, "downinter": token, "rise": token, "fall": token,
+	"weight": token, "maxconn": token, "minconn": token, "maxqueue": token, "id": token, "cookie": {aName}, "slowstart": token,
+	"observe": token, "error-limit": token, "on-error": token, "on-marked-down": token, "on-marked-up": token, "track": token,
+	"ca-file": text, "crl-file": text, "crt": text, "verify": token, "verifyhost": {aHost}, "alpn": token, "npn": token, "ciphers": text, "ciphersuites": text,
+	"ssl-min-ver": token, "ssl-max-ver": token, "sni": {anExpression}, "check-sni": text, "check-alpn": token, "check-proto": token, "proto": token,
+	"source": {aHost}, "resolvers": {aName}, "resolve-prefer": token, "resolve-net": token, "resolve-opts": token, "init-addr": token, "redir": text,
+	"agent-addr": {aHost}, "agent-port": token, "agent-inter": token, "agent-send": text, "pool-max-conn": token, "pool-low-conn": token, "pool-purge-delay": token,
+	"max-reuse": token, "tcp-ut": token, "namespace": token, "guid": token, "ws": token, "shard": token, "pool-conn-name": {anExpression}, "hash-key": token,
+	"log-proto": token, "socks4": {anAddress}, "set-proxy-v2-tlv-fmt": {aFormat}, "proxy-v2-options": token, "init-state": token, "curves": text, "sigalgs": text,
+}
+
+var bindOptions = map[string][]place{
+	"crt": text, "ca-file": text, "crt-list": text, "crl-file": text, "ca-verify-file": text, "alpn": token, "npn": token, "ciphers": text, "ciphersuites": text,
+	"name": {aName}, "id": token, "maxconn": token, "backlog": token, "nice": token, "ssl-min-ver": token, "ssl-max-ver": token, "verify": token,
+	"mss": token, "interface": token, "tcp-ut": token, "namespace": token, "process": token, "thread": token, "shards": token, "proto": token,
+	"curves": text, "sigalgs": text, "ecdhe": token, "user": token, "group": token, "mode": token, "level": token, "severity-output": token, "uid": token, "gid": token,
+}
+
+var redirectOptions = map[string][]place{
+	"location": {aHeader}, "prefix": {aHeader}, "scheme": {aHeader}, "code": token, "set-cookie": {aHeader}, "clear-cookie": {aHeader},
+}
