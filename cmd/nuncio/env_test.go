@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -109,6 +110,7 @@ func (e *env) start() {
 	e.t.Helper()
 	e.process = exec.Command(e.program, e.args...)
 	e.process.Stdout, e.process.Stderr = e.log, e.log
+	e.process.Env = []string{"PATH=" + os.Getenv("PATH")} // variables of the tests, such as NUNCIO_BENCH, look like flags
 	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := e.process.Start(); err != nil {
 		e.t.Fatal(err)
@@ -145,6 +147,28 @@ func (e *env) put(key, value string) {
 	if _, err := e.client.Put(ctx, "/services/"+key, value); err != nil {
 		e.t.Fatalf("put %s: %v", key, err)
 	}
+}
+
+// putAll puts n records, which record returns, in few transactions.
+func (e *env) putAll(n int, record func(i int) (key, value string)) {
+	e.t.Helper()
+	var ops []clientv3.Op
+	for i := range n {
+		key, value := record(i)
+		if ops = append(ops, clientv3.OpPut("/services/"+key, value)); len(ops) < 100 && i < n-1 {
+			continue
+		}
+		if _, err := e.client.Txn(e.t.Context()).Then(ops...).Commit(); err != nil {
+			e.t.Fatal(err)
+		}
+		ops = nil
+	}
+}
+
+// shipped makes nuncio use the shipped templates, with settings.
+func (e *env) shipped(settings string) {
+	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
+	e.args = append(e.args, "--set=http.bind="+e.http+";default.service=web;log=off;"+settings)
 }
 
 func (e *env) del(key string) {

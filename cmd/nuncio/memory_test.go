@@ -5,14 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"nuncio/internal/testkit"
 )
@@ -23,18 +20,10 @@ func startTenThousand(t *testing.T, h testkit.HAProxy, group string) *env {
 	t.Helper()
 	program := testkit.Program(t, "nuncio")
 	e := newEnv(t, h)
-	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
-	e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind=off;default.service=web;log=off;maxconn=500")
-	var ops []clientv3.Op
-	for i := range 10000 {
-		ops = append(ops, clientv3.OpPut(fmt.Sprintf("/services/s%03d/i%04d", i/100, i), fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"state":"maint","meta":{"http.host":"s%d.example.com"}}`, 1000+i, i/100)))
-		if len(ops) == 100 {
-			if _, err := e.client.Txn(t.Context()).Then(ops...).Commit(); err != nil {
-				t.Fatal(err)
-			}
-			ops = nil
-		}
-	}
+	e.shipped("metrics.bind=off;maxconn=500")
+	e.putAll(10000, func(i int) (key, value string) {
+		return fmt.Sprintf("s%03d/i%04d", i/100, i), fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"state":"maint","meta":{"http.host":"s%d.example.com"}}`, 1000+i, i/100)
+	})
 	e.put("web/a", e.webs[0].Addr)
 	// A shell that joins the group before it becomes nuncio.
 	e.process = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(group, "cgroup.procs"), program}, e.args...)...)

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +23,7 @@ func TestNoRecordLeadsToTheSockets(t *testing.T) {
 		t.Parallel()
 		e := newEnv(t, h, "--hold=0")
 		stats := testkit.FreeAddr(t)
-		e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--templates=") || strings.HasPrefix(a, "--set=") })
-		e.args = append(e.args, "--set=http.bind="+e.http+";metrics.bind="+stats+";default.service=web;log=off;tcp.address="+testkit.Host())
+		e.shipped("metrics.bind=" + stats + ";tcp.address=" + testkit.Host())
 		e.put("web/a", e.webs[0].Addr)
 		e.start()
 		testkit.Eventually(t, 60*time.Second, func() error { _, err := e.get(); return err })

@@ -34,7 +34,7 @@ func cmdKillHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) erro
 // for a moment: orphans, an HAProxy that checks a file, a worker that a reload has replaced.
 func ServiceChild(parent int) (int, error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		all, err := children(parent)
+		all, err := Children(parent)
 		if err != nil {
 			return 0, err
 		}
@@ -97,7 +97,7 @@ func checkZombies(_ *testscript.TestScript, se *scriptEnv, args []string) error 
 	if err != nil {
 		return err
 	}
-	found, err := children(pid)
+	found, err := Children(pid)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,8 @@ func checkZombies(_ *testscript.TestScript, se *scriptEnv, args []string) error 
 // inner is the process that unshare made PID 1 of its namespace.
 func inner(d *Daemon) (int, error) { return ServiceChild(d.cmd.Process.Pid) }
 
-func children(parent int) ([]int, error) {
+// Children returns the processes that a process has started and not yet waited for.
+func Children(parent int) ([]int, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	if err != nil {
 		return nil, err

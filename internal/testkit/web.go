@@ -14,6 +14,7 @@ import (
 
 // Web is a web server that answers every request with its name. "?wait=1s" delays the answer.
 type Web struct {
+	Name   string
 	Addr   string
 	server *http.Server
 	active atomic.Int64
@@ -31,7 +32,7 @@ func StartWeb(t testing.TB, name, addr string) *Web {
 			t.Fatalf("web server %s: %v", name, err)
 		}
 	}
-	w := &Web{Addr: l.Addr().String()}
+	w := &Web{Name: name, Addr: l.Addr().String()}
 	w.server = &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.active.Add(1)
 		defer w.active.Add(-1)
