@@ -49,8 +49,8 @@ func (e *env) answers(want string) {
 // haproxyLived fails the test if nuncio had to start HAProxy again.
 func (e *env) haproxyLived() {
 	e.t.Helper()
-	if text, err := os.ReadFile(e.log.Name()); err != nil || strings.Contains(string(text), "haproxy died") {
-		e.t.Errorf("haproxy died on the way, or the log is gone: %v", err)
+	if text, err := os.ReadFile(e.log.Name()); err != nil || strings.Contains(string(text), "haproxy exited unexpectedly") {
+		e.t.Errorf("haproxy exited on the way, or the log is gone: %v", err)
 	}
 }
 
