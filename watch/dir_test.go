@@ -63,7 +63,7 @@ func TestReadDirRefusesWhatIsNoTemplateDirectory(t *testing.T) {
 	must(t, os.Symlink("nothing", filepath.Join(dangling, "link")))
 	for dir, want := range map[string]string{
 		filepath.Join(file, "f"): "is not a directory", file + "/none": "no such file", many: "more than 1000 files",
-		big: "longer than 4194304 bytes", loop: "a link to a directory around it", dangling: "no such file",
+		big: "longer than 4194304 bytes", loop: "a link to a directory that contains it", dangling: "no such file",
 	} {
 		if _, err := watch.ReadDir(dir); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ReadDir(%s) = %v, want %q", dir, err, want)

@@ -1,14 +1,19 @@
-// Package watch turns what changes outside into settled values: the store into snapshots of the catalog, and a
-// directory of templates into the text of its files.
+// Package watch turns two outside sources into settled values: the store into snapshots of the catalog, and a directory
+// of templates into the texts of its files.
 //
-// A Store lists the watched key ranges at one revision, then follows the events after it. It promises that nothing
-// is dropped: a watch that ends, falls silent or was compacted is resumed or listed again; a store that was
-// wiped or restored is noticed, said in the log, and taken as the new truth; and every minute a full listing
-// corrects what anything may have missed. The first change after a quiet spell is delivered at once, a
-// burst as one snapshot with a bounded delay, equal content not at all. While the store is away the last
-// snapshot stands and Status says since when nothing was confirmed.
+// A Store lists the watched key ranges at one revision and then follows the events after it. It promises that no change
+// is lost: a watch that ends, falls silent or was compacted is resumed or listed again; a store that was wiped or
+// restored is noticed, logged, and its content taken; and every minute a full listing corrects whatever was missed. The
+// first change after a quiet spell is delivered at once, a burst as one snapshot with a bounded delay. While the store is
+// away the last snapshot remains, and Status reports since when nothing was confirmed. Every attempt that fails is
+// followed by a pause, which grows to three seconds.
 //
-// A Dir does the same for templates: file system events are hints, what counts is the content.
+// A Dir does the same for templates. File system events are hints only: it compares contents.
+//
+// Both Run methods keep the same contract about their channel. They send whole values, never differences, which the
+// receiver must not change. The first value comes after the first successful read. A value equal to the one before is not
+// sent. A receiver that is busy gets the newest value when it receives again, not those in between. Run never closes the
+// channel, blocks until its context ends, and has then ended all its goroutines; it is called once.
 //
 // The package refuses to know what snapshots and templates are for.
 //

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
@@ -19,12 +20,12 @@ import (
 )
 
 const (
-	// pageKeys bounds one answer: a page of the longest records that make sense stays far below the 2 GiB that a
-	// gRPC message may have, and etcd counts the whole range for every page, so pages should not be small.
+	// pageKeys bounds one answer. Pages should not be small, because etcd counts the whole range for every page; and a
+	// page of long records stays far below the 2 GiB of a gRPC message.
 	pageKeys = 5000
 	// requestTimeout bounds one request. A store that needs longer counts as away.
 	requestTimeout = 10 * time.Second
-	// maxListBytes is what one listing may hold: more than any Builder keeps.
+	// maxListBytes bounds one listing; it is more than any Builder keeps.
 	maxListBytes = 128 << 20
 )
 
@@ -39,12 +40,16 @@ func List(ctx context.Context, client *clientv3.Client, prefix string, keys []st
 	return b.Snapshot(l.revision), nil
 }
 
-// listing is the content of all ranges at one revision; of a store with more than anybody keeps, the oldest part.
+// listing is the content of all ranges at one revision, or its oldest part where there is more than any Builder keeps.
 type listing struct {
 	kvs      []*mvccpb.KeyValue
 	bytes    int
 	revision int64
 	cluster  uint64
+}
+
+func (l listing) header() *etcdserverpb.ResponseHeader {
+	return &etcdserverpb.ResponseHeader{Revision: l.revision, ClusterId: l.cluster}
 }
 
 func (l listing) pairs() iter.Seq2[string, []byte] {
@@ -57,7 +62,7 @@ func (l listing) pairs() iter.Seq2[string, []byte] {
 	}
 }
 
-// ranges are the key prefixes to watch: normalised, sorted, and without those inside another.
+// ranges returns the key prefixes to watch: normalized, sorted, and without those that lie inside another one.
 func ranges(prefix string, keys []string) []string {
 	all := []string{catalog.NormalizePrefix(prefix)}
 	for _, k := range keys {
@@ -82,7 +87,7 @@ func list(ctx context.Context, client *clientv3.Client, ranges []string, timeout
 		for more := true; more; {
 			resp, err := get(ctx, client, timeout, key, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(l.revision))
 			if page > 1 && status.Code(err) == codes.ResourceExhausted {
-				// The answer is longer than etcd.MaxAnswerBytes: values are far larger than a record's.
+				// The answer is longer than etcd.MaxAnswerBytes: the values are far larger than records.
 				page = max(1, page/8)
 				continue
 			}
@@ -92,19 +97,19 @@ func list(ctx context.Context, client *clientv3.Client, ranges []string, timeout
 			if l.revision == 0 {
 				l.revision, l.cluster = resp.Header.Revision, resp.Header.ClusterId
 			}
-			l.add(resp.Kvs)
+			l.addPage(resp.Kvs)
 			if more = resp.More && len(resp.Kvs) > 0; more {
 				key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 			}
 		}
 	}
-	// Where there is more than anybody keeps, what was there first comes first.
+	// A Builder near its limits keeps what comes first: the oldest keys.
 	slices.SortStableFunc(l.kvs, byAge)
 	return l, nil
 }
 
-// add takes one page, within bounds: those who may write to the store must not decide how much memory we need.
-func (l *listing) add(kvs []*mvccpb.KeyValue) {
+// addPage adds one page, within maxListBytes: writers to the store must not decide how much memory its readers need.
+func (l *listing) addPage(kvs []*mvccpb.KeyValue) {
 	for _, kv := range kvs {
 		l.kvs = append(l.kvs, kv)
 		l.bytes += len(kv.Key) + len(kv.Value)
@@ -123,7 +128,7 @@ func (l *listing) add(kvs []*mvccpb.KeyValue) {
 
 func byAge(x, y *mvccpb.KeyValue) int { return cmp.Compare(x.CreateRevision, y.CreateRevision) }
 
-// get is a linearizable read with an end.
+// get is a linearizable read with a timeout.
 func get(ctx context.Context, client *clientv3.Client, timeout time.Duration, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

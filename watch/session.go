@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
@@ -15,40 +14,43 @@ import (
 )
 
 const (
-	// askEvery is how often the store is asked to prove that the watch is alive, and silentAfter how long it may
-	// owe the proof. etcd by itself says something every ten minutes.
-	askEvery     = time.Second
-	silentAfter  = 5 * time.Second
-	mostPatience = 40 * time.Second
-	// mostSince is how many bytes of events are kept for a listing that is on its way; beyond that the listing is given
-	// up, since the watch has everything anyway.
-	mostSince = 32 << 20
+	// probeEvery is how often the store is asked to prove that the watch is alive, and silentAfter how long the answer may
+	// take. By itself etcd sends something every ten minutes.
+	probeEvery      = time.Second
+	silentAfter     = 5 * time.Second
+	maxSilenceLimit = 40 * time.Second
+	// stableAfter is how long a watch must work before the next failure counts as the first one.
+	stableAfter = 5 * time.Second
+	// maxSince is how many bytes of events are kept for a listing in progress. Beyond that the listing is dropped, since
+	// the watch has delivered everything anyway.
+	maxSince = 32 << 20
 )
 
 var (
-	errCompacted = errors.New("the revisions to watch from were compacted")
-	errAdopted   = errors.New("a listing replaced what was watched")
-	errSilent    = errors.New("the watch is silent")
-	errBehind    = errors.New("the store names an older revision or another cluster")
-	errClosed    = errors.New("the watch was closed")
-	errBroken    = errors.New("the connection broke")
+	errCompacted  = errors.New("the revisions to watch from were compacted")
+	errRolledBack = errors.New("a listing replaced the watched content")
+	errSilent     = errors.New("the watch is silent")
+	errBehind     = errors.New("the store reports an older revision or a different cluster")
+	errClosed     = errors.New("the watch was closed")
+	errBroken     = errors.New("the connection broke")
 )
 
-// session is one set of watches, one per range.
+// session is one set of watches, one per range, and the periodic listing beside them.
 type session struct {
-	*follower
+	*etcdWatcher
+	began   time.Time
 	answers chan answer
 	lists   chan listAnswer
 	broken  chan struct{}
 
-	listing bool              // a periodic listing is on its way,
-	asked   int64             // f.revision when it was asked for,
-	since   []*clientv3.Event // and the events that came since then
+	listing bool              // a periodic listing is in progress,
+	asked   int64             // w.revision when it began,
+	since   []*clientv3.Event // and the events since then
 	pending int               // their bytes
 }
 
 type answer struct {
-	at   int // the range
+	at   int // index of the range
 	resp clientv3.WatchResponse
 	open bool
 }
@@ -58,22 +60,24 @@ type listAnswer struct {
 	err     error
 }
 
-// watch follows all ranges until something is wrong, and returns what.
-func (f *follower) watch(ctx context.Context) error {
-	// RequireLeader makes a member that lost its cluster end the watch instead of going silent.
+// watch follows all ranges until ctx ends, and then returns nil, or until a watch fails, and then returns why.
+func (w *etcdWatcher) watch(ctx context.Context) error {
+	// With RequireLeader a member that lost its cluster ends the watch instead of going silent.
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	s := &session{follower: f, answers: make(chan answer), lists: make(chan listAnswer, 1), broken: make(chan struct{})}
+	s := &session{
+		etcdWatcher: w, began: time.Now(),
+		answers: make(chan answer), lists: make(chan listAnswer, 1), broken: make(chan struct{}),
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	for i := range f.ranges {
-		from := f.seen[i]
+	for i := range w.ranges {
+		from := w.seen[i]
 		wg.Go(func() { s.forward(wctx, i, from) })
 	}
-	wg.Go(func() { s.ask(wctx) })
-	wg.Go(func() { s.attend(wctx) })
+	wg.Go(func() { s.probe(wctx) })
 
-	silence, relist := time.NewTimer(f.patience), time.NewTimer(f.untilRelist())
+	silence, relist := time.NewTimer(w.silenceLimit), time.NewTimer(w.untilRelist())
 	defer silence.Stop()
 	defer relist.Stop()
 	for {
@@ -85,33 +89,33 @@ func (f *follower) watch(ctx context.Context) error {
 				return err
 			}
 			silence.Reset(silentAfter)
-			if f.checkSoon && !s.listing {
-				relist.Reset(f.untilRelist())
+			if w.checkSoon && !s.listing {
+				relist.Reset(w.untilRelist())
 			}
 		case <-s.broken:
 			return errBroken
 		case <-relist.C:
-			s.listing, s.asked, s.since, s.pending = true, f.revision, nil, 0
+			s.listing, s.asked, s.since, s.pending = true, w.revision, nil, 0
 			wg.Go(func() {
-				l, err := list(wctx, f.client, f.ranges, requestTimeout)
+				l, err := list(wctx, w.client, w.ranges, requestTimeout)
 				s.lists <- listAnswer{l, err}
 			})
 		case l := <-s.lists:
 			if err := s.compare(ctx, l); err != nil {
 				return err
 			}
-			relist.Reset(f.untilRelist())
+			relist.Reset(w.untilRelist())
 		case <-silence.C:
-			// Where every answer takes that long, the next watch gets more time.
-			f.patience = min(2*f.patience, mostPatience)
+			// The next watch gets more time: perhaps every answer takes that long.
+			w.silenceLimit = min(2*w.silenceLimit, maxSilenceLimit)
 			return errSilent
 		}
 	}
 }
 
-// forward opens the watch of one range and passes its answers on. It begins with the revision that is known, not the
-// one after it: while nothing new was written etcd leaves progress requests for a watch of a future revision
-// unanswered (3.5 and later), and silence must mean a dead watch.
+// forward opens the watch of one range, which blocks until the store has answered, and passes its answers on. The watch
+// begins with the known revision, not with the one after it: until something is written, etcd 3.5 and later leave
+// progress requests for a watch of a future revision unanswered, and silence must mean a dead watch.
 func (s *session) forward(ctx context.Context, at int, revision int64) {
 	watch := s.client.Watch(ctx, s.ranges[at], clientv3.WithPrefix(), clientv3.WithRev(revision),
 		clientv3.WithProgressNotify(), clientv3.WithFragment())
@@ -127,38 +131,32 @@ func (s *session) forward(ctx context.Context, at int, revision int64) {
 	}
 }
 
-// attend tells when the connection breaks. The client makes a new one and opens the watch again by itself, from the next
-// revision, and says nothing: a store that was replaced meanwhile, and is further on already, would pass for the same.
-func (s *session) attend(ctx context.Context) {
-	conn, was := s.client.ActiveConnection(), false
-	for {
-		state := conn.GetState()
-		if was && state != connectivity.Ready {
-			close(s.broken)
-			return
-		}
-		was = was || state == connectivity.Ready
+// probe asks for progress while there is a connection, and closes s.broken when it is lost. The client reconnects and
+// resumes the watch without a word, so a store that was replaced meanwhile and is further on already would pass for the
+// same one.
+func (s *session) probe(ctx context.Context) {
+	conn := s.client.ActiveConnection()
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		if !conn.WaitForStateChange(ctx, state) {
 			return
 		}
 	}
-}
-
-func (s *session) ask(ctx context.Context) {
-	tick := time.NewTicker(askEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			_ = s.client.RequestProgress(ctx) // without an answer the silence is noticed
-		case <-ctx.Done():
+	for ctx.Err() == nil {
+		wait, cancel := context.WithTimeout(ctx, probeEvery)
+		lost := conn.WaitForStateChange(wait, connectivity.Ready)
+		cancel()
+		if lost {
+			close(s.broken)
 			return
 		}
+		wait, cancel = context.WithTimeout(ctx, probeEvery)
+		_ = s.client.RequestProgress(wait) // a missing answer is noticed as silence
+		cancel()
 	}
 }
 
-// handle takes one answer of a watch. Only events move f.seen: etcd before 3.4.25 and 3.5.8 may answer a progress
-// request with a revision of which it has not sent the events yet.
+// handle takes one answer of a watch. Only events move w.seen: etcd before 3.4.25 and 3.5.8 may answer a progress
+// request with a revision whose events it has not sent yet.
 func (s *session) handle(ctx context.Context, a answer) error {
 	switch err := a.resp.Err(); {
 	case !a.open:
@@ -184,14 +182,16 @@ func (s *session) handle(ctx context.Context, a answer) error {
 		}
 	}
 	if h := a.resp.Header; h.Revision != 0 {
-		// A member that lags behind is no proof that the store went back: a linearizable read decides.
+		// A member that lags behind does not prove that the store was rolled back: a linearizable read decides.
 		if h.Revision < s.revision || h.ClusterId != s.cluster {
 			return errBehind
 		}
 		s.confirmed(h)
 	}
-	s.backoff.Reset()
-	s.patience = silentAfter
+	if time.Since(s.began) > stableAfter {
+		s.backoff.Reset()
+	}
+	s.silenceLimit = silentAfter
 	return nil
 }
 
@@ -202,26 +202,26 @@ func (s *session) compare(ctx context.Context, l listAnswer) error {
 	case etcd.IsAuthError(l.err):
 		return l.err
 	case l.err != nil:
-		s.log.Debug("periodic listing failed, the watch goes on", "err", l.err)
+		s.log.Debug("periodic listing failed, continuing the watch", "err", l.err)
 		return nil
 	case l.listing.cluster != s.cluster || l.listing.revision < s.asked:
-		s.wentBack(&etcdserverpb.ResponseHeader{Revision: l.listing.revision, ClusterId: l.listing.cluster})
-		s.adopt(ctx, l.listing, nil, relistBack)
-		return errAdopted
+		s.rolledBack(l.listing.header())
+		s.apply(ctx, l.listing, nil, relistBack)
+		return errRolledBack
 	}
-	if s.pending <= mostSince {
-		s.adopt(ctx, l.listing, s.since, relistPeriodic)
+	if s.pending <= maxSince {
+		s.apply(ctx, l.listing, s.since, relistPeriodic)
 	}
 	s.since = nil
 	return nil
 }
 
-// remember keeps events that came while a listing is on its way, as long as they are not too many.
+// remember keeps the events that arrive while a listing is in progress, up to maxSince bytes.
 func (s *session) remember(events []*clientv3.Event) {
 	for _, e := range events {
 		s.pending += len(e.Kv.Key) + len(e.Kv.Value)
 	}
-	if s.pending > mostSince {
+	if s.pending > maxSince {
 		s.since = nil
 		return
 	}

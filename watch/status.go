@@ -8,7 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// StoreStatus is what a Store knows about its connection.
+// StoreStatus is the state of a Store's connection.
 type StoreStatus struct {
 	// Synced is true once the store has been listed; it stays true while the store is away.
 	Synced bool `json:"synced"`
@@ -16,16 +16,16 @@ type StoreStatus struct {
 	Revision int64 `json:"revision"`
 	// ClusterID is the store's identity.
 	ClusterID uint64 `json:"-"`
-	// LastSync is when the store last confirmed that nothing is missing here: a listing, an event or an answer
-	// to a progress request.
+	// LastSync is when the store last confirmed that the content is complete: by a listing, an event or an answer to a
+	// progress request.
 	LastSync time.Time `json:"last_sync,omitzero"`
 	// Endpoints are the store's addresses.
 	Endpoints []string `json:"endpoints"`
-	// Err is why the store is away; empty while it answers.
+	// Err is the error of the last request; empty while the store answers.
 	Err string `json:"error,omitempty"`
-	// Failures counts the requests without an answer since it is away.
+	// Failures counts the failed requests of the present outage.
 	Failures int `json:"failures,omitempty"`
-	// Hint names the setting to look at; it may be empty.
+	// Hint names the setting to check; it may be empty.
 	Hint string `json:"hint,omitempty"`
 }
 
@@ -61,7 +61,7 @@ func (t *tracker) failed(err, hint string) {
 	t.s.Failures++
 }
 
-// metrics are the numbers of a Store.
+// metrics are the metrics of a Store.
 type metrics struct {
 	relists                          *prometheus.CounterVec
 	reconnects, events               prometheus.Counter
@@ -80,11 +80,11 @@ func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
 			Name: "nuncio_watch_relists_total",
 			Help: "Full listings of the store, by reason: start, periodic, compaction, store_went_back.",
 		}, []string{"reason"}),
-		reconnects:  counter("nuncio_watch_reconnects_total", "Watches of the store that were opened again after one ended or fell silent."),
+		reconnects:  counter("nuncio_watch_reconnects_total", "Watches of the store that were reopened after one ended or fell silent."),
 		events:      counter("nuncio_watch_events_total", "Changes of keys that the store reported."),
 		services:    gauge("nuncio_services", "Services with at least one valid record."),
 		instances:   gauge("nuncio_instances", "Instances of all services."),
-		quarantined: gauge("nuncio_quarantined_records", "Records that are left out because they break the contract."),
+		quarantined: gauge("nuncio_quarantined_records", "Records that are not served because they break the contract or exceed a limit."),
 	}
 	if reg == nil {
 		return m, nil
@@ -96,7 +96,7 @@ func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
 		}, func() float64 { return float64(t.get().Revision) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nuncio_watch_last_sync_timestamp_seconds",
-			Help: "When the store last confirmed that nothing is missing here; 0 before the first time.",
+			Help: "When the store last confirmed that the content is complete; 0 before the first time.",
 		}, func() float64 {
 			if last := t.get().LastSync; !last.IsZero() {
 				return float64(last.UnixMilli()) / 1000

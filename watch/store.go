@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,22 +23,22 @@ const (
 	DefaultRelist  = 60 * time.Second
 )
 
-// StoreOptions say what to watch. Client is needed; a zero elsewhere means the default.
+// StoreOptions configure a Store. Client is required; a zero elsewhere means the default.
 type StoreOptions struct {
-	// Client is the connection to the store; it stays the caller's to close.
+	// Client is the connection to the store. The caller closes it after Run.
 	Client *clientv3.Client
-	// Prefix is where records live; empty means catalog.DefaultPrefix.
+	// Prefix is the key prefix of the records; empty means catalog.DefaultPrefix.
 	Prefix string
-	// Keys are more prefixes, watched for templates. Every prefix is listed at the same revision, but followed by a
-	// watch of its own: a transaction that writes below two of them may be seen as two snapshots.
+	// Keys are further prefixes, which only templates use. All prefixes are listed at the same revision, but each has its
+	// own watch: a transaction that writes below two of them may appear as two snapshots.
 	Keys []string
-	// WaitMin is the quiet spell that ends a burst, and WaitMax the longest that a change waits for it.
+	// WaitMin is the quiet spell that ends a burst, and WaitMax the longest wait of a change for it.
 	WaitMin, WaitMax time.Duration
-	// Relist is the time between two full listings.
+	// Relist is the time between two full listings, give or take a tenth.
 	Relist time.Duration
 	// Limits bound what is kept of the store; a zero in them means the default of catalog.
 	Limits catalog.Limits
-	// Refuse may give a reason to quarantine a record that is valid by itself; nil refuses none.
+	// Refuse is passed on to catalog.BuilderOptions.
 	Refuse func(*catalog.Instance) string
 	// Logger may be nil.
 	Logger *slog.Logger
@@ -52,19 +54,19 @@ type Store struct {
 	status  tracker
 }
 
-// CredentialsError is the end of Run when the store refuses the very first listing: wrong settings, at a time when
-// somebody looks. Refusals later on are kept in Status and tried again.
+// CredentialsError is the error of Run when the store refuses the first listing: the settings are wrong. Later refusals
+// are reported by Status and retried.
 type CredentialsError struct{ Err error }
 
-// Error says what the store said.
+// Error includes the store's error.
 func (e *CredentialsError) Error() string {
 	return fmt.Sprintf("the store refuses the credentials: %v", e.Err)
 }
 
-// Unwrap gives the store's error.
+// Unwrap returns the store's error.
 func (e *CredentialsError) Unwrap() error { return e.Err }
 
-// NewStore checks the options; it starts nothing.
+// NewStore checks the options and registers the metrics; it starts nothing.
 func NewStore(o StoreOptions) (*Store, error) {
 	if o.Client == nil {
 		return nil, errors.New("watch: a client is needed")
@@ -99,17 +101,17 @@ func orDefault[T comparable](value, otherwise T) T {
 	return value
 }
 
-// Status tells how the store is doing. It may be called at any time.
+// Status returns the state of the connection. It may be called at any time, from any goroutine.
 func (s *Store) Status() StoreStatus { return s.status.get() }
 
-// Run follows the store until ctx ends, and sends every settled snapshot that differs from the one before to out. A
-// reader that is busy gets the newest one when it comes back. Run is called once.
+// Run follows the store until ctx ends and sends snapshots to out, under the contract in the package comment. It returns
+// nil after the end of ctx, or a *CredentialsError.
 func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	updates, ended := make(chan update), make(chan error, 1)
-	f := newFollower(s, updates)
-	go func() { ended <- f.run(ctx) }()
+	w := newEtcdWatcher(s, updates)
+	go func() { ended <- w.run(ctx) }()
 	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, Limits: s.o.Limits, Refuse: s.o.Refuse})
 	d := &deliverer{store: s, builder: builder, window: window{min: s.o.WaitMin, max: s.o.WaitMax}}
 	d.run(ctx, updates, ended, out)
@@ -119,20 +121,20 @@ func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 
 // update is one step of the store's content.
 type update struct {
-	full     bool // the listing is the whole content; else only the events count
+	full     bool // the listing replaces the content, before the events are applied
 	listing  listing
 	events   []*clientv3.Event
 	revision int64
 }
 
-// deliverer owns the content and decides when others see it.
+// deliverer owns the content and decides when it is delivered.
 type deliverer struct {
 	store    *Store
 	builder  *catalog.Builder
 	window   window
 	revision int64
-	last     *catalog.Snapshot // the last one delivered
-	known    *catalog.Snapshot // the last one made, whose quarantine is logged
+	last     *catalog.Snapshot // delivered last
+	reported *catalog.Snapshot // logged and counted last
 }
 
 func (d *deliverer) run(ctx context.Context, updates <-chan update, ended chan error, out chan<- *catalog.Snapshot) {
@@ -179,20 +181,20 @@ func (d *deliverer) apply(u update) {
 		}
 	}
 	d.revision = max(d.revision, u.revision)
-	// A periodic listing that brings nothing new must not open a window: the next change is the first after a
-	// quiet spell, and what already waits must not wait longer.
+	// A listing without news must not open a window: the next change would wait although it is the first after a quiet
+	// spell, and a waiting one would wait longer.
 	if u.full && d.last != nil && d.builder.Snapshot(d.revision).Same(before) {
 		return
 	}
 	d.window.change(time.Now())
 }
 
-// snapshot is what to deliver now; nil when the content is as delivered last.
+// snapshot returns the content to deliver now, or nil when it equals the snapshot delivered last.
 func (d *deliverer) snapshot() *catalog.Snapshot {
 	next := d.builder.Snapshot(d.revision)
-	if next != d.known {
+	if next != d.reported {
 		d.report(next)
-		d.known = next
+		d.reported = next
 	}
 	if d.last != nil && next.Same(d.last) {
 		d.window.delivered()
@@ -201,20 +203,18 @@ func (d *deliverer) snapshot() *catalog.Snapshot {
 	return next
 }
 
-// report counts a new snapshot and logs what entered or left quarantine with it.
+// report updates the metrics and logs which records entered or left quarantine.
 func (d *deliverer) report(next *catalog.Snapshot) {
 	services, instances := next.Counts()
 	m := d.store.metrics
 	m.services.Set(float64(services))
 	m.instances.Set(float64(instances))
 	m.quarantined.Set(float64(len(next.Quarantined)))
-	var before []catalog.Quarantined
-	if d.known != nil {
-		before = d.known.Quarantined
-	}
-	old := make(map[string]catalog.Quarantined, len(before))
-	for _, q := range before {
-		old[q.Key] = q
+	old := map[string]catalog.Quarantined{}
+	if d.reported != nil {
+		for _, q := range d.reported.Quarantined {
+			old[q.Key] = q
+		}
 	}
 	for _, q := range next.Quarantined {
 		if old[q.Key] != q {
@@ -222,9 +222,7 @@ func (d *deliverer) report(next *catalog.Snapshot) {
 		}
 		delete(old, q.Key)
 	}
-	for _, q := range before {
-		if _, gone := old[q.Key]; gone {
-			d.store.log.Info("record left quarantine", "key", q.Key)
-		}
+	for _, key := range slices.Sorted(maps.Keys(old)) {
+		d.store.log.Info("record left quarantine", "key", key)
 	}
 }

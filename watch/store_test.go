@@ -338,7 +338,7 @@ func TestAWipedStoreIsNoticed(t *testing.T) {
 	server.Wipe()
 	server.Start()
 	r.expect()
-	r.logged("the store went back in time", 1)
+	r.logged("store went back in time", 1)
 	server.Put("/services/web/b", "192.0.2.2:80")
 	r.expect("web/b 192.0.2.2:80")
 	if got := r.counter("nuncio_watch_relists_total", "store_went_back"); got != 1 {
@@ -362,7 +362,7 @@ func TestARestoredStoreIsNoticed(t *testing.T) {
 	must(t, os.CopyFS(server.Dir, os.DirFS(backup)))
 	server.Start()
 	r.expect("web/a 192.0.2.1:80")
-	r.logged("the store went back in time", 1)
+	r.logged("store went back in time", 1)
 }
 
 // TestAReplacedStoreThatIsAheadIsFound has a store whose revision has overtaken ours before the watch is back: the watch
@@ -384,14 +384,14 @@ func replacedStoreAhead(t *testing.T, relist time.Duration) {
 	server.Put("/services/web/a", "192.0.2.1:80")
 	r := run(t, etcd.Config{Endpoints: []string{proxy.addr}}, watch.StoreOptions{Relist: relist})
 	r.expect("web/a 192.0.2.1:80")
-	proxy.cut()
+	proxy.set(closeAtOnce)
 	server.Kill()
 	server.Wipe()
 	server.Start()
 	for i := range 20 {
 		server.Put("/services/web/b", fmt.Sprintf("192.0.2.2:%d", 80+i))
 	}
-	proxy.join()
+	proxy.set(passOn)
 	r.expect("web/b 192.0.2.2:99")
 }
 
@@ -402,7 +402,7 @@ func TestCompactionWhileAwayLeadsToAListing(t *testing.T) {
 	r := run(t, etcd.Config{Endpoints: []string{proxy.addr}}, watch.StoreOptions{Relist: time.Hour})
 	server.Put("/services/web/a", "192.0.2.1:80")
 	r.expect("web/a 192.0.2.1:80")
-	proxy.cut()
+	proxy.set(closeAtOnce)
 	client := server.Client()
 	if _, err := client.Delete(t.Context(), "/services/web/a"); err != nil {
 		t.Fatal(err)
@@ -411,7 +411,7 @@ func TestCompactionWhileAwayLeadsToAListing(t *testing.T) {
 	if _, err := client.Compact(t.Context(), revision); err != nil {
 		t.Fatal(err)
 	}
-	proxy.join()
+	proxy.set(passOn)
 	r.expect("web/b 192.0.2.2:80")
 	if got := r.counter("nuncio_watch_relists_total", "compaction"); got != 1 {
 		t.Errorf("listings because of compaction: %v, want 1", got)

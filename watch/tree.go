@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,14 +11,14 @@ import (
 	"strings"
 )
 
-// The limits of a template directory. They end a mistake, such as the root directory, with a clear error.
+// The limits of a template directory. They turn a mistake, such as the root directory, into a clear error.
 const (
 	MaxFiles     = 1000
 	MaxFileBytes = 4 << 20
 )
 
-// ReadDir reads every regular file below dir: its slash-separated path relative to dir, and its text. Links are
-// followed. Left out is what editors and Kubernetes leave lying: names that begin with a dot, backup and swap files.
+// ReadDir returns the text of every regular file below dir, by its slash-separated path relative to dir. It follows
+// links. It skips the leftovers of editors and Kubernetes: names that begin with a dot, backup and swap files.
 func ReadDir(dir string) (map[string]string, error) {
 	t := tree{root: dir, files: map[string]string{}}
 	if err := t.walk("", nil); err != nil {
@@ -35,7 +34,7 @@ type tree struct {
 	enter func(dir string) // called before a directory is read; may be nil
 }
 
-// walk reads one directory; above are those around it, to find a link that leads back.
+// walk reads one directory; above holds the directories around it, to detect a link that leads back.
 func (t *tree) walk(rel string, above []fs.FileInfo) error {
 	full := filepath.Join(t.root, filepath.FromSlash(rel))
 	info, err := os.Stat(full)
@@ -46,7 +45,7 @@ func (t *tree) walk(rel string, above []fs.FileInfo) error {
 		return fmt.Errorf("read templates: %s is not a directory", full)
 	}
 	if slices.ContainsFunc(above, func(a fs.FileInfo) bool { return os.SameFile(a, info) }) {
-		return fmt.Errorf("read templates: %s is a link to a directory around it", full)
+		return fmt.Errorf("read templates: %s is a link to a directory that contains it", full)
 	}
 	if t.enter != nil {
 		t.enter(full)
@@ -104,12 +103,9 @@ func readFile(name string) (string, error) {
 	return string(text), nil
 }
 
-// ignored are the names of editors' own files ("4913" is what vim tries a directory with) and of Kubernetes'
-// "..data" machinery.
+// ignored reports whether a name belongs to an editor (vim creates "4913" to test whether a directory is writable) or to
+// the "..data" links of Kubernetes.
 func ignored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
 		strings.HasSuffix(name, ".swx") || name == "4913" || strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")
 }
-
-// gone tells whether the error is about something that is not there.
-func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

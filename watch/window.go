@@ -9,10 +9,10 @@ type window struct {
 
 	first time.Time // the first undelivered change; zero when there is none
 	last  time.Time // the newest change
-	due   time.Time // when the undelivered changes are to be delivered
+	due   time.Time // when the undelivered changes must be delivered
 }
 
-// change notes a change.
+// change records a change.
 func (w *window) change(now time.Time) {
 	quiet := w.last.IsZero() || now.Sub(w.last) >= w.min
 	w.last = now
@@ -30,7 +30,7 @@ func (w *window) change(now time.Time) {
 	}
 }
 
-// pending tells whether there is something to deliver, and in how long; 0 means now.
+// pending reports whether there is anything to deliver, and how long to wait for it; 0 means now.
 func (w *window) pending(now time.Time) (time.Duration, bool) {
 	if w.first.IsZero() {
 		return 0, false
@@ -38,5 +38,5 @@ func (w *window) pending(now time.Time) (time.Duration, bool) {
 	return max(0, w.due.Sub(now)), true
 }
 
-// delivered notes that everything is.
+// delivered records that everything has been delivered.
 func (w *window) delivered() { w.first = time.Time{} }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"nuncio/internal/etcd/internal/zaplog"
 )
@@ -39,9 +40,12 @@ func Dial(c Config, logger *slog.Logger) (*clientv3.Client, error) {
 		return nil, err
 	}
 	last := &lastFailure{}
-	options := []grpc.DialOption{grpc.WithConnectParams(connectParams())}
+	transport := insecure.NewCredentials()
 	if r.secure {
-		options = append(options, grpc.WithTransportCredentials(&diskCredentials{config: c}))
+		transport = &diskCredentials{config: c}
+	}
+	options := []grpc.DialOption{
+		grpc.WithConnectParams(connectParams()), grpc.WithTransportCredentials(newPacedCredentials(transport)),
 	}
 	if c.User != "" {
 		options = append(options, (&tokens{user: c.User, password: r.password}).dialOptions()...)
