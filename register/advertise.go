@@ -1,76 +1,63 @@
 package register
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 )
 
-// lookupTimeout ends a lookup whose name server does not answer.
-const lookupTimeout = 5 * time.Second
-
-// standing is the address in force. It outlives failed lookups: a name that does not resolve for a moment, or an
-// interface that loses its address, is no news about a container.
-type standing struct {
-	Advertise           // without an IP until a lookup has found one
-	known     bool      // a lookup was answered, in whatever way
-	trouble   string    // why the last lookup failed; empty when it did not
-	failures  int       // in a row
-	due       time.Time // the next lookup after a failed one
+// advertisedAddress is the address in use. It outlives failed lookups: a name that does not resolve for a moment, or
+// an interface that loses its address, says nothing about a container.
+type advertisedAddress struct {
+	Advertise        // without an IP until a lookup has found one
+	problem   string // why the last lookup failed; empty when it did not
+	failures  int    // in a row
 }
 
-// learn takes the answer of a lookup.
-func (s *standing) learn(found Advertise, log *slog.Logger) {
-	s.known = true
+// update takes the answer of a lookup.
+func (a *advertisedAddress) update(found Advertise, log *slog.Logger) {
+	now := found.String()
+	switch {
+	case found.IP.IsValid() && a.failures > 0:
+		log.Info("address to advertise found again", "address", now)
+	case found.IP.IsValid() && a.Advertise.String() != now:
+		log.Info("published ports are advertised", "address", now)
+	case found.IP.IsValid() || a.failures > 0: // nothing new
+	case a.IP.IsValid():
+		log.Warn("address to advertise not found, keeping the last one", "address", a.Advertise.String(), "reason", found.Reason)
+	default:
+		log.Warn("no address to advertise found, retrying", "reason", found.Reason)
+	}
 	if found.IP.IsValid() {
-		if s.failures > 0 {
-			log.Info("the address to advertise is found again", "address", describe(found))
-		}
-		*s = standing{Advertise: found, known: true}
+		*a = advertisedAddress{Advertise: found}
 		return
 	}
-	switch {
-	case s.failures > 0: // said already
-	case s.IP.IsValid():
-		log.Warn("the address to advertise is not found any more, the last one stays in force", "address", describe(s.Advertise), "reason", found.Reason)
-	default:
-		log.Warn("no address to advertise is found, trying again", "reason", found.Reason)
-	}
-	s.trouble = found.Reason
-	s.due = time.Now().Add(retryDelay(s.failures))
-	s.failures++
-	if !s.IP.IsValid() {
-		s.Advertise = found
+	a.problem = found.Reason
+	a.failures++
+	if !a.IP.IsValid() {
+		a.Advertise = found
 	}
 }
 
-func (s *standing) String() string {
-	if s.IP.IsValid() && s.trouble != "" {
-		return fmt.Sprintf("%s, the last one that was found: %s", describe(s.Advertise), s.trouble)
+// next is the pause before the next lookup: short while no address was ever found, because no container is registered
+// without one.
+func (a *advertisedAddress) next(resyncInterval time.Duration) time.Duration {
+	if a.IP.IsValid() {
+		return resyncInterval
 	}
-	return describe(s.Advertise)
+	return min(resyncInterval, retryDelay(a.failures))
 }
 
-func describe(a Advertise) string {
+func (a *advertisedAddress) String() string {
+	if a.IP.IsValid() && a.problem != "" {
+		return fmt.Sprintf("%s, the last one that was found: %s", a.Advertise, a.problem)
+	}
+	return a.Advertise.String()
+}
+
+func (a Advertise) String() string {
 	if !a.IP.IsValid() {
 		return "none: " + a.Reason
 	}
 	return fmt.Sprintf("%s (%s)", a.IP, a.Origin)
-}
-
-// lookup asks for the address; the answer comes as a result, because a resolver may take its time while a
-// container gets its stop signal.
-func (f *follower) lookup(ctx context.Context, wg *sync.WaitGroup) {
-	if f.looking {
-		return
-	}
-	f.looking = true
-	wg.Go(func() {
-		lookupCtx, cancel := context.WithTimeout(ctx, lookupTimeout)
-		defer cancel()
-		found := f.opts.Advertise(lookupCtx)
-		f.deliver(ctx, result{found: &found})
-	})
 }

@@ -18,7 +18,7 @@ func (d *deafAPI) Events(ctx context.Context, _ time.Time, _ func(register.Event
 	return ctx.Err()
 }
 
-func (d *deafAPI) source(t *testing.T, r *rig) register.Source {
+func (d *deafAPI) source(t *testing.T, h *harness) register.Source {
 	t.Helper()
 	c, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
 	if err != nil {
@@ -26,7 +26,7 @@ func (d *deafAPI) source(t *testing.T, r *rig) register.Source {
 	}
 	t.Cleanup(func() { c.Close() })
 	d.API = register.NewAPI(c)
-	o := r.docker
-	o.API, o.Rules = d, r.rules
+	o := h.docker
+	o.API, o.Rules = d, h.rules
 	return register.NewDocker(o)
 }

@@ -22,7 +22,7 @@ type stored struct {
 type identity struct {
 	node string
 	kind string
-	only string // the single key of a classic or hold registrar; empty for the daemon
+	only string // the single key of a registrar that is not the daemon; empty for the daemon
 }
 
 func (id identity) owns(key string, o owner) bool {
@@ -52,7 +52,7 @@ type plan struct {
 // diff compares what should be with what is. Lease 0 stands for "any", for a dry run. It is pure.
 func diff(d Desired, keyOf func(Record) (string, error), actual map[string]stored, id identity, lease int64) plan {
 	var p plan
-	wanted := map[string]bool{}
+	desired := map[string]bool{}
 	for _, rec := range d.Records {
 		key, err := keyOf(rec)
 		if err != nil {
@@ -66,15 +66,12 @@ func diff(d Desired, keyOf func(Record) (string, error), actual map[string]store
 		}
 		drained := exists && have.owner.Operator == operatorDrain &&
 			have.owner.ContainerID == rec.Origin.ContainerID && have.owner.StartedAt == rec.Origin.StartedAt
-		value, err := rec.value, error(nil)
-		if value == nil || drained {
-			value, err = rec.encode(id.node, id.kind, drained)
-		}
+		value, err := rec.encode(id.node, id.kind, drained)
 		if err != nil {
 			p.conflicts = append(p.conflicts, rec.skipped(err.Error()))
 			continue
 		}
-		wanted[key] = true
+		desired[key] = true
 		ch := Change{Key: key, Value: string(value), mod: have.mod}
 		switch {
 		case !exists:
@@ -92,8 +89,8 @@ func diff(d Desired, keyOf func(Record) (string, error), actual map[string]store
 	}
 	for _, key := range slices.Sorted(maps.Keys(actual)) {
 		have := actual[key]
-		if !wanted[key] && id.owns(key, have.owner) && !d.spares(have.owner) {
-			p.changes = append(p.changes, Change{Key: key, Why: "gone", Reason: d.against(have.owner), mod: have.mod})
+		if !desired[key] && id.owns(key, have.owner) && !d.keeps(have.owner) {
+			p.changes = append(p.changes, Change{Key: key, Why: "gone", Reason: d.reasonFor(have.owner), mod: have.mod})
 		}
 	}
 	// A port that one container gave up may be another one's already: removals come first, then endpoints
@@ -102,15 +99,15 @@ func diff(d Desired, keyOf func(Record) (string, error), actual map[string]store
 	return p
 }
 
-// spares says whether a record that is not wanted stays all the same.
-func (d Desired) spares(o owner) bool {
-	start, homeless := d.Homeless[o.ContainerID]
+// keeps reports whether a record that is not desired stays all the same.
+func (d Desired) keeps(o owner) bool {
+	start, noAddress := d.NoAddress[o.ContainerID]
 	// A container that was started again has other ports: its old address may be another one's already.
-	return d.Unknown[o.ContainerID] || homeless && start == o.StartedAt
+	return d.Unknown[o.ContainerID] || noAddress && start == o.StartedAt
 }
 
-// against says why the container of a stored record has none any more.
-func (d Desired) against(o owner) string {
+// reasonFor says why the container of a stored record has none any more.
+func (d Desired) reasonFor(o owner) string {
 	var reasons []string
 	for _, s := range d.Skipped {
 		if s.ContainerID != "" && s.ContainerID == shortID(o.ContainerID) {

@@ -17,15 +17,15 @@ import (
 
 func TestAContainerIsRegisteredWhileItRuns(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	before := r.web(containers.Spec{})
-	r.start()
-	r.expect("started before the registrar", r.truth(catalog.StateReady, before))
+	h := newHarness(t)
+	before := h.web(containers.Spec{})
+	h.start()
+	h.expect("started before the registrar", h.recordsOf(catalog.StateReady, before))
 
-	after := r.web(containers.Spec{Labels: r.labels("service", "web", "weight", "7", "tags", "b,a", "meta.http.host", "www.example.com")})
+	after := h.web(containers.Spec{Labels: h.labels("service", "web", "weight", "7", "tags", "b,a", "meta.http.host", "www.example.com")})
 	both := []*containers.Container{before, after}
-	r.expect("started after it", r.truth(catalog.StateReady, both...))
-	got := r.raw()["/services/"+r.key("web", after)].value
+	h.expect("started after it", h.recordsOf(catalog.StateReady, both...))
+	got := h.raw()["/services/"+h.key("web", after)].value
 	want := fmt.Sprintf(`{"host":%q,"port":%s,"weight":7,"tags":["a","b"],"meta":{"http.host":"www.example.com"},"node":"n1","registrar":"run",`,
 		testkit.Host(), after.Addr(80)[strings.LastIndexByte(after.Addr(80), ':')+1:])
 	if !strings.HasPrefix(got, want) {
@@ -33,62 +33,62 @@ func TestAContainerIsRegisteredWhileItRuns(t *testing.T) {
 	}
 
 	before.Stop()
-	r.expect("stopped", r.truth(catalog.StateReady, after))
+	h.expect("stopped", h.recordsOf(catalog.StateReady, after))
 	before.Start()
-	r.expect("started again on another port", r.truth(catalog.StateReady, both...))
+	h.expect("started again on another port", h.recordsOf(catalog.StateReady, both...))
 	after.Restart()
-	r.expect("restarted on another port", r.truth(catalog.StateReady, both...))
+	h.expect("restarted on another port", h.recordsOf(catalog.StateReady, both...))
 	after.Kill("KILL")
-	r.expect("killed", r.truth(catalog.StateReady, before))
+	h.expect("killed", h.recordsOf(catalog.StateReady, before))
 	before.Rename(containers.Name())
-	r.expect("renamed", r.truth(catalog.StateReady, before))
+	h.expect("renamed", h.recordsOf(catalog.StateReady, before))
 	before.Remove()
-	r.expect("removed by force", map[string]entry{})
+	h.expect("removed by force", map[string]entry{})
 }
 
 func TestSignalsThatDoNotEndAContainerChangeNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	c := r.web(containers.Spec{Env: []string{"GRACE=1h"}})
-	r.start()
-	r.expect("started", r.truth(catalog.StateReady, c))
+	h := newHarness(t)
+	c := h.web(containers.Spec{Env: []string{"GRACE=1h"}})
+	h.start()
+	h.expect("started", h.recordsOf(catalog.StateReady, c))
 	get(t, c.Addr(80), "/") // now it handles signals
-	rev := r.revision()
+	rev := h.revision()
 	c.Kill("HUP")
 	c.Kill("USR1")
 	// A second container shows that the registrar has seen the signals.
-	other := r.web(containers.Spec{})
-	r.expect("HUP and USR1", r.truth(catalog.StateReady, c, other))
-	if mod := r.raw()["/services/"+r.key("web", c)].mod; mod > rev {
+	other := h.web(containers.Spec{})
+	h.expect("HUP and USR1", h.recordsOf(catalog.StateReady, c, other))
+	if mod := h.raw()["/services/"+h.key("web", c)].mod; mod > rev {
 		t.Errorf("the record was written at revision %d, after %d: a reload signal is no stop signal", mod, rev)
 	}
 	c.Kill("TERM")
-	r.expect("TERM", merge(r.truth(catalog.StateDrain, c), r.truth(catalog.StateReady, other)))
+	h.expect("TERM", merge(h.recordsOf(catalog.StateDrain, c), h.recordsOf(catalog.StateReady, other)))
 }
 
 func TestAStoppingContainerDrainsUntilItDies(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.docker.StopWindow = 2 * time.Second
-	r.start()
-	c := r.web(containers.Spec{Env: []string{"GRACE=1h"}, Signal: "SIGQUIT"})
-	r.expect("started", r.truth(catalog.StateReady, c))
+	h := newHarness(t)
+	h.docker.StopWindow = 2 * time.Second
+	h.start()
+	c := h.web(containers.Spec{Env: []string{"GRACE=1h"}, Signal: "SIGQUIT"})
+	h.expect("started", h.recordsOf(catalog.StateReady, c))
 	get(t, c.Addr(80), "/")
 	c.Kill("QUIT")
-	r.expect("its stop signal", r.truth(catalog.StateDrain, c))
-	r.expect("it lives on after the window", r.truth(catalog.StateReady, c))
+	h.expect("its stop signal", h.recordsOf(catalog.StateDrain, c))
+	h.expect("it lives on after the window", h.recordsOf(catalog.StateReady, c))
 	c.Kill("QUIT")
-	r.expect("its stop signal again", r.truth(catalog.StateDrain, c))
+	h.expect("its stop signal again", h.recordsOf(catalog.StateDrain, c))
 	c.Kill("KILL")
-	r.expect("killed", map[string]entry{})
+	h.expect("killed", map[string]entry{})
 }
 
 func TestACrashUnderARestartPolicyMovesTheRecord(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.start()
-	c := r.web(containers.Spec{Restart: "always"})
-	r.expect("started", r.truth(catalog.StateReady, c))
+	h := newHarness(t)
+	h.start()
+	c := h.web(containers.Spec{Restart: "always"})
+	h.expect("started", h.recordsOf(catalog.StateReady, c))
 	first := c.Addr(80)
 	get(t, first, "/crash")
 	testkit.Eventually(t, within, func() error {
@@ -97,175 +97,175 @@ func TestACrashUnderARestartPolicyMovesTheRecord(t *testing.T) {
 		}
 		return nil
 	})
-	r.expect("restarted by Docker", r.truth(catalog.StateReady, c))
+	h.expect("restarted by Docker", h.recordsOf(catalog.StateReady, c))
 }
 
 func TestPauseTakesTheTrafficAway(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.start()
-	c := r.web(containers.Spec{Health: true}) // Docker calls it unhealthy while it is paused, without an event
-	r.expect("healthy", r.truth(catalog.StateReady, c))
+	h := newHarness(t)
+	h.start()
+	c := h.web(containers.Spec{Health: true}) // Docker calls it unhealthy while it is paused, without an event
+	h.expect("healthy", h.recordsOf(catalog.StateReady, c))
 	c.Pause()
-	r.expect("paused", r.truth(catalog.StateMaint, c))
+	h.expect("paused", h.recordsOf(catalog.StateMaint, c))
 	c.Unpause()
-	r.expect("unpaused", r.truth(catalog.StateReady, c))
+	h.expect("unpaused", h.recordsOf(catalog.StateReady, c))
 }
 
 func TestHealthDecidesAsTheLabelSays(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.start()
+	h := newHarness(t)
+	h.start()
 	sick := []string{"SICK=1"}
-	wait := r.web(containers.Spec{Health: true, Env: sick})
-	ignore := r.web(containers.Spec{Health: true, Env: sick, Labels: r.labels("service", "web", "health", "ignore")})
-	mark := r.web(containers.Spec{Health: true, Env: sick, Labels: r.labels("service", "web", "health", "mark")})
-	r.expect("unhealthy", merge(r.truth(catalog.StateReady, ignore), r.truth(catalog.StateMaint, mark)))
-	r.logged("container skipped", wait.Name, "HEALTHCHECK says")
+	wait := h.web(containers.Spec{Health: true, Env: sick})
+	ignore := h.web(containers.Spec{Health: true, Env: sick, Labels: h.labels("service", "web", "health", "ignore")})
+	mark := h.web(containers.Spec{Health: true, Env: sick, Labels: h.labels("service", "web", "health", "mark")})
+	h.expect("unhealthy", merge(h.recordsOf(catalog.StateReady, ignore), h.recordsOf(catalog.StateMaint, mark)))
+	h.awaitLog("container skipped", wait.Name, "HEALTHCHECK says")
 	for _, c := range []*containers.Container{wait, mark} {
 		get(t, c.Addr(80), "/well")
 	}
-	r.expect("healthy", r.truth(catalog.StateReady, wait, ignore, mark))
+	h.expect("healthy", h.recordsOf(catalog.StateReady, wait, ignore, mark))
 	get(t, wait.Addr(80), "/sick")
-	r.expect("one is unhealthy again", r.truth(catalog.StateReady, ignore, mark))
+	h.expect("one is unhealthy again", h.recordsOf(catalog.StateReady, ignore, mark))
 }
 
 func TestNetworkChangesMoveThePort(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	network := r.engine.Network(t)
-	r.start()
-	c := r.web(containers.Spec{Network: network, Publish: []string{"80"}})
-	r.expect("started", r.truth(catalog.StateReady, c))
+	h := newHarness(t)
+	network := h.engine.Network(t)
+	h.start()
+	c := h.web(containers.Spec{Network: network, Publish: []string{"80"}})
+	h.expect("started", h.recordsOf(catalog.StateReady, c))
 	c.Disconnect(network)
-	r.expect("off the network", map[string]entry{})
+	h.expect("off the network", map[string]entry{})
 	c.Connect(network)
 	if c.Addr(80) == "" {
 		t.Fatal("Docker has not published the port again")
 	}
-	r.expect("on it again, with another port and no event of the container", r.truth(catalog.StateReady, c))
+	h.expect("on it again, with another port and no event of the container", h.recordsOf(catalog.StateReady, c))
 }
 
 func TestManyContainersKilledAtOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.start()
+	h := newHarness(t)
+	h.start()
 	const n = 30
 	cs := make([]*containers.Container, n)
 	for i := range cs {
-		cs[i] = r.web(containers.Spec{})
+		cs[i] = h.web(containers.Spec{})
 	}
-	r.expect("all started", r.truth(catalog.StateReady, cs...))
+	h.expect("all started", h.recordsOf(catalog.StateReady, cs...))
 	var wg sync.WaitGroup
 	for _, c := range cs[1:] {
 		wg.Go(func() { c.Kill("KILL") })
 	}
 	wg.Wait()
-	r.expect("all but one killed", r.truth(catalog.StateReady, cs[0]))
+	h.expect("all but one killed", h.recordsOf(catalog.StateReady, cs[0]))
 }
 
 func TestHostNetworkingNeedsAPort(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	addr := testkit.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
-	with := r.web(containers.Spec{Network: "host", Env: []string{"LISTEN=" + addr}, Labels: r.labels("service", "web", "port", port)})
-	without := r.web(containers.Spec{Network: "host", Env: []string{"LISTEN=" + testkit.FreeAddr(t)}})
-	r.start()
-	r.expect("host networking", map[string]entry{r.key("web", with): {addr, catalog.StateReady}})
-	r.logged("container skipped", without.Name, "host networking")
+	with := h.web(containers.Spec{Network: "host", Env: []string{"LISTEN=" + addr}, Labels: h.labels("service", "web", "port", port)})
+	without := h.web(containers.Spec{Network: "host", Env: []string{"LISTEN=" + testkit.FreeAddr(t)}})
+	h.start()
+	h.expect("host networking", map[string]entry{h.key("web", with): {addr, catalog.StateReady}})
+	h.awaitLog("container skipped", without.Name, "host networking")
 }
 
 func TestTwoBindingsOfOnePort(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	host, other := testkit.Host(), strings.TrimSuffix(testkit.Host(), "1")+"2"
-	c := r.web(containers.Spec{Publish: []string{other + "::80", host + "::80"}})
-	r.start()
+	c := h.web(containers.Spec{Publish: []string{other + "::80", host + "::80"}})
+	h.start()
 	want := ""
 	for _, b := range c.Inspect().NetworkSettings.Ports["80/tcp"] {
 		if b.HostIP == host {
 			want = net.JoinHostPort(host, b.HostPort)
 		}
 	}
-	r.expect("the advertised address and its own port", map[string]entry{r.key("web", c): {want, catalog.StateReady}})
+	h.expect("the advertised address and its own port", map[string]entry{h.key("web", c): {want, catalog.StateReady}})
 }
 
 func TestSeveralPortsOfOneContainer(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	spec := containers.Spec{Env: []string{"LISTEN=:80,:81"}, Publish: []string{"80", "81"}}
-	spec.Labels = r.labels("service", "web", "81.service", "admin", "81.weight", "1")
-	c := r.engine.Run(t, spec)
-	spec.Labels = r.labels("service", "web")
-	refused := r.engine.Run(t, spec)
-	spec.Labels = r.labels("service", "both", "port", "80,81")
-	both := r.engine.Run(t, spec)
-	r.start()
-	r.expect("ports", map[string]entry{
-		r.key("web", c):             {c.Addr(80), catalog.StateReady},
-		r.key("admin", c):           {c.Addr(81), catalog.StateReady},
-		r.key("both", both) + ":80": {both.Addr(80), catalog.StateReady},
-		r.key("both", both) + ":81": {both.Addr(81), catalog.StateReady},
+	spec.Labels = h.labels("service", "web", "81.service", "admin", "81.weight", "1")
+	c := h.engine.Run(t, spec)
+	spec.Labels = h.labels("service", "web")
+	refused := h.engine.Run(t, spec)
+	spec.Labels = h.labels("service", "both", "port", "80,81")
+	both := h.engine.Run(t, spec)
+	h.start()
+	h.expect("ports", map[string]entry{
+		h.key("web", c):             {c.Addr(80), catalog.StateReady},
+		h.key("admin", c):           {c.Addr(81), catalog.StateReady},
+		h.key("both", both) + ":80": {both.Addr(80), catalog.StateReady},
+		h.key("both", both) + ":81": {both.Addr(81), catalog.StateReady},
 	})
-	r.logged("container skipped", refused.Name, "80, 81")
+	h.awaitLog("container skipped", refused.Name, "80, 81")
 }
 
 func TestOneNameOnTwoNodes(t *testing.T) {
 	t.Parallel()
-	a := newRig(t)
-	b := rigOn(t, a.etcd, "")
-	b.word, b.node = a.word, "n2"
+	a := newHarness(t)
+	b := harnessOn(t, a.etcd, "")
+	b.labelPrefix, b.node = a.labelPrefix, "n2"
 	b.rules.LabelPrefix, b.rules.Node, b.opts.Node = a.rules.LabelPrefix, b.node, b.node
 	c := a.web(containers.Spec{})
 	a.start()
 	b.start()
-	both := merge(a.truth(catalog.StateReady, c), b.truth(catalog.StateReady, c))
+	both := merge(a.recordsOf(catalog.StateReady, c), b.recordsOf(catalog.StateReady, c))
 	a.expect("two records", both)
 	if err := a.stop(); err != nil {
 		t.Fatal(err)
 	}
-	a.expect("one node left", b.truth(catalog.StateReady, c))
+	a.expect("one node left", b.recordsOf(catalog.StateReady, c))
 }
 
 func TestContainerAddresses(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	network := r.engine.Network(t)
-	r.rules.ContainerAddresses = true
-	c := r.web(containers.Spec{Network: network, Publish: []string{}})
-	r.start()
+	h := newHarness(t)
+	network := h.engine.Network(t)
+	h.rules.ContainerAddresses = true
+	c := h.web(containers.Spec{Network: network, Publish: []string{}})
+	h.start()
 	ip := c.Inspect().NetworkSettings.Networks[network].IPAddress
-	r.expect("its own address", map[string]entry{r.key("web", c): {ip + ":80", catalog.StateReady}})
+	h.expect("its own address", map[string]entry{h.key("web", c): {ip + ":80", catalog.StateReady}})
 }
 
 func TestAGuestOfAnotherContainersNetworkUsesItsPorts(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	host := r.engine.Run(t, containers.Spec{Publish: []string{"80"}})
-	guest := r.web(containers.Spec{Network: "container:" + host.ID, Env: []string{"LISTEN=:81"}, Publish: []string{}})
-	r.start()
-	r.expect("the guest", map[string]entry{r.key("web", guest): {host.Addr(80), catalog.StateReady}})
+	h := newHarness(t)
+	host := h.engine.Run(t, containers.Spec{Publish: []string{"80"}})
+	guest := h.web(containers.Spec{Network: "container:" + host.ID, Env: []string{"LISTEN=:81"}, Publish: []string{}})
+	h.start()
+	h.expect("the guest", map[string]entry{h.key("web", guest): {host.Addr(80), catalog.StateReady}})
 }
 
 func TestTheSweepFindsWhatEventsDoNotTell(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.docker.Sweep = 300 * time.Millisecond
+	h := newHarness(t)
+	h.docker.ResyncInterval = 300 * time.Millisecond
 	deaf := &deafAPI{}
-	r.opts.Source = deaf.source(t, r)
-	network := r.engine.Network(t)
-	c := r.web(containers.Spec{Network: network, Publish: []string{"80"}})
-	r.start()
-	r.expect("started", r.truth(catalog.StateReady, c))
+	h.opts.Source = deaf.source(t, h)
+	network := h.engine.Network(t)
+	c := h.web(containers.Spec{Network: network, Publish: []string{"80"}})
+	h.start()
+	h.expect("started", h.recordsOf(catalog.StateReady, c))
 	c.Disconnect(network)
-	r.expect("off the network", map[string]entry{})
+	h.expect("off the network", map[string]entry{})
 	c.Connect(network)
-	r.expect("on it again", r.truth(catalog.StateReady, c))
+	h.expect("on it again", h.recordsOf(catalog.StateReady, c))
 	c.Restart()
-	r.expect("restarted", r.truth(catalog.StateReady, c))
+	h.expect("restarted", h.recordsOf(catalog.StateReady, c))
 	c.Stop()
-	r.expect("stopped", map[string]entry{})
+	h.expect("stopped", map[string]entry{})
 }
 
 func get(t *testing.T, addr, path string) {

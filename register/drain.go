@@ -16,6 +16,9 @@ import (
 	"nuncio/internal/catalog"
 )
 
+// drainPoll is the pause between two looks at the marked records.
+const drainPoll = time.Second
+
 // ErrNoRecord is returned by Drain when nothing of this node matches.
 var ErrNoRecord = errors.New("no record")
 
@@ -46,15 +49,15 @@ type DrainOptions struct {
 // Its error says so when a mark was taken away within that time.
 func Drain(ctx context.Context, o DrainOptions) ([]string, error) {
 	o.Prefix = catalog.NormalizePrefix(cmp.Or(o.Prefix, catalog.DefaultPrefix))
-	marked, rev, err := o.confirm(ctx)
+	marked, err := o.confirm(ctx)
 	if err != nil || o.Undo || o.Wait <= 0 {
 		return marked, err
 	}
-	return marked, o.stay(ctx, marked, rev)
+	return marked, o.stay(ctx, marked)
 }
 
 // confirm returns when etcd holds the marks.
-func (o DrainOptions) confirm(ctx context.Context) (marked []string, rev int64, err error) {
+func (o DrainOptions) confirm(ctx context.Context) (marked []string, err error) {
 	if o.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
@@ -63,18 +66,16 @@ func (o DrainOptions) confirm(ctx context.Context) (marked []string, rev int64, 
 	const attempts = 10
 	for range attempts {
 		o.onPass.pass("drain")
-		all, _, err := readAll(ctx, o.Client, o.Prefix)
+		all, _, err := readRange(ctx, o.Client, o.Prefix, clientv3.GetPrefixRangeEnd(o.Prefix))
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		if marked, rev, err = o.mark(ctx, all); !errors.Is(err, errChanged) {
-			return marked, rev, err
+		if marked, err = o.mark(ctx, all); !errors.Is(err, errOutdated) {
+			return marked, err
 		}
 	}
-	return nil, 0, fmt.Errorf("drain %s: its records changed at every one of %d attempts", o.Target, attempts)
+	return nil, fmt.Errorf("drain %s: its records changed at every one of %d attempts", o.Target, attempts)
 }
-
-var errChanged = errors.New("a record changed in between")
 
 func (o DrainOptions) matches(key string, own owner) bool {
 	if own.Registrar == "" || own.Node != o.Node || o.Target == "" {
@@ -85,7 +86,7 @@ func (o DrainOptions) matches(key string, own owner) bool {
 }
 
 // mark writes all marks in one transaction.
-func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []string, rev int64, err error) {
+func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []string, err error) {
 	var ifs []clientv3.Cmp
 	var then []clientv3.Op
 	for _, key := range slices.Sorted(maps.Keys(all)) {
@@ -95,11 +96,11 @@ func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []s
 		}
 		rec, err := readRecord(o.Prefix, key, have.value)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		value, err := rec.encode(have.owner.Node, have.owner.Registrar, !o.Undo)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		keys = append(keys, key)
 		if string(value) != string(have.value) {
@@ -108,55 +109,56 @@ func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []s
 		}
 	}
 	if len(keys) == 0 {
-		return nil, 0, fmt.Errorf("%w of node %q matches %q", ErrNoRecord, o.Node, o.Target)
+		return nil, fmt.Errorf("%w of node %q matches %q", ErrNoRecord, o.Node, o.Target)
 	}
 	resp, err := o.Client.Txn(ctx).If(ifs...).Then(then...).Commit()
 	switch {
 	case err != nil:
-		return nil, 0, fmt.Errorf("mark %s: %w", o.Target, err)
+		return nil, fmt.Errorf("mark %s: %w", o.Target, err)
 	case !resp.Succeeded:
-		return nil, 0, errChanged
+		return nil, errOutdated
 	}
-	return keys, resp.Header.Revision, nil
+	return keys, nil
 }
 
-// stay waits beside the marked records.
-func (o DrainOptions) stay(ctx context.Context, keys []string, rev int64) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, o.Wait, errDone)
-	defer cancel()
-	left := map[string]bool{}
-	for _, key := range keys {
-		left[key] = true
-	}
-	events := o.Client.Watch(clientv3.WithRequireLeader(ctx), o.Prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1))
+// stay waits with the marked records. Polling is enough: what proxies do with the mark is not reported back anyway.
+func (o DrainOptions) stay(ctx context.Context, keys []string) error {
+	over := time.NewTimer(o.Wait)
+	defer over.Stop()
+	poll := time.NewTicker(drainPoll)
+	defer poll.Stop()
 	for {
 		o.onPass.pass("drain wait")
 		select {
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errDone) {
-				return nil
-			}
 			return context.Cause(ctx)
-		case resp, ok := <-events:
-			if !ok || resp.Err() != nil {
-				// etcd went away after it confirmed the mark: only the time is left to wait for.
-				events = nil
-				continue
-			}
-			n := changes(resp)
-			for key := range n.deleted {
-				delete(left, key)
-			}
-			for key, now := range n.changed {
-				if left[key] && now.owner.Operator != operatorDrain {
-					return fmt.Errorf("record %s lost its mark while it drained: its container was restarted, or somebody wrote it", key)
-				}
-			}
-			if len(left) == 0 {
-				return nil
+		case <-over.C:
+			return nil
+		case <-poll.C:
+			if gone, err := o.look(ctx, keys); gone || err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// look reports whether all the records are gone. Its error says that one has lost its mark. An etcd that does not answer
+// changes nothing: it has confirmed the mark, and only the time is left to wait for.
+func (o DrainOptions) look(ctx context.Context, keys []string) (gone bool, err error) {
+	gone = true
+	for _, key := range keys {
+		resp, err := get(ctx, o.Client, key)
+		if err != nil {
+			return false, nil
+		}
+		for _, kv := range resp.Kvs {
+			if readOwner(kv.Value).Operator != operatorDrain {
+				return false, fmt.Errorf("record %s lost its mark while it drained: its container was restarted, or the record was written by hand", key)
+			}
+			gone = false
+		}
+	}
+	return gone, nil
 }
 
 // readRecord takes a stored value apart again, so that what encode makes of it differs only where it should.
@@ -170,20 +172,20 @@ func readRecord(prefix, key string, value []byte) (Record, error) {
 		return Record{}, fmt.Errorf("record %s: %w", key, err)
 	}
 	rec := Record{Service: service, Instance: *inst}
-	take := func(name string) string {
+	pop := func(name string) string {
 		v := rec.Instance.Meta[name]
 		delete(rec.Instance.Meta, name)
 		return v
 	}
-	take("node")
-	take("registrar")
-	if take("operator") == operatorDrain && rec.Instance.State == catalog.StateDrain {
+	pop("node")
+	pop("registrar")
+	if pop("operator") == operatorDrain && rec.Instance.State == catalog.StateDrain {
 		rec.Instance.State = catalog.StateReady
 	}
 	rec.Origin = Origin{
-		Container: take("container"), ContainerID: take("container_id"), StartedAt: take("started_at"),
-		Image: take("image"), Health: take("health"),
+		Container: pop("container"), ContainerID: pop("container_id"), StartedAt: pop("started_at"),
+		Image: pop("image"), Health: pop("health"),
 	}
-	rec.Origin.Port, _ = strconv.Atoi(take("container_port")) // absent for one that is no container
+	rec.Origin.Port, _ = strconv.Atoi(pop("container_port")) // absent for one that is no container
 	return rec, nil
 }

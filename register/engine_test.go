@@ -113,46 +113,46 @@ func (d *dockerd) end(sig syscall.Signal) {
 func TestDockerRestarted(t *testing.T) {
 	t.Parallel()
 	d := startDockerd(t)
-	r := rigOn(t, testkit.StartEtcd(t), d.host)
-	defer r.engine.Forget()
+	h := harnessOn(t, testkit.StartEtcd(t), d.host)
+	defer h.engine.Forget()
 	local := func(s containers.Spec) *containers.Container {
 		s.Publish = []string{"127.0.0.1::80"}
-		return r.web(s)
+		return h.web(s)
 	}
 	always := local(containers.Spec{Restart: "always"})
 	never := local(containers.Spec{})
-	r.start()
-	r.expect("start", r.truth(catalog.StateReady, always, never))
+	h.start()
+	h.expect("start", h.recordsOf(catalog.StateReady, always, never))
 
 	d.end(syscall.SIGTERM)
-	r.logged("docker does not answer")
+	h.awaitLog("docker does not answer")
 	d.start()
-	r.expect("after TERM", r.truth(catalog.StateReady, always))
+	h.expect("after TERM", h.recordsOf(catalog.StateReady, always))
 	never.Start()
-	r.expect("started by hand", r.truth(catalog.StateReady, always, never))
+	h.expect("started by hand", h.recordsOf(catalog.StateReady, always, never))
 
-	before := r.records()
+	before := h.records()
 	d.end(syscall.SIGKILL)
 	testkit.Eventually(t, within, func() error {
-		if s := r.reg.Status(); s.Docker == "" {
+		if s := h.reg.Status(); s.Docker == "" {
 			return fmt.Errorf("state %q", s.State)
 		}
 		return nil
 	})
-	if now := r.records(); len(now) != len(before) {
+	if now := h.records(); len(now) != len(before) {
 		t.Errorf("records while Docker is away: %v, want %v", now, before)
 	}
 	d.start()
-	r.expect("after KILL", r.truth(catalog.StateReady, always))
+	h.expect("after KILL", h.recordsOf(catalog.StateReady, always))
 	always.Stop()
-	r.expect("events arrive", map[string]entry{})
+	h.expect("events arrive", map[string]entry{})
 }
 
 // TestAReadOnlyProxyIsEnough puts a proxy before the socket that lets GET requests through, and only to the
 // documented addresses.
 func TestAReadOnlyProxyIsEnough(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) { p.Out.URL.Scheme, p.Out.URL.Host = "http", "docker" },
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -191,15 +191,15 @@ func TestAReadOnlyProxyIsEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	o := r.docker
-	o.API, o.Rules = register.NewAPI(c), r.rules
-	r.opts.Source = register.NewDocker(o)
-	r.start()
-	web := r.web(containers.Spec{})
-	r.expect("started", r.truth(catalog.StateReady, web))
+	o := h.docker
+	o.API, o.Rules = register.NewAPI(c), h.rules
+	h.opts.Source = register.NewDocker(o)
+	h.start()
+	web := h.web(containers.Spec{})
+	h.expect("started", h.recordsOf(catalog.StateReady, web))
 	web.Restart()
-	r.expect("restarted", r.truth(catalog.StateReady, web))
-	if err := r.stop(); err != nil {
+	h.expect("restarted", h.recordsOf(catalog.StateReady, web))
+	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
 	mu.Lock()

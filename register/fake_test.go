@@ -147,20 +147,20 @@ func (a *answers) awaitAsked(t *testing.T, n int) {
 	})
 }
 
-var nowhere = register.Advertise{Reason: "lookup etcd.test: no such host"}
+var noAddress = register.Advertise{Reason: "lookup etcd.test: no such host"}
 
-// watched runs a Docker source by itself and keeps everything that it published.
-type watched struct {
-	t    *testing.T
-	log  *recorder
-	mu   sync.Mutex
-	said []register.Published
-	stop func()
+// sourceRun runs a Docker source by itself and keeps everything that it published.
+type sourceRun struct {
+	t         *testing.T
+	log       *recorder
+	mu        sync.Mutex
+	published []register.Published
+	stop      func()
 }
 
-func watch(t *testing.T, o register.DockerOptions) *watched {
+func watch(t *testing.T, o register.DockerOptions) *sourceRun {
 	t.Helper()
-	w := &watched{t: t, log: &recorder{}}
+	w := &sourceRun{t: t, log: &recorder{}}
 	o.Rules = register.Rules{Node: "n1"}
 	o.Log = slog.New(slog.NewTextHandler(w.log, nil))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -170,7 +170,7 @@ func watch(t *testing.T, o register.DockerOptions) *watched {
 		_ = register.NewDocker(o).Run(ctx, func(p register.Published) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.said = append(w.said, p)
+			w.published = append(w.published, p)
 		})
 	}()
 	w.stop = func() {
@@ -182,11 +182,11 @@ func watch(t *testing.T, o register.DockerOptions) *watched {
 }
 
 // sets are the published sets in short, such as "web/n1:web1 192.0.2.10:32768 drain", repetitions left out.
-func (w *watched) sets() []string {
+func (w *sourceRun) sets() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var all []string
-	for _, p := range w.said {
+	for _, p := range w.published {
 		if p.Desired == nil || len(p.Desired.Unknown) > 0 {
 			continue
 		}
@@ -199,7 +199,7 @@ func (w *watched) sets() []string {
 }
 
 // expect waits for exactly these sets, one after the other.
-func (w *watched) expect(want ...string) {
+func (w *sourceRun) expect(want ...string) {
 	w.t.Helper()
 	testkit.Eventually(w.t, within, func() error {
 		if got := w.sets(); fmt.Sprint(got) != fmt.Sprint(want) {
@@ -210,26 +210,26 @@ func (w *watched) expect(want ...string) {
 }
 
 // advertises waits until the address that people are shown passes the check.
-func (w *watched) advertises(check func(string) bool) {
+func (w *sourceRun) advertises(check func(string) bool) {
 	w.t.Helper()
 	testkit.Eventually(w.t, within, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if len(w.said) == 0 || !check(w.said[len(w.said)-1].Advertise) {
-			return fmt.Errorf("published %+v\n%s", w.said, w.log)
+		if len(w.published) == 0 || !check(w.published[len(w.published)-1].Advertise) {
+			return fmt.Errorf("published %+v\n%s", w.published, w.log)
 		}
 		return nil
 	})
 }
 
 // settled waits until a number of sets were published on the n-th connection, so that what it knows has been decided.
-func (w *watched) settled(connection int) {
+func (w *sourceRun) settled(connection int) {
 	w.t.Helper()
 	testkit.Eventually(w.t, within, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		breaks, sets := 0, 0
-		for _, p := range w.said {
+		for _, p := range w.published {
 			switch {
 			case p.Err != nil:
 				breaks++
@@ -245,7 +245,7 @@ func (w *watched) settled(connection int) {
 }
 
 // ends fails the test unless the newest set is this one.
-func (w *watched) ends(want string) {
+func (w *sourceRun) ends(want string) {
 	w.t.Helper()
 	if got := w.sets(); len(got) == 0 || got[len(got)-1] != want {
 		w.t.Errorf("published %q, want the last one to be %q\n%s", got, want, w.log)

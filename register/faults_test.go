@@ -32,16 +32,16 @@ func fixed(n int) (register.Fixed, map[string]entry) {
 	return f, want
 }
 
-// fixedRig registers n fixed records and waits until etcd has them.
-func fixedRig(t *testing.T, n int) (*rig, map[string]entry) {
+// fixedHarness registers n fixed records and waits until etcd has them.
+func fixedHarness(t *testing.T, n int) (*harness, map[string]entry) {
 	t.Helper()
-	r := newRig(t)
+	h := newHarness(t)
 	source, want := fixed(n)
-	r.opts.Source = source
-	r.start()
-	r.expect("start", want)
-	r.steady()
-	return r, want
+	h.opts.Source, h.opts.ResyncInterval = source, 200*time.Millisecond
+	h.start()
+	h.expect("start", want)
+	h.awaitRunning()
+	return h, want
 }
 
 func ctx10(t *testing.T) context.Context {
@@ -52,24 +52,23 @@ func ctx10(t *testing.T) context.Context {
 
 func TestMoreRecordsThanOneTransactionHolds(t *testing.T) {
 	t.Parallel()
-	r, want := fixedRig(t, 250)
-	if err := r.stop(); err != nil {
+	h, _ := fixedHarness(t, 250)
+	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
-	r.expect("left", map[string]entry{})
-	_ = want
+	h.expect("removed", map[string]entry{})
 }
 
 func TestALeaseRevokedByHandIsReplaced(t *testing.T) {
 	t.Parallel()
-	r, want := fixedRig(t, 3)
+	h, want := fixedHarness(t, 3)
 	for range 3 {
-		lease := r.raw()["/services/web/i000"].lease
-		if _, err := r.store.Revoke(ctx10(t), clientv3.LeaseID(lease)); err != nil {
+		lease := h.raw()["/services/web/i000"].lease
+		if _, err := h.store.Revoke(ctx10(t), clientv3.LeaseID(lease)); err != nil {
 			t.Fatal(err)
 		}
-		r.expect("revoked", want)
-		if again := r.raw()["/services/web/i000"].lease; again == lease || again == 0 {
+		h.expect("revoked", want)
+		if again := h.raw()["/services/web/i000"].lease; again == lease || again == 0 {
 			t.Fatalf("the record hangs on lease %x, was %x", again, lease)
 		}
 	}
@@ -77,51 +76,51 @@ func TestALeaseRevokedByHandIsReplaced(t *testing.T) {
 
 func TestKeysTouchedByHandAreRepaired(t *testing.T) {
 	t.Parallel()
-	r, want := fixedRig(t, 3)
-	other := r.raw()["/services/web/i002"]
-	if _, err := r.store.Delete(ctx10(t), "/services/web/i000"); err != nil {
+	h, want := fixedHarness(t, 3)
+	other := h.raw()["/services/web/i002"]
+	if _, err := h.store.Delete(ctx10(t), "/services/web/i000"); err != nil {
 		t.Fatal(err)
 	}
-	r.expect("deleted", want)
-	own := r.raw()["/services/web/i001"]
-	if _, err := r.store.Put(ctx10(t), "/services/web/i001", strings.Replace(own.value, "192.0.2.7", "192.0.2.8", 1)); err != nil {
+	h.expect("deleted", want)
+	own := h.raw()["/services/web/i001"]
+	if _, err := h.store.Put(ctx10(t), "/services/web/i001", strings.Replace(own.value, "192.0.2.7", "192.0.2.8", 1)); err != nil {
 		t.Fatal(err)
 	}
-	r.expect("changed", want)
-	if _, err := r.store.Put(ctx10(t), "/services/web/i001", own.value); err != nil { // without a lease
+	h.expect("changed", want)
+	if _, err := h.store.Put(ctx10(t), "/services/web/i001", own.value); err != nil { // without a lease
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, within, func() error {
-		if now := r.raw()["/services/web/i001"]; now.lease != own.lease {
+		if now := h.raw()["/services/web/i001"]; now.lease != own.lease {
 			return fmt.Errorf("lease %x, want %x", now.lease, own.lease)
 		}
 		return nil
 	})
-	if now := r.raw()["/services/web/i002"]; now != other {
+	if now := h.raw()["/services/web/i002"]; now != other {
 		t.Errorf("the record that nobody touched was written: %+v, was %+v", now, other)
 	}
 }
 
 func TestAForeignKeyIsNeverTouched(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	source, want := fixed(3)
-	r.opts.Source = source
+	h.opts.Source, h.opts.ResyncInterval = source, 200*time.Millisecond
 	foreign := map[string]string{
 		"/services/web/i000": `{"host":"198.51.100.1","port":1}`,                               // by hand
 		"/services/web/i001": `{"host":"198.51.100.1","port":1,"node":"n2","registrar":"run"}`, // another node
 		"/services/web/mine": `{"host":"198.51.100.1","port":1,"node":"n1"}`,                   // claims to be this node's, but no registrar wrote it
-		"/services/web/held": `{"host":"198.51.100.1","port":1,"node":"n1","registrar":"hold"}`,
+		"/services/web/kind": `{"host":"198.51.100.1","port":1,"node":"n1","registrar":"register"}`,
 		"/services/x/broken": `not a record`,
 	}
 	for key, value := range foreign {
-		r.etcd.Put(key, value)
+		h.etcd.Put(key, value)
 	}
-	r.start()
-	r.logged("record not written", "/services/web/i000", "no nuncio-registrar")
-	r.logged("record not written", "/services/web/i001", "node n2")
+	h.start()
+	h.awaitLog("record not written", "/services/web/i000", "a writer other than nuncio-registrar")
+	h.awaitLog("record not written", "/services/web/i001", "node n2")
 	testkit.Eventually(t, within, func() error {
-		got := r.raw()
+		got := h.raw()
 		if _, ok := got["/services/web/i002"]; !ok {
 			return errors.New("no record i002")
 		}
@@ -133,119 +132,122 @@ func TestAForeignKeyIsNeverTouched(t *testing.T) {
 		return nil
 	})
 	for key := range foreign {
-		if _, err := r.store.Delete(ctx10(t), key); err != nil {
+		if _, err := h.store.Delete(ctx10(t), key); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.expect("the keys are free", want)
+	h.expect("the keys are free", want)
 }
 
 func TestEtcdWiped(t *testing.T) {
 	t.Parallel()
-	r, want := fixedRig(t, 3)
+	h, want := fixedHarness(t, 3)
 	for range 40 {
-		r.etcd.Put("/elsewhere", "x") // so that the new store is far behind the old one's revision
+		h.etcd.Put("/elsewhere", "x") // so that the new store is far behind the old one's revision
 	}
-	r.etcd.Kill()
-	r.etcd.Wipe()
-	r.etcd.Start()
-	r.expect("wiped", want)
-	r.steady()
+	h.etcd.Kill()
+	h.etcd.Wipe()
+	h.etcd.Start()
+	h.expect("wiped", want)
+	h.awaitRunning()
 }
 
 func TestEtcdStopped(t *testing.T) {
 	t.Parallel()
-	down := register.MinTTL + 2*time.Second
-	if long() {
-		down = time.Minute
-	}
-	r := newRig(t)
-	stays := r.web(containers.Spec{})
-	goes := r.web(containers.Spec{})
-	r.start()
-	r.expect("start", r.truth(catalog.StateReady, stays, goes))
-	before := r.raw()["/services/"+r.key("web", stays)]
-	r.etcd.Stop()
-	began := time.Now()
+	h := newHarness(t)
+	h.opts.TTL = register.MinTTL // time for the registrar to come back before the lease ends
+	stays := h.web(containers.Spec{})
+	goes := h.web(containers.Spec{})
+	h.start()
+	h.expect("start", h.recordsOf(catalog.StateReady, stays, goes))
+	before := h.raw()["/services/"+h.key("web", stays)]
+	h.etcd.Stop()
 	goes.Stop()
-	comes := r.web(containers.Spec{})
-	r.logged("etcd does not answer")
-	if s := r.reg.Status(); s.State != "waiting" || s.Etcd == "" {
+	comes := h.web(containers.Spec{})
+	h.awaitLog("request to etcd failed")
+	if s := h.reg.Status(); s.State != "waiting" || s.Etcd == "" {
 		t.Errorf("state %q, etcd %q while etcd is away", s.State, s.Etcd)
 	}
-	time.Sleep(down - time.Since(began)) // the outage itself
-	r.etcd.Start()
-	r.expect("etcd is back", r.truth(catalog.StateReady, stays, comes))
+	h.awaitLog("could not be renewed") // the outage is longer than the lease
+	if longTests() {
+		time.Sleep(time.Minute)
+	}
+	h.etcd.Start()
+	h.expect("etcd is back", h.recordsOf(catalog.StateReady, stays, comes))
 	// etcd gives every lease its full time again when it starts, so nothing of this record had to change.
-	if after := r.raw()["/services/"+r.key("web", stays)]; after != before {
+	if after := h.raw()["/services/"+h.key("web", stays)]; after != before {
 		t.Errorf("the record of an unchanged container was written: %+v, was %+v", after, before)
 	}
-	if n := strings.Count(r.log.String(), "etcd does not answer"); n != 1 {
+	if n := strings.Count(h.log.String(), "request to etcd failed"); n != 1 {
 		t.Errorf("the outage was logged %d times, want once", n)
 	}
 }
 
 func TestEtcdFrozen(t *testing.T) {
 	t.Parallel()
-	r, want := fixedRig(t, 3)
-	r.etcd.Pause()
-	time.Sleep(register.MinTTL + time.Second) // the outage itself
-	r.etcd.Resume()
-	r.expect("thawed", want)
-	r.steady()
-	r.expect("still", want)
+	h, want := fixedHarness(t, 3)
+	h.etcd.Pause()
+	h.awaitLog("could not be renewed")
+	h.etcd.Resume()
+	h.expect("it goes on", want)
+	h.awaitRunning()
+	h.expect("still", want)
 }
 
 func TestSteadyStateWritesNothing(t *testing.T) {
 	t.Parallel()
-	n, still := 8, 3*time.Second
-	if long() {
-		n, still = 200, time.Minute
+	n, resyncs := 8, 10.0
+	if longTests() {
+		n, resyncs = 200, 200
 	}
-	r := newRig(t)
-	r.docker.Sweep, r.opts.Sweep = 300*time.Millisecond, 300*time.Millisecond
+	h := newHarness(t)
+	h.docker.ResyncInterval, h.opts.ResyncInterval = 300*time.Millisecond, 300*time.Millisecond
 	cs := make([]*containers.Container, n)
 	for i := range cs {
-		cs[i] = r.web(containers.Spec{})
+		cs[i] = h.web(containers.Spec{})
 	}
-	r.start()
-	r.expect("start", r.truth(catalog.StateReady, cs...))
-	r.steady()
-	before := r.revision()
-	time.Sleep(still) // ten sweeps and more
-	if after := r.revision(); after != before {
-		t.Errorf("revision %d after %v of nothing, was %d", after, still, before)
+	h.start()
+	h.expect("start", h.recordsOf(catalog.StateReady, cs...))
+	h.awaitRunning()
+	before := h.revision()
+	h.awaitValue("resyncs_total", h.value("resyncs_total")+resyncs)
+	if after := h.revision(); after != before {
+		t.Errorf("revision %d after %v resyncs without a change, was %d", after, resyncs, before)
 	}
-	t.Logf("%d containers: revision %d stood still for %v", n, before, still)
 }
 
 func TestASuccessorTakesTheLeaseOver(t *testing.T) {
 	t.Parallel()
-	r, want := fixedRig(t, 3)
-	r.opts.Leave = false
-	if err := r.stop(); err != nil { // this one leaves its records...
+	h, want := fixedHarness(t, 3)
+	h.opts.RemoveOnExit = false
+	if err := h.stop(); err != nil { // this one leaves its records...
 		t.Fatal(err)
 	}
-	r.expect("left with Leave", map[string]entry{})
-	r.start()
-	r.expect("second", want)
-	before := r.raw()
-	if err := r.stop(); err != nil { // ...this one keeps them
+	h.expect("left with Leave", map[string]entry{})
+	h.start()
+	h.expect("second", want)
+	before := h.raw()
+	if err := h.stop(); err != nil { // ...this one keeps them
 		t.Fatal(err)
 	}
-	r.start()
-	r.steady()
-	time.Sleep(register.MinTTL + time.Second) // the lease would have ended
-	if diff := cmp.Diff(before, r.raw(), cmp.AllowUnexported(raw{})); diff != "" {
+	h.start()
+	h.awaitRunning()
+	h.awaitRenewal()
+	if diff := cmp.Diff(before, h.raw(), cmp.AllowUnexported(raw{})); diff != "" {
 		t.Errorf("records changed (-before +after):\n%s", diff)
 	}
 }
 
 func TestASecondRegistrarOfOneNodeIsRefused(t *testing.T) {
 	t.Parallel()
-	r, want := fixedRig(t, 2)
-	second := rigOn(t, r.etcd, "")
-	second.opts = r.opts
+	h := newHarness(t)
+	first, want := fixed(2)
+	h.opts.Source, h.opts.TTL = first, register.MinTTL
+	h.start()
+	h.expect("start", want)
+	second := harnessOn(t, h.etcd, "")
+	second.opts = h.opts
+	second.opts.Metrics = nil
 	source, _ := fixed(1)
 	second.opts.Source = source
 	_, run, closeAll := second.make()
@@ -254,19 +256,19 @@ func TestASecondRegistrarOfOneNodeIsRefused(t *testing.T) {
 	if !errors.Is(err, register.ErrClaimed) || !strings.Contains(err.Error(), `node "n1" is served by pid`) {
 		t.Fatalf("error %v, want ErrClaimed with the holder", err)
 	}
-	r.expect("the first goes on", want)
-	r.steady()
+	h.expect("the first goes on", want)
+	h.awaitRunning()
 }
 
 // foreignClaim writes the claim of a registrar on another host, with records under its lease.
-func foreignClaim(t *testing.T, r *rig, records register.Fixed) clientv3.LeaseID {
+func foreignClaim(t *testing.T, h *harness, records register.Fixed) clientv3.LeaseID {
 	t.Helper()
-	lease, err := r.store.Grant(ctx10(t), int64(register.MinTTL/time.Second))
+	lease, err := h.store.Grant(ctx10(t), int64(h.opts.TTL/time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
-	claim, _ := json.Marshal(map[string]any{"instance": "other", "node": "n1", "registrar": "run", "hostname": "elsewhere", "pid": 1, "boot_id": "b", "pid_namespace": "p"})
-	if _, err := r.store.Put(ctx10(t), "/nuncio/registrars/n1", string(claim), clientv3.WithLease(lease.ID)); err != nil {
+	claim, _ := json.Marshal(map[string]any{"instance": "other", "node": "n1", "registrar": "run", "hostname": "elsewhere", "pid": 1})
+	if _, err := h.store.Put(ctx10(t), "/nuncio/registrars/n1", string(claim), clientv3.WithLease(lease.ID)); err != nil {
 		t.Fatal(err)
 	}
 	for _, rec := range records {
@@ -274,7 +276,7 @@ func foreignClaim(t *testing.T, r *rig, records register.Fixed) clientv3.LeaseID
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.store.Put(ctx10(t), "/services/web/"+rec.Instance.Name, string(value), clientv3.WithLease(lease.ID)); err != nil {
+		if _, err := h.store.Put(ctx10(t), "/services/web/"+rec.Instance.Name, string(value), clientv3.WithLease(lease.ID)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -283,11 +285,12 @@ func foreignClaim(t *testing.T, r *rig, records register.Fixed) clientv3.LeaseID
 
 func TestARegistrarOnAnotherHostIsRefusedWhileTheFirstLives(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	source, _ := fixed(2)
-	r.opts.Source = source
-	lease := foreignClaim(t, r, source)
-	alive, err := r.store.KeepAlive(t.Context(), lease)
+	h.opts.Source = source
+	h.opts.TTL = register.DefaultTTL
+	lease := foreignClaim(t, h, source)
+	alive, err := h.store.KeepAlive(t.Context(), lease)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +298,7 @@ func TestARegistrarOnAnotherHostIsRefusedWhileTheFirstLives(t *testing.T) {
 		for range alive { // the other host renews its lease until the test ends
 		}
 	}()
-	_, run, closeAll := r.make()
+	_, run, closeAll := h.make()
 	defer closeAll()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -306,82 +309,140 @@ func TestARegistrarOnAnotherHostIsRefusedWhileTheFirstLives(t *testing.T) {
 
 func TestARegistrarThatVanishedElsewhereIsReplacedWithoutAFlap(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	source, want := fixed(2)
-	r.opts.Source = source
-	foreignClaim(t, r, source)
-	before := r.raw()
-	r.start()
-	r.steady()
-	time.Sleep(register.MinTTL + time.Second) // the lease would have ended
-	r.expect("taken over", want)
-	if diff := cmp.Diff(before, r.raw(), cmp.AllowUnexported(raw{})); diff != "" {
+	h.opts.Source, h.opts.TTL = source, register.MinTTL
+	foreignClaim(t, h, source)
+	before := h.raw()
+	h.start()
+	h.awaitRunning()
+	h.awaitRenewal()
+	h.expect("taken over", want)
+	if diff := cmp.Diff(before, h.raw(), cmp.AllowUnexported(raw{})); diff != "" {
 		t.Errorf("records changed (-before +after):\n%s", diff)
 	}
 }
 
 func TestARegistrarThatLostItsClaimStops(t *testing.T) {
 	t.Parallel()
-	r, _ := fixedRig(t, 2)
-	lease, err := r.store.Grant(ctx10(t), 60)
+	h, _ := fixedHarness(t, 2)
+	lease, err := h.store.Grant(ctx10(t), 60)
 	if err != nil {
 		t.Fatal(err)
 	}
-	alive, err := r.store.KeepAlive(t.Context(), lease.ID)
+	alive, err := h.store.KeepAlive(t.Context(), lease.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		for range alive { // the thief lives
+		for range alive { // the other registrar lives
 		}
 	}()
-	claim := `{"instance":"thief","node":"n1","hostname":"elsewhere"}`
-	// A short lease, renewed fast enough to be seen, would need seconds; a process that lives needs none.
-	if _, err := r.store.Put(ctx10(t), "/nuncio/registrars/n1", claim, clientv3.WithLease(lease.ID)); err != nil {
+	claim := `{"instance":"other","node":"n1","hostname":"elsewhere"}`
+	if _, err := h.store.Put(ctx10(t), "/nuncio/registrars/n1", claim, clientv3.WithLease(lease.ID)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.store.Delete(ctx10(t), "/services/web/i000"); err != nil {
+	if _, err := h.store.Delete(ctx10(t), "/services/web/i000"); err != nil {
 		t.Fatal(err)
 	}
-	// Its next write is refused: the deleted record does not come back while somebody else holds the claim.
-	r.logged("a registrar of this node was here", "elsewhere")
-	if _, there := r.raw()["/services/web/i000"]; there {
+	// Its next write is refused: the deleted record does not come back while a different registrar holds the claim.
+	h.awaitLog("waiting to see whether it renews its lease", "elsewhere")
+	if _, there := h.raw()["/services/web/i000"]; there {
 		t.Error("a registrar without the claim has written")
 	}
 }
 
 func TestWithoutPermissionForTheClaimItWorksAndSaysSo(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	source, want := fixed(2)
-	r.opts.Source = source
+	h.opts.Source, h.opts.ResyncInterval = source, 200*time.Millisecond
 	for _, step := range []func(context.Context) error{
-		func(ctx context.Context) error { _, err := r.store.UserAdd(ctx, "root", "secret"); return err },
-		func(ctx context.Context) error { _, err := r.store.UserGrantRole(ctx, "root", "root"); return err },
-		func(ctx context.Context) error { _, err := r.store.RoleAdd(ctx, "registrar"); return err },
+		func(ctx context.Context) error { _, err := h.store.UserAdd(ctx, "root", "secret"); return err },
+		func(ctx context.Context) error { _, err := h.store.UserGrantRole(ctx, "root", "root"); return err },
+		func(ctx context.Context) error { _, err := h.store.RoleAdd(ctx, "registrar"); return err },
 		func(ctx context.Context) error {
-			_, err := r.store.RoleGrantPermission(ctx, "registrar", "/services/", "/services0", clientv3.PermissionType(clientv3.PermReadWrite))
+			_, err := h.store.RoleGrantPermission(ctx, "registrar", "/services/", "/services0", clientv3.PermissionType(clientv3.PermReadWrite))
 			return err
 		},
-		func(ctx context.Context) error { _, err := r.store.UserAdd(ctx, "n1", "word"); return err },
-		func(ctx context.Context) error { _, err := r.store.UserGrantRole(ctx, "n1", "registrar"); return err },
-		func(ctx context.Context) error { _, err := r.store.AuthEnable(ctx); return err },
+		func(ctx context.Context) error { _, err := h.store.UserAdd(ctx, "n1", "word"); return err },
+		func(ctx context.Context) error { _, err := h.store.UserGrantRole(ctx, "n1", "registrar"); return err },
+		func(ctx context.Context) error { _, err := h.store.AuthEnable(ctx); return err },
 	} {
 		if err := step(ctx10(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.user, r.password = "n1", "word"
+	h.user, h.password = "n1", "word"
 	var err error
-	if r.store, err = clientv3.New(clientv3.Config{Endpoints: []string{r.etcd.Endpoint}, Username: "n1", Password: "word"}); err != nil {
+	if h.store, err = clientv3.New(clientv3.Config{Endpoints: []string{h.etcd.Endpoint}, Username: "n1", Password: "word"}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.store.Close() })
-	r.start()
-	r.expect("no claim", want)
-	r.logged("no permission for the claim key", "/nuncio/registrars/n1")
-	if _, err := r.store.Delete(ctx10(t), "/services/web/i000"); err != nil {
+	t.Cleanup(func() { h.store.Close() })
+	h.start()
+	h.expect("no claim", want)
+	h.awaitLog("no permission for the claim key", "/nuncio/registrars/n1")
+	if _, err := h.store.Delete(ctx10(t), "/services/web/i000"); err != nil {
 		t.Fatal(err)
 	}
-	r.expect("repaired", want)
+	h.expect("repaired", want)
+}
+
+// unwritable is a KV that fails transactions which write a key.
+type unwritable struct {
+	clientv3.KV
+	key string
+}
+
+func (u unwritable) Txn(ctx context.Context) clientv3.Txn {
+	return &unwritableTxn{Txn: u.KV.Txn(ctx), key: u.key}
+}
+
+type unwritableTxn struct {
+	clientv3.Txn
+	key   string
+	fails bool
+}
+
+func (u *unwritableTxn) If(cs ...clientv3.Cmp) clientv3.Txn {
+	u.Txn = u.Txn.If(cs...)
+	return u
+}
+
+func (u *unwritableTxn) Then(ops ...clientv3.Op) clientv3.Txn {
+	for _, op := range ops {
+		u.fails = u.fails || op.IsPut() && string(op.KeyBytes()) == u.key
+	}
+	u.Txn = u.Txn.Then(ops...)
+	return u
+}
+
+func (u *unwritableTxn) Else(ops ...clientv3.Op) clientv3.Txn {
+	u.Txn = u.Txn.Else(ops...)
+	return u
+}
+
+func (u *unwritableTxn) Commit() (*clientv3.TxnResponse, error) {
+	if u.fails {
+		return nil, errors.New("the claim cannot be written")
+	}
+	return u.Txn.Commit()
+}
+
+func TestAClaimThatIsNotWrittenLeavesNoLease(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.opts.Source, _ = fixed(1)
+	h.opts.TTL = time.Minute
+	h.wrapKV = func(kv clientv3.KV) clientv3.KV { return unwritable{kv, "/nuncio/registrars/n1"} }
+	h.start()
+	h.awaitLog("request to etcd failed", "the claim cannot be written")
+	h.awaitValue("leases_granted_total", 4)
+	resp, err := h.store.Leases(ctx10(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(resp.Leases); n > 1 { // one attempt may be under way
+		t.Errorf("etcd has %d leases after 4 attempts to write the claim, want 1 at most", n)
+	}
 }

@@ -48,10 +48,10 @@ func (p *passes) bounded(t *testing.T) {
 	}
 }
 
-func (r *rig) countPasses() *passes {
+func (h *harness) countPasses() *passes {
 	p := &passes{}
-	r.opts.CountPasses(p.count)
-	r.docker.CountPasses(p.count)
+	h.opts.CountPasses(p.count)
+	h.docker.CountPasses(p.count)
 	return p
 }
 
@@ -60,42 +60,42 @@ func TestNoLoopSpinsWhileEtcdIsAway(t *testing.T) {
 	for name, away := range map[string]func(*testkit.Etcd){"refuses connections": (*testkit.Etcd).Kill, "stands still": (*testkit.Etcd).Pause} {
 		t.Run(name+" at the start", func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.opts.Source, _ = fixed(2)
-			p := r.countPasses()
-			away(r.etcd)
-			r.start()
+			h := newHarness(t)
+			h.opts.Source, _ = fixed(2)
+			p := h.countPasses()
+			away(h.etcd)
+			h.start()
 			p.bounded(t)
-			r.logged("etcd does not answer")
+			h.awaitLog("request to etcd failed")
 			p.bounded(t)
 		})
 		t.Run(name+" later, with nothing to write", func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			h := newHarness(t)
 			source, want := fixed(2)
-			r.opts.Source, r.opts.Sweep, r.opts.TTL = source, 100*time.Millisecond, time.Minute
-			p := r.countPasses()
-			r.start()
-			r.expect("start", want)
-			r.steady()
-			away(r.etcd)
-			r.logged("etcd does not answer")
+			h.opts.Source, h.opts.ResyncInterval, h.opts.TTL = source, 100*time.Millisecond, time.Minute
+			p := h.countPasses()
+			h.start()
+			h.expect("start", want)
+			h.awaitRunning()
+			away(h.etcd)
+			h.awaitLog("request to etcd failed")
 			p.bounded(t)
 		})
 		t.Run(name+" later, with something to write", func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			h := newHarness(t)
 			s := make(changing, 1)
-			r.opts.Source, r.opts.TTL = s, time.Minute
-			p := r.countPasses()
-			r.start()
+			h.opts.Source, h.opts.TTL = s, time.Minute
+			p := h.countPasses()
+			h.start()
 			first, want := fixed(2)
 			s <- first
-			r.expect("start", want)
-			away(r.etcd)
+			h.expect("start", want)
+			away(h.etcd)
 			second, _ := fixed(3)
 			s <- second
-			r.logged("etcd does not answer")
+			h.awaitLog("request to etcd failed")
 			p.bounded(t)
 		})
 	}
@@ -170,7 +170,7 @@ func TestNoLoopSpinsWhileDockerIsAway(t *testing.T) {
 			t.Run(fmt.Sprintf("%s fails, later %t", call, later), func(t *testing.T) {
 				t.Parallel()
 				api, p, a := &failing{fakeAPI: newFakeAPI(oldWeb("nuncio."))}, &passes{}, &answers{now: advertised}
-				o := register.DockerOptions{API: api, Advertise: a.lookup, Sweep: time.Hour}
+				o := register.DockerOptions{API: api, Advertise: a.lookup, ResyncInterval: time.Hour}
 				o.CountPasses(p.count)
 				if !later {
 					api.fail(call)
@@ -187,8 +187,8 @@ func TestNoLoopSpinsWhileDockerIsAway(t *testing.T) {
 	}
 	t.Run("no address is found", func(t *testing.T) {
 		t.Parallel()
-		p, a := &passes{}, &answers{now: nowhere}
-		o := register.DockerOptions{API: newFakeAPI(oldWeb("nuncio.")), Advertise: a.lookup, Sweep: time.Hour}
+		p, a := &passes{}, &answers{now: noAddress}
+		o := register.DockerOptions{API: newFakeAPI(oldWeb("nuncio.")), Advertise: a.lookup, ResyncInterval: time.Hour}
 		o.CountPasses(p.count)
 		watch(t, o).expect("[]")
 		p.bounded(t)
@@ -200,8 +200,8 @@ func TestNoLoopOfDrainSpinsWhileEtcdIsAway(t *testing.T) {
 	for _, wait := range []time.Duration{0, time.Hour} {
 		t.Run(fmt.Sprintf("wait %v", wait), func(t *testing.T) {
 			t.Parallel()
-			r, _ := fixedRig(t, 1)
-			o := register.DrainOptions{Client: r.store, Node: r.node, Target: "web/i000", Wait: wait}
+			h, _ := fixedHarness(t, 1)
+			o := register.DrainOptions{Client: h.store, Node: h.node, Target: "web/i000", Wait: wait}
 			p := &passes{}
 			o.CountPasses(p.count)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -211,12 +211,12 @@ func TestNoLoopOfDrainSpinsWhileEtcdIsAway(t *testing.T) {
 				_, _ = register.Drain(ctx, o) // the passes are what counts
 			}
 			if wait == 0 {
-				r.etcd.Kill()
+				h.etcd.Kill()
 				go drain()
 			} else {
 				go drain()
-				r.expect("drained", map[string]entry{"web/i000": {"192.0.2.7:1000", catalog.StateDrain}})
-				r.etcd.Kill()
+				h.expect("drained", map[string]entry{"web/i000": {"192.0.2.7:1000", catalog.StateDrain}})
+				h.etcd.Kill()
 			}
 			p.bounded(t)
 			cancel()
@@ -227,18 +227,18 @@ func TestNoLoopOfDrainSpinsWhileEtcdIsAway(t *testing.T) {
 
 func TestWaitingForAnotherRegistrarDoesNotSpin(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHarness(t)
 	source, _ := fixed(2)
-	r.opts.Source = source
-	p := r.countPasses()
-	lease, err := r.store.Grant(ctx10(t), 60)
+	h.opts.Source = source
+	p := h.countPasses()
+	lease, err := h.store.Grant(ctx10(t), 60)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.store.Put(ctx10(t), "/nuncio/registrars/n1", `{"instance":"other"}`, clientv3.WithLease(lease.ID)); err != nil {
+	if _, err := h.store.Put(ctx10(t), "/nuncio/registrars/n1", `{"instance":"other"}`, clientv3.WithLease(lease.ID)); err != nil {
 		t.Fatal(err)
 	}
-	r.start()
-	r.logged("a registrar of this node was here")
+	h.start()
+	h.awaitLog("waiting to see whether it renews its lease")
 	p.bounded(t)
 }

@@ -12,7 +12,7 @@ type Metrics struct {
 	events                                *prometheus.CounterVec
 	writes                                *prometheus.CounterVec
 	txns                                  *prometheus.CounterVec
-	sweeps, drift, leases, inspectErrors  prometheus.Counter
+	resyncs, drift, leases, inspectErrors prometheus.Counter
 	keptAlive                             prometheus.Gauge
 }
 
@@ -31,23 +31,23 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		dockerUp:   gauge("docker_up", "1 while Docker answers."),
 		etcdUp:     gauge("etcd_up", "1 while etcd answers."),
 		containers: gauge("containers", "Containers that run, are paused or restart."),
-		skipped:    gauge("skipped", "Containers or ports of containers that became no record."),
-		conflicts:  gauge("conflicts", "Records that are not written because their key belongs to somebody else."),
+		skipped:    gauge("skipped", "Containers, or ports of containers, that were skipped."),
+		conflicts:  gauge("conflicts", "Records that are not written because a different owner holds their key."),
 		records: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "nuncio", Subsystem: "registrar", Name: "records", Help: "Records of this registrar by state.",
 		}, []string{"state"}),
 		events:        counters("docker_events_total", "Events received from Docker by action.", "action"),
 		writes:        counters("writes_total", "Keys written to etcd by cause: new, changed, lease, gone.", "cause"),
-		txns:          counters("transactions_total", "Transactions by result: committed, refused (somebody changed a key in between), failed.", "result"),
-		sweeps:        counter("sweeps_total", "Complete lists read from Docker."),
-		drift:         counter("drift_total", "Comparisons in which etcd disagreed with what its watch had told."),
+		txns:          counters("transactions_total", "Transactions by result: committed, refused (a key had changed since it was read), failed.", "result"),
+		resyncs:       counter("resyncs_total", "Complete lists of containers read from Docker."),
+		drift:         counter("drift_total", "Resyncs that found a key in etcd changed from outside."),
 		leases:        counter("leases_granted_total", "Leases granted by etcd to this process."),
-		inspectErrors: counter("inspect_errors_total", "Inspections that Docker did not answer."),
+		inspectErrors: counter("inspect_errors_total", "Inspections of containers that failed."),
 		keptAlive:     gauge("lease_kept_alive_timestamp_seconds", "When etcd last confirmed the lease, in Unix time."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.dockerUp, m.etcdUp, m.containers, m.skipped, m.conflicts, m.records, m.events, m.writes, m.txns,
-			m.sweeps, m.drift, m.leases, m.inspectErrors, m.keptAlive)
+			m.resyncs, m.drift, m.leases, m.inspectErrors, m.keptAlive)
 	}
 	return m
 }

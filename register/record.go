@@ -8,11 +8,11 @@ import (
 )
 
 // The kinds of registrars. A record names the kind that wrote it, because several registrars may serve one
-// node: the daemon owns all records of its kind, a classic or hold process exactly one key.
+// node: the daemon owns all records of its kind, a process of the other kinds exactly one key.
 const (
-	KindRun     = "run"
-	KindClassic = "classic"
-	KindHold    = "hold"
+	KindRun      = "run"
+	KindClassic  = "classic"
+	KindRegister = "register"
 )
 
 // operatorDrain marks a record that "nuncio-registrar drain" has put into drain.
@@ -82,7 +82,7 @@ func readOwner(value []byte) owner {
 func (o owner) String() string {
 	switch o.Registrar {
 	case "":
-		return "somebody who is no nuncio-registrar"
+		return "a writer other than nuncio-registrar"
 	case KindRun:
 		return "node " + o.Node
 	}

@@ -16,16 +16,16 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// The limits of a lease's time to live. Below the least, the third after which it is renewed is no more than
-// the hiccups of a busy host; above the most, a dead host keeps its traffic too long.
+// Limits of a lease's time to live. A lease is renewed after a third of it: below MinTTL a busy host would miss that.
+// Above MaxTTL a dead host keeps its traffic too long.
 const (
 	MinTTL     = 5 * time.Second
 	MaxTTL     = 10 * time.Minute
 	DefaultTTL = 15 * time.Second
 )
 
-// DefaultClaimPrefix is where registrars note which of them serves a node. It lies beside the records, so that
-// nobody who watches those sees it.
+// DefaultClaimPrefix is where registrars note which of them serves a node. It is outside of the record prefix, so that
+// watchers of the records do not see it.
 const DefaultClaimPrefix = "/nuncio/registrars/"
 
 // Options configures a Registrar.
@@ -35,27 +35,28 @@ type Options struct {
 	Source Source
 	// Prefix of the records; empty means catalog.DefaultPrefix.
 	Prefix string
-	// ClaimPrefix is where the claim of this registrar stands; empty means that it makes none, and that a second
+	// ClaimPrefix is where this registrar writes its claim; empty means that it makes none, and that a second
 	// registrar of the same node goes unnoticed.
 	ClaimPrefix string
 	// Node is the stable name of this host.
 	Node string
-	// Kind is KindRun (also when empty), KindClassic or KindHold.
+	// Kind is KindRun (also when empty), KindClassic or KindRegister.
 	Kind string
-	// Only is service and instance of the single record that a classic or hold registrar owns.
+	// Only is service and instance of the single record that a registrar of the other kinds owns.
 	Only [2]string
 	// TTL is how long records outlive a registrar that vanished; 0 means DefaultTTL. Whole seconds.
 	TTL time.Duration
-	// Sweep is the pause between complete comparisons with etcd; 0 means 30 s.
-	Sweep time.Duration
-	// Leave removes the records when Run ends; else they stay until their lease ends.
-	Leave bool
+	// ResyncInterval is the pause between comparisons of all own keys with etcd; 0 means 10 s.
+	ResyncInterval time.Duration
+	// RemoveOnExit removes the records when Run ends; otherwise they stay until their lease ends.
+	RemoveOnExit bool
 	// Once ends Run as soon as etcd agrees with the source. DryRun does so without writing anything.
 	Once, DryRun bool
 
 	Log     *slog.Logger
 	Metrics *Metrics
 
+	minTTL time.Duration // MinTTL, unless a test sets less
 	onPass passHook
 }
 
@@ -78,17 +79,13 @@ func New(opts Options) (*Registrar, error) {
 	if opts.ClaimPrefix != "" {
 		opts.ClaimPrefix = catalog.NormalizePrefix(opts.ClaimPrefix)
 		if strings.HasPrefix(opts.ClaimPrefix, opts.Prefix) {
-			return nil, fmt.Errorf("claim prefix %s lies below the record prefix %s; a claim is no record", opts.ClaimPrefix, opts.Prefix)
+			return nil, fmt.Errorf("claim prefix %s lies below the record prefix %s; choose one outside of it", opts.ClaimPrefix, opts.Prefix)
 		}
 	}
 	opts.Kind = cmp.Or(opts.Kind, KindRun)
-	if opts.Sweep == 0 {
-		opts.Sweep = defaultSweep
-	}
-	if opts.TTL == 0 {
-		opts.TTL = DefaultTTL
-	}
-	if opts.TTL < MinTTL || opts.TTL > MaxTTL || opts.TTL%time.Second != 0 {
+	opts.ResyncInterval = cmp.Or(opts.ResyncInterval, defaultResyncInterval)
+	opts.TTL = cmp.Or(opts.TTL, DefaultTTL)
+	if opts.TTL < cmp.Or(opts.minTTL, MinTTL) || opts.TTL > MaxTTL || opts.TTL%time.Second != 0 {
 		return nil, fmt.Errorf("time to live %v: whole seconds from %v to %v are needed", opts.TTL, MinTTL, MaxTTL)
 	}
 	if err := catalog.CheckName(opts.Node); err != nil {
@@ -114,9 +111,9 @@ func (r *Registrar) Status() Status { return r.board.read() }
 // Run registers until ctx ends, or until etcd agrees with the source where Once or DryRun is set. It returns
 // ErrClaimed, wrapped, when another registrar of this node lives.
 func (r *Registrar) Run(ctx context.Context) error {
-	k := newKeeper(r.opts, r.board)
+	s := newSyncer(r.opts, r.board)
 	sets := make(chan *Desired, 1) // one slot, latest wins
-	// The two halves have their own context, so that errDone of the keeper ends the source too.
+	// The two halves have their own context, so that errDone of the syncer ends the source too.
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return r.opts.Source.Run(gctx, func(p Published) {
@@ -131,13 +128,13 @@ func (r *Registrar) Run(ctx context.Context) error {
 			sets <- p.Desired
 		})
 	})
-	g.Go(func() error { return k.run(gctx, sets) })
+	g.Go(func() error { return s.run(gctx, sets) })
 	err := g.Wait()
 	if errors.Is(err, errDone) {
 		err = nil
 	}
 	if errors.Is(err, ErrClaimed) {
-		return err // what stands there is the other one's
+		return err // the records are the other registrar's
 	}
-	return errors.Join(err, k.leave())
+	return errors.Join(err, s.release())
 }

@@ -14,7 +14,7 @@ const (
 
 func fakeOptions(api *fakeAPI) register.DockerOptions {
 	a := &answers{now: advertised}
-	return register.DockerOptions{API: api, Advertise: a.lookup, Sweep: 20 * time.Millisecond}
+	return register.DockerOptions{API: api, Advertise: a.lookup, ResyncInterval: 20 * time.Millisecond}
 }
 
 func TestAStoppingContainerDrainsOnWhenTheEventStreamBreaks(t *testing.T) {

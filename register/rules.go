@@ -55,8 +55,6 @@ type Record struct {
 	Origin Origin
 	// Note says why the state is not ready; empty when it is.
 	Note string
-
-	value []byte // made by Decide already, for a registrar of its own node and kind; nil elsewhere
 }
 
 // Origin is the container behind a record.
@@ -83,47 +81,41 @@ type Desired struct {
 	Warnings []Skipped // settings that were ignored
 	// Unknown holds the ids of containers whose facts are not in yet: their records are left as they are.
 	Unknown map[string]bool
-	// Homeless are containers without a record because there is no address to advertise, which says nothing about
-	// them: what stands in the store for this incarnation stays. Ids lead to starts, as in an Origin.
-	Homeless map[string]string
+	// NoAddress holds the containers without a record because there is no address to advertise, which says nothing about
+	// them: the record of the same start stays in the store. Keys are ids, values are starts as in an Origin.
+	NoAddress map[string]string
 }
 
 // Decide computes the records of the given containers, which Docker lists as running, paused or restarting.
 // It is pure: equal arguments give equal results.
 func (r Rules) Decide(containers []*Container, adv Advertise) Desired {
-	return r.decideAll(containers, adv, nil)
-}
-
-func (r Rules) decideAll(containers []*Container, adv Advertise, m *memo) Desired {
 	r.LabelPrefix = cmp.Or(r.LabelPrefix, DefaultLabelPrefix)
 	containers = slices.SortedFunc(slices.Values(containers), byAge)
 	byID := map[string]*Container{}
 	for _, c := range containers {
 		byID[c.ID] = c
 	}
-	m.forget(byID)
 	adv = adv.outside(containers)
-	d := Desired{Unknown: map[string]bool{}, Homeless: map[string]string{}}
-	taken := map[string]string{}
+	d := Desired{Unknown: map[string]bool{}, NoAddress: map[string]string{}}
+	used := map[string]string{}
 	for _, c := range containers {
 		if r.Only != nil && c.Name != r.Only.Container {
 			continue
 		}
-		made := m.recall(c, adv, func() decision { return r.decide(c, byID, adv) })
-		if made.homeless {
-			d.Homeless[c.ID] = startText(c.StartedAt)
+		made := r.decide(c, byID, adv)
+		if made.noAddress {
+			d.NoAddress[c.ID] = startText(c.StartedAt)
 		}
-		reasons := slices.Clip(made.reasons) // remembered: appending must not change it
 		for _, rec := range made.records {
 			key := rec.Service + "/" + rec.Instance.Name
-			if by, ok := taken[key]; ok {
-				reasons = append(reasons, fmt.Sprintf("%s is taken by container %s, which is older", key, by))
+			if by, ok := used[key]; ok {
+				made.reasons = append(made.reasons, fmt.Sprintf("%s is taken by container %s, which is older", key, by))
 				continue
 			}
-			taken[key] = c.Name
+			used[key] = c.Name
 			d.Records = append(d.Records, rec)
 		}
-		for _, reason := range reasons {
+		for _, reason := range made.reasons {
 			d.Skipped = append(d.Skipped, Skipped{c.Name, c.ShortID(), reason})
 		}
 		for _, w := range made.warnings {
@@ -155,6 +147,13 @@ func (a Advertise) outside(containers []*Container) Advertise {
 	return a
 }
 
+// decision is what becomes of one container.
+type decision struct {
+	records           []Record
+	reasons, warnings []string
+	noAddress         bool // a record is missing only because there is no address to advertise
+}
+
 func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) decision {
 	s := readSettings(r.LabelPrefix, c.Labels, c.Env)
 	wants, reasons := r.wants(c, s, byID)
@@ -184,7 +183,7 @@ func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) d
 		rec, err := r.record(borrowed, s, w, perService[w.service] > 1, adv)
 		if err != nil {
 			d.reasons = append(d.reasons, err.Error())
-			d.homeless = d.homeless || errors.Is(err, errNoAddress)
+			d.noAddress = d.noAddress || errors.Is(err, errNoAddress)
 			continue
 		}
 		d.records = append(d.records, rec)
@@ -335,12 +334,8 @@ func (r Rules) record(c *Container, s settings, w want, several bool, adv Advert
 	if _, err := catalog.Key(catalog.DefaultPrefix, rec.Service, rec.Instance.Name); err != nil {
 		return Record{}, err
 	}
-	// What the codec refuses is refused here already, so that the container is listed with the reason.
-	kind := KindRun
-	if r.Only != nil {
-		kind = KindClassic
-	}
-	if rec.value, err = rec.encode(r.Node, kind, false); err != nil {
+	// A record that the codec rejects is a reason to skip the container, so that it is listed with the reason.
+	if _, err := rec.encode(r.Node, KindClassic, false); err != nil {
 		return Record{}, err
 	}
 	return rec, nil

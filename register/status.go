@@ -30,6 +30,18 @@ type Status struct {
 	Changes []Change `json:"changes,omitempty"`
 }
 
+// Problem says what is wrong with Docker or etcd; empty when nothing is.
+func (s Status) Problem() string {
+	var problems []string
+	if s.Docker != "" {
+		problems = append(problems, "docker: "+s.Docker)
+	}
+	if s.Etcd != "" {
+		problems = append(problems, "etcd: "+s.Etcd)
+	}
+	return strings.Join(problems, "; ")
+}
+
 // RecordStatus is one record of this registrar.
 type RecordStatus struct {
 	Key         string        `json:"key"`

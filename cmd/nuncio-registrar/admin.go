@@ -20,12 +20,8 @@ type adminFlags struct {
 	AdminHost []string `placeholder:"NAME" help:"Host names of --admin-listen, besides localhost and IP addresses; requests for other names are refused. If not set, every name is accepted unless the listener is on loopback."`
 }
 
-// serveAdmin answers health checks, metrics and "list" until ctx ends; without a listener it does nothing. Requests for
-// a name that is neither this host's nor one of names are refused.
+// serveAdmin answers health checks, metrics and "list" until ctx ends. Requests for a name that is neither this host's nor one of names are refused.
 func serveAdmin(ctx context.Context, listener net.Listener, names []string, status func() register.Status, gatherer prometheus.Gatherer) error {
-	if listener == nil {
-		return nil
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -33,8 +29,8 @@ func serveAdmin(ctx context.Context, listener net.Listener, names []string, stat
 		if !s.Ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprintf(w, "%s\n", s.State)
-			if s.Docker != "" || s.Etcd != "" {
-				fmt.Fprintln(w, why(s))
+			if problem := s.Problem(); problem != "" {
+				fmt.Fprintln(w, problem)
 			}
 			return
 		}

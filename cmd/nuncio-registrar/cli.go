@@ -21,16 +21,16 @@ const (
 Every flag may be given as an environment variable: --node is NUNCIO_REGISTRAR_NODE. A flag wins over its variable.
 The etcd flags and --prefix also read nuncio's own variables, NUNCIO_ETCD_ENDPOINTS and so on. Exit codes: 0 as asked,
 1 no such record (drain), 2 usage, 3 cannot start, 4 no answer in time or failed while running, 5 another registrar
-serves this node; hold passes the code of its command on.`
+serves this node; register exits with the code of its command.`
 )
 
 type grammar struct {
-	Run     runCmd     `cmd:"" help:"Register the labelled containers of this host: the daemon."`
-	Classic classicCmd `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
-	Hold    holdCmd    `cmd:"" help:"Register an endpoint that is no container, for as long as this process or its command lives."`
-	Drain   drainCmd   `cmd:"" help:"Take the traffic off a container before docker stop."`
-	List    listCmd    `cmd:"" help:"Show what the running daemon has registered, and what it left out and why."`
-	Version versionCmd `cmd:"" help:"Show the version."`
+	Run      runCmd      `cmd:"" help:"Register the labelled containers of this host: the daemon."`
+	Classic  classicCmd  `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
+	Register registerCmd `cmd:"" help:"Register an endpoint that is not a container, for as long as this process or its command lives."`
+	Drain    drainCmd    `cmd:"" help:"Take the traffic off a container before docker stop."`
+	List     listCmd     `cmd:"" help:"Show what the running daemon has registered, and what it skipped and why."`
+	Version  versionCmd  `cmd:"" help:"Show the version."`
 }
 
 // streams are the program's own, so that tests can run it within their process.

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -18,29 +18,34 @@ import (
 	"nuncio/register"
 )
 
-// keepFlags say how records live and end; all commands that register have them.
-type keepFlags struct {
+// recordFlags say how records live and end; every command that registers has them.
+type recordFlags struct {
 	TTL         time.Duration `name:"ttl" default:"15s" help:"How long records outlive a registrar or host that vanished; 5s to 10m."`
-	ClaimPrefix string        `default:"/nuncio/registrars/" help:"Where registrars note in etcd who serves a node; an empty value turns off the check for a second one."`
+	ClaimPrefix string        `default:"/nuncio/registrars/" help:"Where registrars note in etcd which of them serves a node; an empty value turns off the check for a second one."`
 }
 
-// runCmd is the daemon.
-type runCmd struct {
+// daemonFlags are what the daemon and the classic form share.
+type daemonFlags struct {
 	etcdFlags
 	nodeFlags
 	dockerFlags
 	advertiseFlags
-	keepFlags
+	recordFlags
 	adminFlags
 	cli.Log
+	LabelPrefix    string        `default:"nuncio" help:"Prefix of the labels."`
+	StopWindow     time.Duration `default:"5m" help:"How long a container that got its stop signal and lives on stays in drain."`
+	ResyncInterval time.Duration `default:"10s" help:"Pause between complete comparisons of Docker and etcd; changes do not wait for it."`
+}
+
+// runCmd is the daemon.
+type runCmd struct {
+	daemonFlags
 	All                bool          `help:"Register every container that publishes a TCP port, not only labelled ones."`
-	LabelPrefix        string        `default:"nuncio" help:"Prefix of the labels."`
 	MultiPort          string        `enum:"refuse,suffix" default:"refuse" help:"Containers with several ports and one service name: refuse them, or register NAME-PORT for each (suffix)."`
 	ContainerAddresses bool          `help:"Register the containers' own addresses and ports instead of the host's published ones."`
-	CopyLabels         []string      `placeholder:"PREFIX" help:"Copy labels that begin so into the records' meta."`
+	CopyLabels         []string      `placeholder:"PREFIX" help:"Copy labels with this prefix into the records' meta."`
 	OnExit             string        `enum:"keep,remove" default:"keep" help:"On TERM: keep the records until their lease ends, so that a restart is not noticed, or remove them at once."`
-	StopWindow         time.Duration `default:"5m" help:"How long a container that got its stop signal and lives on stays in drain."`
-	Sweep              time.Duration `default:"30s" help:"Pause between complete comparisons of Docker and etcd; changes do not wait for it."`
 	AdminListen        string        `default:"127.0.0.1:9117" help:"Address of /healthz, /readyz, /metrics and /v1/list; read-only; empty for none."`
 	Once               bool          `help:"End when etcd agrees with Docker. The records live for one --ttl."`
 	DryRun             bool          `help:"Show what would be written, and end."`
@@ -49,172 +54,124 @@ type runCmd struct {
 
 // Run is the daemon.
 func (c *runCmd) Run(ctx context.Context, s *streams) error {
-	prefix, err := labelPrefix(c.LabelPrefix)
-	if err != nil {
-		return usage("%w", err)
+	rules := register.Rules{
+		All: c.All, MultiPort: c.MultiPort, ContainerAddresses: c.ContainerAddresses, CopyLabels: c.CopyLabels,
 	}
-	node, err := c.node()
-	if err != nil {
-		return err
-	}
-	d := daemon{
-		etcdFlags: c.etcdFlags, dockerFlags: c.dockerFlags, advertiseFlags: c.advertiseFlags, adminFlags: c.adminFlags, log: c.Logger(s.err),
-		sweep: c.Sweep, stopWindow: c.StopWindow, admin: c.AdminListen,
-		rules: register.Rules{
-			Node: node, LabelPrefix: prefix, All: c.All, MultiPort: c.MultiPort,
-			ContainerAddresses: c.ContainerAddresses, CopyLabels: c.CopyLabels,
-		},
-		opts: register.Options{
-			Node: node, Kind: register.KindRun, TTL: c.TTL, ClaimPrefix: c.ClaimPrefix, Leave: c.OnExit == "remove",
-			Once: c.Once, DryRun: c.DryRun,
-		},
-	}
+	opts := register.Options{Kind: register.KindRun, RemoveOnExit: c.OnExit == "remove", Once: c.Once, DryRun: c.DryRun}
 	if !c.Once && !c.DryRun {
-		return d.run(ctx, s)
+		return c.run(ctx, s, c.AdminListen, rules, opts)
 	}
-	d.admin = ""
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	return d.run(ctx, s)
+	return c.run(ctx, s, "", rules, opts)
 }
 
 // classicCmd is docker-register's form.
 type classicCmd struct {
-	etcdFlags
-	nodeFlags
-	dockerFlags
-	advertiseFlags
-	keepFlags
-	adminFlags
-	cli.Log
-	Container   string        `arg:"" help:"Name of the container. It may come later, and come again."`
-	Port        int           `arg:"" help:"Its TCP port, inside the container."`
-	Service     string        `arg:"" help:"Name of the service."`
-	LabelPrefix string        `default:"nuncio" help:"Prefix of the labels."`
-	OnExit      string        `enum:"keep,remove" default:"remove" help:"On TERM: remove the record at once, or keep it until its lease ends."`
-	StopWindow  time.Duration `default:"5m" help:"How long a container that got its stop signal and lives on stays in drain."`
-	Sweep       time.Duration `default:"30s" help:"Pause between complete comparisons of Docker and etcd; changes do not wait for it."`
-	AdminListen string        `placeholder:"ADDR" help:"Address of /healthz, /readyz, /metrics and /v1/list; read-only; none by default."`
+	daemonFlags
+	Container   string `arg:"" help:"Name of the container. It may be created later, and again."`
+	Port        int    `arg:"" help:"Its TCP port, inside the container."`
+	Service     string `arg:"" help:"Name of the service."`
+	OnExit      string `enum:"keep,remove" default:"remove" help:"On TERM: remove the record at once, or keep it until its lease ends."`
+	AdminListen string `placeholder:"ADDR" help:"Address of /healthz, /readyz, /metrics and /v1/list; read-only; none by default."`
 }
 
 // Run serves one container.
 func (c *classicCmd) Run(ctx context.Context, s *streams) error {
-	prefix, err := labelPrefix(c.LabelPrefix)
-	if err != nil {
-		return usage("%w", err)
-	}
-	node, err := c.node()
-	if err != nil {
-		return err
-	}
 	if c.Port < 1 || c.Port > 65535 {
 		return usage("PORT %d: a TCP port from 1 to 65535 is needed", c.Port)
 	}
 	container := strings.TrimPrefix(c.Container, "/")
-	d := daemon{
-		etcdFlags: c.etcdFlags, dockerFlags: c.dockerFlags, advertiseFlags: c.advertiseFlags, adminFlags: c.adminFlags, log: c.Logger(s.err),
-		sweep: c.Sweep, stopWindow: c.StopWindow, admin: c.AdminListen,
-		rules: register.Rules{
-			Node: node, LabelPrefix: prefix,
-			Only: &register.Only{Container: container, Port: c.Port, Service: c.Service},
-		},
-		opts: register.Options{
-			Node: node, Kind: register.KindClassic, Only: [2]string{c.Service, container}, TTL: c.TTL,
-			ClaimPrefix: c.ClaimPrefix, Leave: c.OnExit == "remove",
-		},
-	}
-	return d.run(ctx, s)
+	return c.run(ctx, s, c.AdminListen,
+		register.Rules{Only: &register.Only{Container: container, Port: c.Port, Service: c.Service}},
+		register.Options{Kind: register.KindClassic, Only: [2]string{c.Service, container}, RemoveOnExit: c.OnExit == "remove"})
 }
 
-// daemon wires a registrar to Docker, etcd and its admin listener.
-type daemon struct {
-	etcdFlags
-	dockerFlags
-	advertiseFlags
-	adminFlags
-	log               *slog.Logger
-	sweep, stopWindow time.Duration
-	admin             string
-	rules             register.Rules
-	opts              register.Options
-}
-
-func (d *daemon) run(ctx context.Context, s *streams) error {
+// run connects a registrar to Docker, etcd and its admin listener.
+func (c *daemonFlags) run(ctx context.Context, s *streams, admin string, rules register.Rules, opts register.Options) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
+	log := c.Logger(s.err)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics := register.NewMetrics(registry)
-	if d.sweep <= 0 || d.stopWindow <= 0 {
-		return usage("--sweep and --stop-window need a duration above zero")
-	}
-	api, closeAPI, err := d.api()
+	reg, closeAll, err := c.registrar(s, log, register.NewMetrics(registry), rules, opts)
 	if err != nil {
 		return err
 	}
-	defer closeAPI()
-	store, config, err := d.dial(s, d.log)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	advertise, err := d.advertise(config.Endpoints)
-	if err != nil {
-		return err
-	}
-	d.opts.Client, d.opts.Prefix, d.opts.Sweep, d.opts.Log, d.opts.Metrics = store, d.Prefix, d.sweep, d.log, metrics
-	d.opts.Source = register.NewDocker(register.DockerOptions{
-		API: api, Rules: d.rules, Advertise: advertise, Sweep: d.sweep, StopWindow: d.stopWindow, Log: d.log, Metrics: metrics,
-	})
-	reg, err := register.New(d.opts)
-	if err != nil {
-		return usage("%w", err)
-	}
+	defer closeAll()
+	started := log.With("version", version, "node", reg.Status().Node, "kind", opts.Kind)
 	var listener net.Listener
-	if d.admin != "" {
-		if listener, err = net.Listen("tcp", d.admin); err != nil {
+	if admin != "" {
+		if listener, err = net.Listen("tcp", admin); err != nil {
 			return cannotStart("--admin-listen: %w", err)
 		}
-		d.log.Info("registrar starts", "version", version, "node", d.opts.Node, "kind", d.opts.Kind,
-			"etcd", strings.Join(config.Endpoints, ","), "admin", listener.Addr().String())
-	} else {
-		d.log.Info("registrar starts", "version", version, "node", d.opts.Node, "kind", d.opts.Kind,
-			"etcd", strings.Join(config.Endpoints, ","))
+		started = started.With("admin", listener.Addr().String())
 	}
+	started.Info("registrar starts")
 	g, gctx := errgroup.WithContext(ctx)
 	adminCtx, stopAdmin := context.WithCancel(gctx)
 	g.Go(func() error {
 		defer stopAdmin()
 		return reg.Run(gctx)
 	})
-	g.Go(func() error { return serveAdmin(adminCtx, listener, d.AdminHost, reg.Status, registry) })
+	if listener != nil {
+		g.Go(func() error { return serveAdmin(adminCtx, listener, c.AdminHost, reg.Status, registry) })
+	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return d.conclude(ctx, reg.Status(), s.out)
-}
-
-// conclude says how --once or --dry-run ended.
-func (d *daemon) conclude(ctx context.Context, status register.Status, out io.Writer) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("no agreement between Docker and etcd in time: %s", why(status))
+		return fmt.Errorf("no agreement between Docker and etcd in time: %s", cmp.Or(reg.Status().Problem(), "one of them has not answered yet"))
 	}
-	if d.opts.DryRun {
-		printChanges(out, status)
+	if opts.DryRun {
+		printChanges(s.out, reg.Status())
 	}
 	return nil
 }
 
-func why(s register.Status) string {
-	var reasons []string
-	if s.Docker != "" {
-		reasons = append(reasons, "docker: "+s.Docker)
+// registrar makes the registrar that the flags describe, and what closes its connections.
+func (c *daemonFlags) registrar(s *streams, log *slog.Logger, metrics *register.Metrics, rules register.Rules, opts register.Options) (
+	reg *register.Registrar, closeAll func(), err error,
+) {
+	prefix, err := labelPrefix(c.LabelPrefix)
+	if err != nil {
+		return nil, nil, usage("%w", err)
 	}
-	if s.Etcd != "" {
-		reasons = append(reasons, "etcd: "+s.Etcd)
+	node, err := c.node()
+	if err != nil {
+		return nil, nil, err
 	}
-	if len(reasons) == 0 {
-		return "one of them has not answered yet"
+	if c.ResyncInterval <= 0 || c.StopWindow <= 0 {
+		return nil, nil, usage("--resync-interval and --stop-window need a duration above zero")
 	}
-	return strings.Join(reasons, "; ")
+	docker, err := c.docker()
+	if err != nil {
+		return nil, nil, err
+	}
+	store, config, err := c.dial(s, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	closeAll = func() {
+		_ = store.Close()
+		_ = docker.Close() // closed connections have nothing to report
+	}
+	advertise, err := c.advertise(config.Endpoints)
+	if err != nil {
+		closeAll()
+		return nil, nil, err
+	}
+	rules.Node, rules.LabelPrefix = node, prefix
+	opts.Client, opts.Prefix, opts.Node, opts.TTL, opts.ClaimPrefix = store, c.Prefix, node, c.TTL, c.ClaimPrefix
+	opts.ResyncInterval, opts.Log, opts.Metrics = c.ResyncInterval, log, metrics
+	opts.Source = register.NewDocker(register.DockerOptions{
+		API: register.NewAPI(docker), Rules: rules, Advertise: advertise, ResyncInterval: c.ResyncInterval,
+		StopWindow: c.StopWindow, Log: log, Metrics: metrics,
+	})
+	if reg, err = register.New(opts); err != nil {
+		closeAll()
+		return nil, nil, usage("%w", err)
+	}
+	log.Info("connecting", "etcd", strings.Join(config.Endpoints, ","), "docker", docker.DaemonHost())
+	return reg, closeAll, nil
 }

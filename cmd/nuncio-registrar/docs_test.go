@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,21 +27,19 @@ func TestGoldenReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b strings.Builder
+	b.WriteString("\n| command | does |\n| --- | --- |\n")
+	commands := map[string][]string{} // by row
+	var rows []string
 	for _, command := range parser.Model.Children {
-		var words []string
+		words := []string{command.Name}
 		for _, p := range command.Positional {
 			words = append(words, strings.ToUpper(p.Name))
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n%s\n", strings.TrimSpace(command.Name+" "+strings.Join(words, " ")), command.Help)
-		rows := 0
+		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.Join(words, " "), command.Help)
 		for _, f := range command.Flags {
 			if f.Name == "help" {
 				continue
 			}
-			if rows == 0 {
-				b.WriteString("\n| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n")
-			}
-			rows++
 			name, def := "--"+f.Name, f.Default
 			if !f.IsBool() {
 				name += "=" + strings.ReplaceAll(f.FormatPlaceHolder(), "|", "\\|")
@@ -48,8 +47,17 @@ func TestGoldenReference(t *testing.T) {
 			if def != "" {
 				def = "`" + def + "`"
 			}
-			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", name, strings.Join(f.Envs, "`, `"), def, f.Help)
+			row := fmt.Sprintf("| `%s` | `%s` | %s | %s |", name, strings.Join(f.Envs, "`, `"), def, f.Help)
+			if commands[row] == nil {
+				rows = append(rows, row)
+			}
+			commands[row] = append(commands[row], command.Name)
 		}
+	}
+	b.WriteString("\n| flag | variable | default | meaning | commands |\n| --- | --- | --- | --- | --- |\n")
+	slices.Sort(rows)
+	for _, row := range rows {
+		fmt.Fprintf(&b, "%s %s |\n", row, strings.Join(commands[row], ", "))
 	}
 	b.WriteString("\n")
 	golden(t, "reference", b.String())

@@ -12,13 +12,13 @@ const (
 	exitOK       = 0 // ended as asked, also by TERM or INT
 	exitNoRecord = 1 // drain: this node has no such record
 	exitUsage    = 2 // unknown or unusable flags, arguments or environment variables
-	exitStart    = 3 // cannot start: certificates, password file or listener are unusable, or the command of hold cannot be run
+	exitStart    = 3 // cannot start: certificates, password file or listener are unusable, or the command of register cannot be run
 	exitRun      = 4 // no answer in time (drain, list, --once, --dry-run), or failed while it ran
 	exitClaimed  = 5 // another registrar serves this node, or this record
 )
 
-// exitError carries the exit code of an error that ends the program. Without an error it says nothing: hold
-// passes the code of its command on.
+// exitError carries the exit code of an error that ends the program. Without an error nothing is printed: register
+// exits with the code of its command.
 type exitError struct {
 	code int
 	err  error

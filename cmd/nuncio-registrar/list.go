@@ -54,8 +54,8 @@ func (c *listCmd) Run(ctx context.Context, s *streams) error {
 
 func printStatus(out io.Writer, s register.Status) {
 	fmt.Fprintf(out, "node %s, %s, advertises %s\n", s.Node, s.State, s.Advertise)
-	if s.Docker != "" || s.Etcd != "" {
-		fmt.Fprintln(out, "waiting for", why(s))
+	if problem := s.Problem(); problem != "" {
+		fmt.Fprintln(out, "waiting for", problem)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nRECORD\tADDRESS\tSTATE\tCONTAINER\tNOTE")

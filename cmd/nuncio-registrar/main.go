@@ -1,6 +1,6 @@
 // Command nuncio-registrar registers this host's Docker containers, or anything else, as service records in
 // etcd. "nuncio-registrar run" is the daemon; "nuncio-registrar CONTAINER PORT SERVICE" serves one container;
-// "hold" serves an endpoint that is no container; "drain" and "list" are for scripts and people.
+// "register" serves an endpoint that is not a container; "drain" and "list" are for scripts and operators.
 //
 // It promises one documented exit code per kind of failure (see exit.go), that every flag may be given as an
 // environment variable NUNCIO_REGISTRAR_<FLAG>, and that a misspelt one of those is an error. It decides

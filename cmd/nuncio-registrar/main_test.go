@@ -177,6 +177,25 @@ func (s *site) expect(what string, want map[string]string) map[string]kv {
 	return got
 }
 
+// awaitRenewals waits until a lease of 5 seconds was renewed four times, which takes longer than it lives without.
+func (s *site) awaitRenewals(lease int64) {
+	s.t.Helper()
+	renewals, last := 0, int64(0)
+	testkit.Eventually(s.t, within, func() error {
+		resp, err := s.store.TimeToLive(s.t.Context(), clientv3.LeaseID(lease))
+		if err != nil {
+			return err
+		}
+		if resp.TTL > last && last != 0 {
+			renewals++
+		}
+		if last = resp.TTL; renewals < 4 {
+			return fmt.Errorf("%d renewals of lease %x", renewals, lease)
+		}
+		return nil
+	})
+}
+
 // begins is how the record of an address begins.
 func begins(addr string) string {
 	host, port, _ := net.SplitHostPort(addr)

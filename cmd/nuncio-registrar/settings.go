@@ -103,7 +103,7 @@ type dockerFlags struct {
 	DockerKey  string `placeholder:"FILE" help:"PEM file of the client certificate's key."`
 }
 
-func (f *dockerFlags) api() (register.API, func(), error) {
+func (f *dockerFlags) docker() (*client.Client, error) {
 	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation(), client.WithUserAgent("nuncio-registrar/" + version)}
 	if f.DockerHost != "" {
 		opts = append(opts, client.WithHost(f.DockerHost))
@@ -113,12 +113,12 @@ func (f *dockerFlags) api() (register.API, func(), error) {
 	}
 	c, err := client.NewClientWithOpts(opts...)
 	if err != nil {
-		return nil, nil, cannotStart("set up the Docker client: %w", err)
+		return nil, cannotStart("set up the Docker client: %w", err)
 	}
 	if strings.HasPrefix(c.DaemonHost(), "ssh:") {
-		return nil, nil, usage("--docker-host %s: ssh is not supported; use the local socket or tcp:// with certificates", c.DaemonHost())
+		return nil, usage("--docker-host %s: ssh is not supported; use the local socket or tcp:// with certificates", c.DaemonHost())
 	}
-	return register.NewAPI(c), func() { _ = c.Close() }, nil // a closed connection has nothing to report
+	return c, nil
 }
 
 // advertiseFlags are the flags for the address under which the published ports of this host are reached.

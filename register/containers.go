@@ -1,0 +1,191 @@
+package register
+
+import (
+	"errors"
+	"syscall"
+	"time"
+)
+
+// entry is what is known about one container.
+type entry struct {
+	digest  string
+	facts   *Container // nil until the first inspection
+	stale   bool       // the facts may be out of date
+	asking  bool
+	changed int       // the step of its last event
+	died    time.Time // of its last die event, by Docker's clock
+	killed  Event     // its last kill event
+	until   time.Time // how long that one may keep it in drain
+	retry   time.Time // not inspected again before
+}
+
+// event notes what one event means. Only die and kill say all there is to know; everything else makes the
+// facts stale.
+func (d *dockerSource) event(ev Event) {
+	d.opts.Metrics.events.WithLabelValues(actionLabel(ev.Action)).Inc()
+	d.step++
+	if ev.Time.After(d.since) {
+		d.since = ev.Time.Add(1) // Docker's "since" is inclusive
+	}
+	e := d.entries[ev.ID]
+	if e == nil {
+		e = &entry{}
+		d.entries[ev.ID] = e
+	}
+	e.changed, e.stale, e.retry = d.step, true, time.Time{}
+	switch ev.Action {
+	case "die":
+		e.died = ev.Time
+	case "kill":
+		e.killed = ev
+		e.until = time.Now().Add(d.opts.StopWindow - d.age(ev))
+	}
+}
+
+// age returns how long ago a replayed event happened, and 0 for any other. Docker stamps events with its engine's clock,
+// and none of the requests that a read-only proxy lets through returns the time. So this host's clock is used, which is
+// the same one unless the engine is remote. Only events right after the subscription count as replayed: otherwise a
+// difference between the clocks would shorten the drain of a container that is stopped now.
+func (d *dockerSource) age(ev Event) time.Duration {
+	if time.Since(d.subscribed) > replayTime {
+		return 0
+	}
+	return max(0, time.Since(ev.Time))
+}
+
+// eventsOnly returns the entries with nothing but what events alone say. A new connection asks only for the events that
+// came after the last one: without these, a container that is stopping would seem ready again.
+func eventsOnly(entries map[string]*entry) map[string]*entry {
+	kept := map[string]*entry{}
+	for id, e := range entries {
+		if !e.died.IsZero() || !e.killed.Time.IsZero() {
+			kept[id] = &entry{died: e.died, killed: e.killed, until: e.until}
+		}
+	}
+	return kept
+}
+
+// handle takes a result and those that wait behind it, so that the start of many containers leads to few decisions.
+func (d *dockerSource) handle(r result) error {
+	for {
+		if r.id != "" {
+			d.inspected(r)
+		} else if err := d.resynced(r); err != nil {
+			return err
+		}
+		select {
+		case r = <-d.results:
+		default:
+			return nil
+		}
+	}
+}
+
+func (d *dockerSource) inspected(r result) {
+	d.inspecting--
+	e := d.entries[r.id]
+	if e == nil {
+		return
+	}
+	e.asking = false
+	switch {
+	case e.stale: // an event came meanwhile: the answer may be older than it
+	case errors.Is(r.err, errGone):
+		delete(d.entries, r.id)
+	case r.err != nil:
+		e.stale, e.retry = true, time.Now().Add(inspectPause)
+		d.opts.Metrics.inspectErrors.Inc()
+		name := shortID(r.id)
+		if e.facts != nil {
+			name = e.facts.Name
+		}
+		d.logSkipped("inspect", Skipped{Container: name, ContainerID: shortID(r.id), Reason: r.err.Error()})
+	case r.facts.Status == "running" || r.facts.Status == "paused" || r.facts.Status == "restarting":
+		e.facts = r.facts
+	default:
+		delete(d.entries, r.id)
+	}
+}
+
+// resynced compares a complete list with what is known.
+func (d *dockerSource) resynced(r result) error {
+	d.resyncing = false
+	d.address.update(r.advertise, d.log)
+	if r.err != nil {
+		return r.err
+	}
+	d.opts.Metrics.resyncs.Inc()
+	d.opts.Metrics.dockerUp.Set(1)
+	if !d.listed {
+		d.listed = true
+		d.log.Info("following docker", "containers", len(r.listed))
+	}
+	seen := map[string]bool{}
+	for _, l := range r.listed {
+		seen[l.ID] = true
+		e := d.entries[l.ID]
+		if e == nil {
+			e = &entry{changed: r.step}
+			d.entries[l.ID] = e
+		}
+		if e.digest != l.Digest {
+			e.digest, e.stale = l.Digest, true
+		}
+	}
+	for id, e := range d.entries {
+		if !seen[id] && e.changed <= r.step { // otherwise it may be younger than the list
+			delete(d.entries, id)
+		}
+	}
+	return nil
+}
+
+// wake returns a channel that fires when time alone changes something: an inspection may be tried again, or a container
+// outlives its stop signal.
+func (d *dockerSource) wake() <-chan time.Time {
+	var next time.Time
+	now := time.Now()
+	for _, e := range d.entries {
+		for _, at := range []time.Time{e.retry, e.until} {
+			if at.After(now) && (next.IsZero() || at.Before(next)) {
+				next = at
+			}
+		}
+	}
+	if next.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(next) + time.Millisecond)
+}
+
+// decide publishes the set that the present facts lead to.
+func (d *dockerSource) decide() {
+	if !d.listed {
+		return // before the first list, absence means nothing
+	}
+	now := time.Now()
+	var containers []*Container
+	unknown := map[string]bool{}
+	for id, e := range d.entries {
+		switch {
+		case e.facts == nil:
+			// Even after a die event: one that was replayed may be about an earlier life of the container.
+			unknown[id] = true
+		case !e.died.IsZero() && !e.died.Before(e.facts.StartedAt):
+			// Dead, whatever an inspection under way will say.
+		default:
+			stopping := e.killed.Time.After(e.facts.StartedAt) && now.Before(e.until) &&
+				endsContainer(syscall.Signal(e.killed.Signal), e.facts.StopSignal)
+			if stopping != e.facts.Stopping {
+				changed := *e.facts // published facts are not changed
+				changed.Stopping = stopping
+				e.facts = &changed
+			}
+			containers = append(containers, e.facts)
+		}
+	}
+	desired := d.opts.Rules.Decide(containers, d.address.Advertise)
+	desired.Unknown = unknown
+	d.logReasons(containers, desired)
+	d.publish(Published{Desired: &desired, Advertise: d.address.String()})
+}
