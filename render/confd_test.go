@@ -142,15 +142,15 @@ func TestNothingImpureIsOffered(t *testing.T) {
 		"getHostByName", "lookupIP", "lookupSRV", "fileExists", "genPrivateKey", "genCA", "genSignedCert", "genSelfSignedCert", "encryptAES", "derivePassword", "expandenv", "cget",
 	} {
 		_, err := render.New(map[string]string{"haproxy.cfg.tmpl": "{{" + name + "}}"}, render.Options{})
-		if err == nil || !strings.Contains(err.Error(), "left out") {
-			t.Errorf("%s: error %v, want that it is left out", name, err)
+		if err == nil || !strings.Contains(err.Error(), "not available") {
+			t.Errorf("%s: error %v, want that it is not available", name, err)
 		}
 	}
 }
 
-// Each function of sprig is offered, or left out for a reason that its user is told.
+// Each function of sprig is offered, or unavailable for a reason that the error gives.
 func TestEveryFunctionOfSprigIsAccountedFor(t *testing.T) {
 	if names := render.Unaccounted(); len(names) > 0 {
-		t.Errorf("neither offered nor left out: %q", names)
+		t.Errorf("neither offered nor declared unavailable: %q", names)
 	}
 }

@@ -2,8 +2,6 @@ package render
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"path"
 	"strings"
 
@@ -32,36 +30,26 @@ func kindOf(file string) fileKind {
 	return otherKind
 }
 
-// escaper turns the text of a file with its marks into what HAProxy may read.
-type escaper struct {
-	t     *Templates
-	file  string
-	kind  fileKind
-	spans []span
-	memos [][]*memoEntry
-
-	done    []haproxy.Text // what is finished; a memoised text stands there as it is, and is never copied
-	lines   int            // LFs in it
-	out     []byte         // what follows it
+// escaped is the text of one file, or of one memoised partial, ready for HAProxy.
+type escaped struct {
+	text    haproxy.Text
+	lines   int
 	dropped []Dropped
-
-	// of the line at hand
-	pieces []piece
-	words  []haproxy.Word
-	cand   []byte
+	origins []int // the number of the text or action that each line comes from; only with Options.Origins
 }
 
-// piece is a part of a line: literal text, or a value.
-type piece struct {
-	literal string
-	span    *span // nil for literal text
+// escaper turns marked text, of a file or of a memoised partial, into what HAProxy may read.
+type escaper struct {
+	t       *Templates
+	file    string
+	kind    fileKind
+	printed []printed
+	memos   []memoCall
 
-	value      string          // what is written: the value, or a stand-in for one that was refused
-	quoting    haproxy.Quoting // where it stands
-	start, end int             // of what is written, in the candidate line
-	format     bool            // "%" is to be doubled
-	dashes     bool            // "--" is to be put in front
-	reason     string          // why it is refused
+	line line // at hand
+	made escaped
+	done []haproxy.Text // finished pieces; a memoised text is one of them as it is, and is never copied
+	out  []byte         // what follows done
 }
 
 func (e *escaper) escape(text string) (escaped, error) {
@@ -69,13 +57,13 @@ func (e *escaper) escape(text string) (escaped, error) {
 	for len(text) > 0 {
 		at := firstMarker(text)
 		if at < 0 {
-			e.out = append(e.out, text...)
+			e.copyLines(text)
 			break
 		}
 		start := strings.LastIndexByte(text[:at], '\n') + 1
-		e.out = append(e.out, text[:start]...)
+		e.copyLines(text[:start])
 		line, rest, found := strings.Cut(text[start:], "\n")
-		if err := e.line(line, found); err != nil {
+		if err := e.escapeLine(line, found); err != nil {
 			return escaped{}, err
 		}
 		text = rest
@@ -85,7 +73,18 @@ func (e *escaper) escape(text string) (escaped, error) {
 		e.out = append(e.out, '\n')
 	}
 	e.flush()
-	return escaped{haproxy.Join(e.done...), e.lines, e.dropped}, nil
+	e.made.text = haproxy.Join(e.done...)
+	return e.made, nil
+}
+
+// copyLines takes lines without any mark as they are.
+func (e *escaper) copyLines(text string) {
+	e.out = append(e.out, text...)
+	if e.t.opts.Origins {
+		for range strings.Lines(text) {
+			e.made.origins = append(e.made.origins, noOrigin)
+		}
+	}
 }
 
 // flush ends a piece.
@@ -93,219 +92,68 @@ func (e *escaper) flush() {
 	if len(e.out) == 0 {
 		return
 	}
-	e.lines += bytes.Count(e.out, []byte("\n"))
+	e.made.lines += bytes.Count(e.out, []byte("\n"))
 	e.done = append(e.done, haproxy.NewText(string(e.out)))
 	e.out = e.out[:0]
 }
 
-func (e *escaper) line(line string, lf bool) error {
-	if strings.IndexByte(line, memoMarker) >= 0 {
-		return e.memoLine(line)
+func (e *escaper) escapeLine(text string, newline bool) error {
+	text, origin := e.takeOrigin(text)
+	if at := strings.IndexByte(text, memoMarker); at >= 0 {
+		return e.memoLine(text, at)
 	}
-	e.split(line)
+	l := &e.line
+	l.reset(text, e.printed)
 	drop := false
 	switch e.kind {
 	case configKind:
-		drop = e.configLine()
-	case mapKind:
-		e.mapLine()
-		drop = true
-	case patternKind:
-		e.patternLine()
+		drop = l.config(text)
+	case mapKind, patternKind:
+		l.list(e.kind == mapKind)
 		drop = true
 	default:
-		e.otherLine()
+		l.other()
 	}
-	for i := range e.pieces {
-		p := &e.pieces[i]
-		if p.reason == "" {
-			continue
-		}
+	if p := l.refused(); p != nil {
+		at := e.t.where[p.printed.action]
 		if !drop {
-			return &fault{e.t.where[p.span.action], "value " + shorten(p.span.value) + ": " + p.reason}
+			return &fault{at, "value " + shorten(p.printed.value) + ": " + p.reason}
 		}
-		e.refuse(p)
+		e.flush()
+		e.made.dropped = append(e.made.dropped, Dropped{
+			File: e.file, Line: e.made.lines + 1, Template: at.String(), Value: shorten(p.printed.value), Reason: p.reason,
+		})
 		return nil
 	}
-	e.out = append(e.out, e.cand...)
-	if lf {
+	e.out = append(e.out, l.text...)
+	if newline {
 		e.out = append(e.out, '\n')
+	}
+	if e.t.opts.Origins {
+		e.made.origins = append(e.made.origins, origin)
 	}
 	return nil
 }
 
-func (e *escaper) refuse(p *piece) {
-	e.flush()
-	e.dropped = append(e.dropped, Dropped{
-		File: e.file, Line: e.lines + 1, Template: e.t.where[p.span.action].String(), Value: shorten(p.span.value), Reason: p.reason,
-	})
-}
-
-// memoLine puts memoised texts in place: lines of their own, escaped already.
-func (e *escaper) memoLine(line string) error {
+// memoLine puts memoised texts in place: lines of their own, escaped already. The first memo's mark is at first.
+func (e *escaper) memoLine(line string, first int) error {
+	action := e.memos[markIndex(line[first:])].action
 	rest := strings.TrimSpace(line)
 	for rest != "" {
 		if rest[0] != memoMarker {
-			return fmt.Errorf("memo: its lines must stand alone, without other text on the line of the call")
+			return &fault{e.t.where[action], "memo: its lines must stand alone: move the text beside this call to a line of its own"}
 		}
 		e.flush()
-		for _, entry := range e.memos[markIndex(rest)] {
-			for _, r := range entry.dropped {
-				r.Line += e.lines
-				e.dropped = append(e.dropped, r)
+		for _, entry := range e.memos[markIndex(rest)].entries {
+			for _, d := range entry.dropped {
+				d.Line += e.made.lines
+				e.made.dropped = append(e.made.dropped, d)
 			}
 			e.done = append(e.done, entry.text)
-			e.lines += entry.lines
+			e.made.lines += entry.lines
+			e.made.origins = append(e.made.origins, entry.origins...)
 		}
 		rest = strings.TrimLeft(rest[markBytes:], " \t")
 	}
 	return nil
-}
-
-// split cuts a line into literal text and values.
-func (e *escaper) split(line string) {
-	e.pieces, e.cand = e.pieces[:0], e.cand[:0]
-	for line != "" {
-		at := strings.IndexByte(line, valueMarker)
-		if at < 0 {
-			e.pieces = append(e.pieces, piece{literal: line})
-			return
-		}
-		if at > 0 {
-			e.pieces = append(e.pieces, piece{literal: line[:at]})
-		}
-		s := &e.spans[markIndex(line[at:])]
-		p := piece{span: s, value: s.value, format: s.format}
-		if hasMarker(s.value) {
-			p.refuse("it holds one of the bytes 0xFD, 0xFE and 0xFF: it is not UTF-8 text, or included text was passed to a function (only printing it works)")
-		} else if strings.IndexByte(s.value, 0) >= 0 {
-			p.refuse("it holds a NUL byte, which HAProxy cannot read")
-		}
-		e.pieces = append(e.pieces, p)
-		line = line[at+markBytes:]
-	}
-}
-
-// refuse notes the first reason, and lets a harmless word stand in, so that the rest of the line can be
-// looked at.
-func (p *piece) refuse(reason string) {
-	if p.reason == "" {
-		p.reason, p.value = reason, "x"
-	}
-}
-
-// configLine writes the line and says whether a refused value costs the line only.
-func (e *escaper) configLine() (droppable bool) {
-	e.compose()
-	words, err := haproxy.AppendWords(e.words[:0], string(e.cand), nil)
-	e.words = words
-	if lex, bad := errors.AsType[*haproxy.LexError](err); bad {
-		e.refuseAll("the line cannot be read by HAProxy: " + lex.Reason)
-		return false
-	}
-	if len(words) == 0 {
-		return false // blank or a comment
-	}
-	again := false
-	for i := range e.pieces {
-		p := &e.pieces[i]
-		if p.span == nil || p.quoting == haproxy.Comment {
-			continue
-		}
-		e.judge(p)
-		again = again || p.format || p.dashes
-	}
-	if again {
-		e.compose()
-	}
-	return words[0].Text == "server" && !e.covered(words[0])
-}
-
-func (e *escaper) refuseAll(reason string) {
-	for i := range e.pieces {
-		if p := &e.pieces[i]; p.span != nil {
-			p.refuse(reason)
-		}
-	}
-}
-
-// compose writes the line with every value escaped for the quoting around it.
-func (e *escaper) compose() {
-	var c haproxy.Cursor
-	e.cand = e.cand[:0]
-	for i := range e.pieces {
-		p := &e.pieces[i]
-		if p.span == nil {
-			c.Feed(p.literal)
-			e.cand = append(e.cand, p.literal...)
-			continue
-		}
-		if c.Open() {
-			p.refuse(`it stands inside an escape or the name of a variable: write "\\" for a backslash and "${NAME}" for a variable in the template`)
-		}
-		p.quoting = c.Quoting()
-		if p.quoting != haproxy.Comment {
-			c.FeedWord()
-		}
-		if p.dashes {
-			e.dashes()
-		}
-		p.start = len(e.cand)
-		e.write(p)
-		p.end = len(e.cand)
-	}
-}
-
-// dashes puts "--" in front of the word that begins here.
-func (e *escaper) dashes() {
-	at := len(e.cand)
-	for at > 0 && (e.cand[at-1] == '"' || e.cand[at-1] == '\'') {
-		at--
-	}
-	e.cand = append(e.cand[:at], append([]byte("-- "), e.cand[at:]...)...)
-}
-
-func (e *escaper) write(p *piece) {
-	value := p.value
-	if p.format {
-		value = haproxy.DoublePercent(value)
-	}
-	switch p.quoting {
-	case haproxy.Bare:
-		if value == "" {
-			return
-		}
-		if haproxy.IsBare(value) {
-			e.cand = append(e.cand, value...)
-			return
-		}
-		e.cand = append(append(append(e.cand, '"'), haproxy.EscapeWeak(value)...), '"')
-	case haproxy.Weak:
-		e.cand = append(e.cand, haproxy.EscapeWeak(value)...)
-	case haproxy.Strong:
-		e.cand = append(e.cand, strongEscapes.Replace(value)...)
-	case haproxy.Comment:
-		e.cand = append(e.cand, strings.Map(printableInComment, p.span.value)...)
-		p.reason = ""
-	}
-}
-
-// strongEscapes leaves the strong quotes, writes the byte by an escape, and enters them again.
-var strongEscapes = strings.NewReplacer(`'`, `'\''`, "\n", `'\n'`, "\r", `'\r'`)
-
-func printableInComment(r rune) rune {
-	if r < ' ' || r == 0x7f || r == '\ufffd' {
-		return ' '
-	}
-	return r
-}
-
-// covered says whether a value is part of a word.
-func (e *escaper) covered(w haproxy.Word) bool {
-	for i := range e.pieces {
-		if p := &e.pieces[i]; p.span != nil && p.quoting != haproxy.Comment && w.Start <= p.start && p.end <= w.End {
-			return true
-		}
-	}
-	return false
 }

@@ -367,3 +367,16 @@ func TestAttacksArriveAsData(t *testing.T) {
 		}
 	})
 }
+
+// The mark of a value must mean nothing to the lexer, whatever its number.
+func TestManyValuesOfOneFile(t *testing.T) {
+	var want strings.Builder
+	want.WriteString("# ")
+	for i := range 9000 {
+		fmt.Fprintf(&want, "\nserver s%d 192.0.2.1:80", i)
+	}
+	got, dropped := one(t, "# {{ range until 9000 }}\nserver s{{ . }} 192.0.2.1:80{{ end }}", snapshot(nil))
+	if got != want.String()+"\n" || len(dropped) > 0 {
+		t.Errorf("dropped %v, file:\n%.300s", dropped, got)
+	}
+}

@@ -36,12 +36,12 @@ func (t *Templates) SetTurns(most int) { t.most = most }
 // Remembered counts the memoised texts.
 func (t *Templates) Remembered() int { return len(t.memo) }
 
-// Unaccounted are the functions of sprig that are neither offered nor left out with a reason.
+// Unaccounted are the functions of sprig that are neither offered nor unavailable for a stated reason.
 func Unaccounted() []string {
 	offered := (&Templates{}).functions()
 	var names []string
 	for name := range sprig.TxtFuncMap() {
-		_, left := leftOut[name]
+		_, left := unavailable[name]
 		if _, ok := offered[name]; ok == left && !builtins[name] {
 			names = append(names, name)
 		}

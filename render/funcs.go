@@ -29,15 +29,15 @@ func (t *Templates) functions() template.FuncMap {
 		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "memo": t.memoise, "fail": fail,
 		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc:  t.mark,
-		enterFunc: func(at int) (nothing, error) { return t.run.enter(t.where[at]) },
-		leaveFunc: func(int) nothing { t.run.depth--; return nothing{} },
-		tickFunc:  func(at int) (nothing, error) { return t.run.tick(t.where[at]) },
+		enterFunc: func(at int) (void, error) { return t.run.enter(t.where[at]) },
+		leaveFunc: func(int) void { t.run.depth--; return void{} },
+		tickFunc:  func(at int) (void, error) { return t.run.tick(t.where[at]) },
 	})
 	return funcs
 }
 
 // String makes the parts of the machinery that are called as actions print nothing.
-func (nothing) String() string { return "" }
+func (void) String() string { return "" }
 
 func (t *Templates) getenv(name string, fallback ...string) string {
 	if t.opts.Getenv != nil {

@@ -38,6 +38,12 @@ type memoEntry struct {
 	used bool // by the rendering that runs
 }
 
+// memoCall is what one call of memo printed.
+type memoCall struct {
+	entries []*memoEntry
+	action  int // that printed it
+}
+
 // memoise renders a partial for a service or for the summaries, or takes what it rendered to last time. For a list of
 // services it does so for one after the other, without the cost of a loop in the template's language.
 func (t *Templates) memoise(partial string, data any) (memoText, error) {
@@ -51,7 +57,7 @@ func (t *Templates) memoise(partial string, data any) (memoText, error) {
 		if err != nil {
 			return "", err
 		}
-		r.memos = append(r.memos, []*memoEntry{entry})
+		r.memos = append(r.memos, memoCall{entries: []*memoEntry{entry}})
 	} else {
 		entries := make([]*memoEntry, len(services))
 		for i, svc := range services {
@@ -60,7 +66,7 @@ func (t *Templates) memoise(partial string, data any) (memoText, error) {
 				return "", err
 			}
 		}
-		r.memos = append(r.memos, entries)
+		r.memos = append(r.memos, memoCall{entries: entries})
 	}
 	return memoText(markText(memoMarker, len(r.memos)-1)), nil
 }
@@ -91,8 +97,8 @@ func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
 // on it: what the partial prints cannot depend on the lines around it, nor they on it.
 func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	r := t.run
-	outer := r.spans
-	r.spans, r.inMemo = nil, partial
+	outer := r.printed
+	r.printed, r.inMemo = nil, partial
 	text, err := t.execute(partial, data)
 	if err != nil {
 		return escaped{}, err
@@ -100,9 +106,9 @@ func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	if text != "" && text[len(text)-1] != '\n' {
 		text += "\n"
 	}
-	e := escaper{t: t, file: r.file, kind: r.kind, spans: r.spans}
+	e := escaper{t: t, file: r.file, kind: r.kind, printed: r.printed}
 	made, err := e.escape(text)
-	r.spans, r.inMemo = outer, ""
+	r.printed, r.inMemo = outer, ""
 	return made, err
 }
 

@@ -1,6 +1,7 @@
 package render_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -98,6 +99,18 @@ func TestMemoRefusesWhatItCouldNotRemember(t *testing.T) {
 		_, err := try(call, snapshot(twoServices))
 		if err == nil || !strings.Contains(err.Error(), message) {
 			t.Errorf("%s: error %v, want %q", call, err, message)
+		}
+	}
+}
+
+// As every error does, that of text beside a memo names line and column, and shows the line.
+func TestTextBesideMemoIsAnErrorWithItsPlace(t *testing.T) {
+	const beside = `{{ memo "p" (service "web") }}`
+	for text, column := range map[string]int{beside + " # end": 4, "x " + beside: 6, "  " + beside + beside + "x": 6} {
+		_, err := try("global\n"+text+"\n{{ define \"p\" }}a{{ end }}", snapshot(twoServices))
+		got, ok := errors.AsType[*render.Error](err)
+		if !ok || got.File != "haproxy.cfg.tmpl" || got.Line != 2 || got.Column != column || got.Excerpt != text {
+			t.Errorf("%s: error %+v, want line 2, column %d and the line", text, got, column)
 		}
 	}
 }

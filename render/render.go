@@ -29,6 +29,8 @@ type Options struct {
 	Getenv func(name string) (string, bool)
 	// Settings is what the template function setting reads.
 	Settings map[string]string
+	// Origins fills Result.Origins. It makes rendering slower.
+	Origins bool
 }
 
 // Templates is a parsed tree of templates. It is safe for concurrent use, one rendering at a time.
@@ -52,6 +54,8 @@ type Result struct {
 	Files haproxy.Files
 	// Dropped lists the lines that were left out because of a value, by file and line.
 	Dropped []Dropped
+	// Origins has the origin of each line of each file; only with Options.Origins.
+	Origins map[string][]Origin
 }
 
 // New parses a tree of files, given by their slash-separated relative names. A name ending in .tmpl is a
@@ -61,7 +65,7 @@ func New(tree map[string]string, opts Options) (*Templates, error) {
 	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, most: maxSteps}
 	t.opts.Settings = maps.Clone(opts.Settings)
 	funcs := t.functions()
-	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string)}
+	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), origins: opts.Origins}
 	c.set = template.New("").Option("missingkey=zero").Funcs(funcs)
 	_, isTemplate := tree[haproxy.ConfigFile+".tmpl"]
 	if _, isStatic := tree[haproxy.ConfigFile]; !isTemplate && !isStatic {
@@ -101,7 +105,10 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 	defer func() { t.run = nil }()
 	defer t.forget()
 	texts := make(map[string]haproxy.Text)
-	var dropped []Dropped
+	result := &Result{}
+	if t.opts.Origins {
+		result.Origins = make(map[string][]Origin)
+	}
 	for _, name := range slices.Sorted(maps.Keys(t.tree)) {
 		out, isTemplate, isPartial := output(name)
 		if isPartial {
@@ -109,6 +116,9 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 		}
 		if !isTemplate {
 			texts[out] = haproxy.NewText(t.tree[name])
+			if t.opts.Origins {
+				result.Origins[out] = copied(name, t.tree[name])
+			}
 			continue
 		}
 		made, err := t.file(name, out)
@@ -116,24 +126,27 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 			return nil, explain(t.tree, name, err)
 		}
 		texts[out] = made.text
-		dropped = append(dropped, made.dropped...)
+		result.Dropped = append(result.Dropped, made.dropped...)
+		if t.opts.Origins {
+			result.Origins[out] = t.places(made.origins)
+		}
 	}
-	files, err := haproxy.FilesOf(texts)
-	if err != nil {
+	var err error
+	if result.Files, err = haproxy.FilesOf(texts); err != nil {
 		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: err.Error()}
 	}
-	sortDropped(dropped)
-	return &Result{Files: files, Dropped: dropped}, nil
+	sortDropped(result.Dropped)
+	return result, nil
 }
 
 // run is the state of one rendering.
 type run struct {
-	snap  *catalog.Snapshot
-	store *store // made when a store function is first called
-	file  string // being made
-	kind  fileKind
-	memos [][]*memoEntry
-	spans []span // values printed into the file at hand
+	snap    *catalog.Snapshot
+	store   *store // made when a store function is first called
+	file    string // being made
+	kind    fileKind
+	memos   []memoCall
+	printed []printed // values printed into the file at hand
 
 	inMemo string // name of the partial being memoised
 	depth  int
@@ -141,28 +154,21 @@ type run struct {
 	bytes  int
 }
 
-// span is one printed value.
-type span struct {
+// printed is one value that an action printed.
+type printed struct {
 	value  string
-	action int  // the number of the action that printed it
+	action int  // the number of the action
 	format bool // the function logformat asked for the log-format rules
-}
-
-// escaped is the text of one file, or of one memoised partial, ready for HAProxy.
-type escaped struct {
-	text    haproxy.Text
-	lines   int
-	dropped []Dropped
 }
 
 func (t *Templates) file(name, out string) (escaped, error) {
 	r := t.run
-	r.file, r.kind, r.spans, r.memos, r.depth, r.inMemo = out, kindOf(out), nil, nil, 0, ""
+	r.file, r.kind, r.printed, r.memos, r.depth, r.inMemo = out, kindOf(out), nil, nil, 0, ""
 	text, err := t.execute(name, root{Services: r.snap.Services, Summaries: t.summaries.of(r.snap.Services)})
 	if err != nil {
 		return escaped{}, err
 	}
-	e := escaper{t: t, file: out, kind: r.kind, spans: r.spans, memos: r.memos}
+	e := escaper{t: t, file: out, kind: r.kind, printed: r.printed, memos: r.memos}
 	return e.escape(text)
 }
 
@@ -221,17 +227,17 @@ func (r *run) grow(n int) error {
 	return nil
 }
 
-func (r *run) enter(at position) (nothing, error) {
+func (r *run) enter(at position) (void, error) {
 	r.depth++
 	if r.depth > maxDepth {
-		return nothing{}, &fault{at, fmt.Sprintf("more than %d templates within one another: does one include itself?", maxDepth)}
+		return void{}, &fault{at, fmt.Sprintf("more than %d templates within one another: does one include itself?", maxDepth)}
 	}
-	return nothing{}, nil
+	return void{}, nil
 }
 
-func (r *run) tick(at position) (nothing, error) {
+func (r *run) tick(at position) (void, error) {
 	if r.left--; r.left < 0 {
-		return nothing{}, &fault{at, "the loops of the templates took too many turns: does this one count to a huge number?"}
+		return void{}, &fault{at, "the loops of the templates took too many turns: does this one count to a huge number?"}
 	}
-	return nothing{}, nil
+	return void{}, nil
 }

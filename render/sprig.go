@@ -42,8 +42,8 @@ const (
 	noSecrets = "encrypted values of confd are not supported"
 )
 
-// leftOut says why a function of sprig or confd is not there.
-var leftOut = map[string]string{
+// unavailable says why a function of sprig or confd is not there.
+var unavailable = map[string]string{
 	"now": noClock, "date": noClock, "dateInZone": noClock, "date_in_zone": noClock, "dateModify": noClock, "date_modify": noClock, "mustDateModify": noClock,
 	"must_date_modify": noClock, "ago": noClock, "duration": noClock, "durationRound": noClock, "htmlDate": noClock, "htmlDateInZone": noClock, "toDate": noClock,
 	"mustToDate": noClock, "unixEpoch": noClock, "datetime": noClock,

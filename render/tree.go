@@ -28,21 +28,21 @@ type compiler struct {
 	set     *template.Template
 	where   []position        // of each marked action, by its number
 	defined map[string]string // template name -> the file that defines it
+	origins bool              // mark the lines of text
 	current *parse.Tree
 	file    string
-	lines   lineIndex
 	calls   []call
 }
 
 func (c *compiler) add(file string) error {
 	text := c.tree[file]
-	c.file, c.lines = file, newLineIndex(text)
+	c.file = file
 	if at := firstMarker(text); at >= 0 {
-		return &fault{c.lines.position(file, parse.Pos(at)), "a byte 0xFD, 0xFE or 0xFF, which no UTF-8 text holds: save the template as UTF-8"}
+		return &fault{c.placeOf(parse.Pos(at)), "a byte 0xFD, 0xFE or 0xFF, which no UTF-8 text holds: save the template as UTF-8"}
 	}
 	trees := make(map[string]*parse.Tree)
 	t := parse.New(file)
-	// Unknown functions are reported below, with more help than the parser's word.
+	// Unknown functions are reported below, with more help than the parser gives.
 	t.Mode = parse.SkipFuncCheck
 	if _, err := t.Parse(text, "", "", trees); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (c *compiler) add(file string) error {
 	names := slices.Sorted(maps.Keys(trees))
 	for _, name := range names {
 		if other, taken := c.defined[name]; taken {
-			return &fault{position{file: file}, fmt.Sprintf("template %q is defined in %s and in %s: give one another name", name, min(other, file), max(other, file))}
+			return &fault{position{file: file}, fmt.Sprintf("template %q is defined in %s and in %s: rename one of them", name, min(other, file), max(other, file))}
 		}
 		c.defined[name] = file
 	}
@@ -98,6 +98,10 @@ func (c *compiler) list(l *parse.ListNode) error {
 
 func (c *compiler) node(n parse.Node) error {
 	switch n := n.(type) {
+	case *parse.TextNode:
+		if c.origins {
+			c.markLines(n)
+		}
 	case *parse.ActionNode:
 		if err := c.pipe(n.Pipe); err != nil {
 			return err
@@ -115,7 +119,7 @@ func (c *compiler) node(n parse.Node) error {
 		}
 		n.List.Nodes = append([]parse.Node{c.action(tickFunc, n.Pos)}, n.List.Nodes...)
 	case *parse.TemplateNode:
-		c.calls = append(c.calls, call{c.lines.position(c.file, n.Pos), n.Name})
+		c.calls = append(c.calls, call{c.placeOf(n.Pos), n.Name})
 		if n.Pipe != nil {
 			return c.pipe(n.Pipe)
 		}
@@ -156,10 +160,10 @@ func (c *compiler) argument(arg parse.Node) error {
 			return nil
 		}
 		message := fmt.Sprintf("function %q is not defined", arg.Ident)
-		if why, left := leftOut[arg.Ident]; left {
-			message = fmt.Sprintf("function %q is left out: %s", arg.Ident, why)
+		if why, known := unavailable[arg.Ident]; known {
+			message = fmt.Sprintf("function %q is not available: %s", arg.Ident, why)
 		}
-		return &fault{c.lines.position(c.file, arg.Pos), message}
+		return &fault{c.placeOf(arg.Pos), message}
 	}
 	return nil
 }
@@ -171,12 +175,17 @@ func (c *compiler) mark(n *parse.ActionNode) {
 
 // command calls a function of ours with a number for the place.
 func (c *compiler) command(name string, pos parse.Pos) *parse.CommandNode {
-	number := len(c.where)
-	c.where = append(c.where, c.lines.position(c.file, pos))
+	number := c.number(pos)
 	return &parse.CommandNode{NodeType: parse.NodeCommand, Pos: pos, Args: []parse.Node{
 		parse.NewIdentifier(name).SetPos(pos).SetTree(c.current),
 		&parse.NumberNode{NodeType: parse.NodeNumber, Pos: pos, IsInt: true, IsUint: true, Int64: int64(number), Uint64: uint64(number), Text: strconv.Itoa(number)},
 	}}
+}
+
+// number numbers a place of the file at hand.
+func (c *compiler) number(pos parse.Pos) int {
+	c.where = append(c.where, c.placeOf(pos))
+	return len(c.where) - 1
 }
 
 func (c *compiler) action(name string, pos parse.Pos) parse.Node {
@@ -189,39 +198,10 @@ var builtins = map[string]bool{
 	"len": true, "lt": true, "ne": true, "not": true, "or": true, "print": true, "printf": true, "println": true, "slice": true, "urlquery": true,
 }
 
-func firstMarker(text string) int {
-	for i := range len(text) {
-		if isMarker(text[i]) {
-			return i
-		}
-	}
-	return -1
-}
-
-// lineIndex finds line and column of a byte offset.
-type lineIndex struct{ starts []int }
-
-func newLineIndex(text string) lineIndex {
-	starts := []int{0}
-	for i := range len(text) {
-		if text[i] == '\n' {
-			starts = append(starts, i+1)
-		}
-	}
-	return lineIndex{starts}
-}
-
-func (l lineIndex) position(file string, pos parse.Pos) position {
-	lo, hi := 0, len(l.starts)
-	for lo+1 < hi {
-		mid := (lo + hi) / 2
-		if l.starts[mid] <= int(pos) {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return position{file, lo + 1, int(pos) - l.starts[lo] + 1}
+// placeOf is the place of a byte of a template.
+func (c *compiler) placeOf(pos parse.Pos) position {
+	before := c.tree[c.file][:pos]
+	return position{c.file, strings.Count(before, "\n") + 1, len(before) - strings.LastIndexByte(before, '\n')}
 }
 
 // output is the name of the file that a template makes; partials make none.

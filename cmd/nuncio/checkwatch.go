@@ -3,74 +3,80 @@ package main
 import (
 	"context"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
-	"strings"
+	"sync"
 	"time"
 
 	"nuncio/internal/haproxy"
 	"nuncio/status"
+	"nuncio/watch"
 )
 
-// lookEvery is the interval of polling for saved files. Polling works where inotify does not: editors replace files,
-// and container mounts do not pass on events.
-const lookEvery = 200 * time.Millisecond
+// recordsPoll is the interval of looking for a saved file of records. It is polled, because editors replace files.
+const recordsPoll = 200 * time.Millisecond
 
 // watch checks after every save until ctx ends. It compares each valid result with the previous valid one.
 func (c *checkCmd) watch(ctx context.Context, s *streams) error {
-	p, seen := s.paint(), ""
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	trees := make(chan map[string]string)
+	due := true
+	if c.Templates != "" {
+		if _, err := watch.ReadDir(c.Templates); err != nil {
+			return cannotStart("--templates: %w", err)
+		}
+		due = false // the first tree comes soon
+		dir := watch.NewDir(watch.DirOptions{Dir: c.Templates, Logger: slog.New(slog.NewTextHandler(s.err, nil))})
+		background.Go(func() { _ = dir.Run(ctx, trees) }) // it returns nil
+	}
+	tick := time.NewTicker(recordsPoll)
+	defer tick.Stop()
+	saved := c.recordsSaved()
 	var last haproxy.Files
-	for first := true; ; first = false {
-		if now := c.fingerprint(); first || now != seen {
-			seen = now
-			fmt.Fprintln(s.out, p.faint(time.Now().Format("15:04:05")))
-			files, err := c.check(ctx, s)
-			switch {
-			case err != nil:
-				fmt.Fprintf(s.out, "%s\n", p.bad(visible(err.Error())))
-			case last.Digest() == "":
-				c.accepted(s, files)
-			case files.Equal(last):
-				fmt.Fprintln(s.out, p.good("HAProxy accepts it; the rendered files have not changed."))
-			default:
-				printDiff(s.out, p, status.Compare("before", "now", last, files))
-				fmt.Fprintln(s.out, p.good("HAProxy accepts it."))
-			}
-			if err == nil {
-				last = files
-			}
+	for {
+		if due {
+			last, due = c.checkAgain(ctx, s, last), false
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(lookEvery):
+		case <-trees:
+			due = true
+		case <-tick.C:
+			if now := c.recordsSaved(); now != saved {
+				saved, due = now, true
+			}
 		}
 	}
 }
 
-// fingerprint returns a text that changes whenever a file is saved, created or removed.
-func (c *checkCmd) fingerprint() string {
-	var b strings.Builder
-	note := func(path string, info fs.FileInfo) {
-		fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
+// checkAgain prints one result and returns the files of the last valid one.
+func (c *checkCmd) checkAgain(ctx context.Context, s *streams, last haproxy.Files) haproxy.Files {
+	p := s.paint()
+	fmt.Fprintln(s.out, p.faint(time.Now().Format("15:04:05")))
+	files, err := c.check(ctx, s)
+	switch {
+	case err != nil:
+		fmt.Fprintf(s.out, "%s\n", p.bad(sanitize(err.Error())))
+		return last
+	case last.Digest() == "":
+		c.accepted(s, files)
+	case files.Equal(last):
+		fmt.Fprintln(s.out, p.good("HAProxy accepts it; the rendered files have not changed."))
+	default:
+		printDiff(s.out, p, status.Compare("before", "now", last, files))
+		fmt.Fprintln(s.out, p.good("HAProxy accepts it."))
 	}
-	if c.Templates != "" {
-		// The check itself reports a file that cannot be read.
-		_ = filepath.WalkDir(c.Templates, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return nil
-			}
-			if info, err := os.Stat(path); err == nil {
-				note(path, info)
-			}
-			return nil
-		})
+	return files
+}
+
+// recordsSaved returns a text that changes whenever the file of records is saved.
+func (c *checkCmd) recordsSaved() string {
+	if info, err := os.Stat(c.Records); err == nil {
+		return fmt.Sprint(info.Size(), info.ModTime().UnixNano())
 	}
-	if c.Records != "" && c.Records != "-" {
-		if info, err := os.Stat(c.Records); err == nil {
-			note(c.Records, info)
-		}
-	}
-	return b.String()
+	return "" // the check itself reports a file that cannot be read
 }

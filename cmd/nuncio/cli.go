@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 const description = `Keeps an HAProxy in step with the services registered in etcd.
 
 Every flag may be given as an environment variable: --etcd-endpoints is NUNCIO_ETCD_ENDPOINTS. A flag wins over its
-variable. Exit codes: 0 as asked, 1 refused, different, or not as wanted (render, check, diff, status), 2 usage, 3 cannot start, 4 failed while
+variable. Exit codes: 0 as asked, 1 refused, different, or not as desired (render, check, diff, status), 2 usage, 3 cannot start, 4 failed while
 running; an HAProxy that keeps dying passes its own code on.`
 
 type grammar struct {
@@ -67,17 +66,28 @@ type templateFlags struct {
 
 // streams are the program's standard streams; tests that run it in their own process pass theirs.
 type streams struct {
+	in       io.Reader
 	out, err io.Writer
 	environ  []string
 }
 
-// Main runs the program and returns its exit code.
-func Main(args, environ []string, stdout, stderr io.Writer) int {
-	return (&grammar{}).main(args, environ, stdout, stderr)
+// getenv looks a variable up in the program's environment.
+func (s *streams) getenv(name string) (value string, found bool) {
+	for _, pair := range s.environ {
+		if have, text, _ := strings.Cut(pair, "="); have == name {
+			value, found = text, true
+		}
+	}
+	return value, found
 }
 
-func (c *grammar) main(args, environ []string, stdout, stderr io.Writer) int {
-	parser := cli.New(c, "nuncio", description, "NUNCIO", stdout, stderr, &streams{stdout, stderr, environ})
+// Main runs the program and returns its exit code.
+func Main(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return (&grammar{}).main(args, environ, stdin, stdout, stderr)
+}
+
+func (c *grammar) main(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	parser := cli.New(c, "nuncio", description, "NUNCIO", stdout, stderr, &streams{stdin, stdout, stderr, environ})
 	command, shown, err := cli.Parse(parser, args)
 	if shown {
 		return exitOK
@@ -114,5 +124,3 @@ func (versionCmd) Run(s *streams) error {
 
 // oneShot limits a command that reads etcd once: an operator at a terminal expects an answer, not a daemon.
 const oneShot = 10 * time.Second
-
-func getenv(name string) (string, bool) { return os.LookupEnv(name) }

@@ -150,7 +150,7 @@ func printDiff(w io.Writer, p paint, d status.Diff) {
 		}
 		fmt.Fprintf(w, "%s\n%s\n", p.bold("--- "+f.File+" ("+d.From+")"), p.bold("+++ "+f.File+" ("+d.To+")"))
 		for _, line := range f.Lines {
-			line = visible(line)
+			line = sanitize(line)
 			switch {
 			case strings.HasPrefix(line, "+"):
 				line = p.good(line)

@@ -24,7 +24,7 @@ func TestKilledAtRandom(t *testing.T) {
 	}
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
-		e := newEnv(t, h, "--boot-wait=1ms")
+		e := newEnv(t, h, "--start-wait=1ms")
 		e.put("web/a", e.webs[0].Addr)
 		e.start()
 		testkit.Eventually(t, 60*time.Second, func() error { _, err := e.get(); return err })

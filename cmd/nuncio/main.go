@@ -14,5 +14,5 @@ import "os"
 var version = "unknown"
 
 func main() {
-	os.Exit(Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(Main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }

@@ -61,9 +61,9 @@ func (f *runningFlags) order(ctx context.Context, s *streams, name, argument str
 	if value != 0 {
 		args.Set(argument, strconv.FormatInt(value, 10))
 	}
-	over := patience(s, "waiting for HAProxy to confirm")
+	stop := showWaiting(s, "waiting for HAProxy to confirm")
 	err := f.client().Do(ctx, name, args, answer)
-	over()
+	stop()
 	if err != nil {
 		return notRunning(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -18,7 +17,7 @@ import (
 
 // origin shows which template line made each line of haproxy.cfg. It renders a second time, with templates that put before
 // every line a comment which names its place, and takes the comments out again.
-func (f *renderFlags) origin(tree map[string]string, snap *catalog.Snapshot, plain haproxy.Files, w io.Writer) error {
+func (f *renderFlags) origin(tree map[string]string, snap *catalog.Snapshot, plain haproxy.Files, s *streams) error {
 	marked := map[string]string{}
 	for name, text := range tree {
 		marked[name] = text
@@ -30,7 +29,7 @@ func (f *renderFlags) origin(tree map[string]string, snap *catalog.Snapshot, pla
 			marked[name] = annotated
 		}
 	}
-	templates, err := render.New(marked, f.options())
+	templates, err := render.New(marked, f.options(s))
 	if err != nil {
 		return refused(err)
 	}
@@ -55,7 +54,7 @@ func (f *renderFlags) origin(tree map[string]string, snap *catalog.Snapshot, pla
 	}
 	i := 0
 	for line := range strings.Lines(text.String()) {
-		fmt.Fprintf(w, "%-*s | %s", width, places[i], line)
+		fmt.Fprintf(s.out, "%-*s | %s", width, places[i], line)
 		i++
 	}
 	return nil

@@ -38,7 +38,7 @@ func (f *renderFlags) files(ctx context.Context, s *streams) (haproxy.Files, err
 
 // filesFrom is files that also returns the snapshot.
 func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files, *catalog.Snapshot, error) {
-	parsed, err := f.readTemplates()
+	parsed, err := f.readTemplates(s)
 	if err != nil {
 		return haproxy.Files{}, nil, err
 	}
@@ -46,9 +46,9 @@ func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files,
 	if f.Records != "" {
 		snap, err = readRecords(f.Records, f.Prefix, s)
 	} else {
-		over := patience(s, "waiting for etcd")
+		stop := showWaiting(s, "waiting for etcd")
 		snap, err = f.snapshot(ctx, s)
-		over()
+		stop()
 	}
 	if err != nil {
 		return haproxy.Files{}, nil, err
@@ -84,7 +84,7 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 		if err != nil {
 			return err
 		}
-		return c.origin(tree, snap, files, s.out)
+		return c.origin(tree, snap, files, s)
 	case c.Diff:
 		return c.compare(files, s.out)
 	case c.Out == "-":
@@ -175,8 +175,8 @@ func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	over := patience(s, "waiting for HAProxy")
-	defer over()
+	stop := showWaiting(s, "waiting for HAProxy")
+	defer stop()
 	err = reload.Check(ctx, c.HAProxy, files)
 	if verdict := (*reload.CheckError)(nil); errors.As(err, &verdict) {
 		return haproxy.Files{}, refused(err)

@@ -41,9 +41,9 @@ type runCmd struct {
 	AdminHost          []string      `placeholder:"NAME" help:"Host names of --admin-listen, besides localhost and IP addresses; requests for other names are refused. If not set, every name is accepted unless the listener is on loopback."`
 	WaitMin            time.Duration `default:"100ms" help:"After the first change of a burst, which is applied immediately, wait until nothing has changed for this long."`
 	WaitMax            time.Duration `default:"1s" help:"Longest wait for a burst of changes to end."`
-	Hold               time.Duration `default:"60s" help:"How long to hold instances in HAProxy if more than half of ten or more, or all of them, vanish from etcd at once; 0 turns this off (see docs/reliability.md)."`
+	ShrinkHold         time.Duration `default:"60s" help:"How long to hold instances in HAProxy if more than half of ten or more, or all of them, vanish from etcd at once; 0 turns this off (see docs/reliability.md)."`
 	MaxRecords         int           `default:"20000" help:"Limit of the keys read from etcd, which protects memory; the newest beyond it are quarantined."`
-	BootWait           time.Duration `default:"3s" help:"How long to wait for etcd before starting the last good configuration without it."`
+	StartWait          time.Duration `default:"3s" help:"How long to wait for etcd before starting the last good configuration without it."`
 	DrainTimeout       time.Duration `default:"25s" help:"How long requests in progress may take after TERM; keep it shorter than the container's grace time."`
 	KeepGenerations    int           `default:"10" help:"How many of the newest generations to keep on disk; see docs/operations.md for the others that are kept."`
 	KeepTemplateSets   int           `default:"20" help:"How many template sets to keep on disk for nuncio rollback."`
@@ -123,14 +123,14 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 		return nil, &exitError{exitUsage, err}
 	}
 	d.manager, err = reload.New(reload.Options{
-		HAProxy: c.HAProxy, StateDir: c.StateDir, Keep: c.KeepGenerations, StartWait: c.BootWait, DrainTimeout: c.DrainTimeout,
+		HAProxy: c.HAProxy, StateDir: c.StateDir, Keep: c.KeepGenerations, StartWait: c.StartWait, DrainTimeout: c.DrainTimeout,
 		Procs: d.reaper, Logger: log, HAProxyLogger: c.Logger(s.out).With("program", "haproxy"), Registerer: d.registry,
 	})
 	if err != nil {
 		return nil, cannotStart("%w", err)
 	}
 	d.reconciler, err = reconcile.New(reconcile.Options{
-		Applier: d.manager, Render: render.Options{Getenv: getenv, Settings: c.Set}, ShrinkHold: c.Hold, StateDir: c.StateDir, Prefix: c.Prefix,
+		Applier: d.manager, Render: render.Options{Getenv: s.getenv, Settings: c.Set}, ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
 		KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
 	})
 	if err != nil {

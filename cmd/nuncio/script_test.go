@@ -16,12 +16,12 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"nuncio": func() { os.Exit(Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) },
+		"nuncio": func() { os.Exit(Main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)) },
 		// The periodic listing would make up for a lost event before a test can see it.
 		"nuncio-that-only-watches": func() {
 			c := &grammar{}
 			c.Run.relist = 1000 * time.Hour
-			os.Exit(c.main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+			os.Exit(c.main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 		},
 		"fill-etcd": fillEtcd,
 	})

@@ -21,7 +21,7 @@ func TestNoRecordLeadsToTheSockets(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
-		e := newEnv(t, h, "--hold=0")
+		e := newEnv(t, h, "--shrink-hold=0")
 		stats := testkit.FreeAddr(t)
 		e.shipped("metrics.bind=" + stats + ";tcp.address=" + testkit.Host())
 		e.put("web/a", e.webs[0].Addr)

@@ -20,12 +20,12 @@ import (
 )
 
 // readTemplates parses the operator's templates, or the shipped ones.
-func (f *templateFlags) readTemplates() (*render.Templates, error) {
+func (f *templateFlags) readTemplates(s *streams) (*render.Templates, error) {
 	tree, err := f.tree()
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := render.New(tree, f.options())
+	parsed, err := render.New(tree, f.options(s))
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -44,8 +44,8 @@ func (f *templateFlags) tree() (map[string]string, error) {
 	return tree, nil
 }
 
-func (f *templateFlags) options() render.Options {
-	return render.Options{Getenv: getenv, Settings: f.Set}
+func (f *templateFlags) options(s *streams) render.Options {
+	return render.Options{Getenv: s.getenv, Settings: f.Set}
 }
 
 // snapshot reads everything below the prefixes from etcd once.
@@ -76,7 +76,7 @@ func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
 	var err error
 	if file == "-" {
 		file = "standard input"
-		text, err = io.ReadAll(os.Stdin)
+		text, err = io.ReadAll(s.in)
 	} else {
 		text, err = os.ReadFile(file)
 	}

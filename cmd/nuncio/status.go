@@ -121,7 +121,7 @@ func encode(w io.Writer, v any) error {
 // printStatus is one screen of 80 columns.
 func printStatus(w io.Writer, p paint, o *status.Overview) {
 	row := func(label, format string, args ...any) {
-		fmt.Fprintf(w, "%s %s\n", p.faint(fmt.Sprintf("%-10s", label)), visible(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(w, "%s %s\n", p.faint(fmt.Sprintf("%-10s", label)), sanitize(fmt.Sprintf(format, args...)))
 	}
 	word := p.bad
 	switch o.State {
@@ -184,21 +184,21 @@ func printTrouble(w io.Writer, p paint, o *status.Overview) {
 	if len(o.Reasons) > 0 {
 		fmt.Fprintf(w, "\n%s\n", p.bold("Needs attention"))
 		for _, r := range o.Reasons {
-			fmt.Fprintln(w, indent(p.warn(visible(r)), "  "))
+			fmt.Fprintln(w, indent(p.warn(sanitize(r)), "  "))
 		}
 	}
 	const most = 8 // of one kind: this is one screen; --json has them all
 	if n := len(o.Quarantined); n > 0 {
 		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "record is quarantined", "records are quarantined")+" until corrected"))
 		for _, q := range o.Quarantined[:min(n, most)] {
-			fmt.Fprintf(w, "  %s\n    %s\n", visible(q.Key), p.warn(visible(q.Reason)))
+			fmt.Fprintf(w, "  %s\n    %s\n", sanitize(q.Key), p.warn(sanitize(q.Reason)))
 		}
 		more(w, n, most)
 	}
 	if n := len(o.Templates.Dropped); n > 0 {
 		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "line is dropped", "lines are dropped")+" from the configuration"))
 		for _, r := range o.Templates.Dropped[:min(n, most)] {
-			fmt.Fprintf(w, "  %s %s\n    %s\n", r.Template, visible(r.Value), p.warn(visible(r.Reason)))
+			fmt.Fprintf(w, "  %s %s\n    %s\n", r.Template, sanitize(r.Value), p.warn(sanitize(r.Reason)))
 		}
 		more(w, n, most)
 	}
@@ -236,7 +236,7 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 	for _, q := range o.Quarantined {
 		if strings.Contains(q.Key, page.Query) {
 			quarantined++
-			fmt.Fprintf(w, "%s %s\n  no traffic: its record is quarantined: %s\n", p.bad("quarantined"), visible(q.Key), visible(q.Reason))
+			fmt.Fprintf(w, "%s %s\n  no traffic: its record is quarantined: %s\n", p.bad("quarantined"), sanitize(q.Key), sanitize(q.Reason))
 		}
 	}
 	for _, svc := range page.Services {
@@ -247,7 +247,7 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 			}
 			fmt.Fprintf(w, "%s %s/%s %s weight %d %s\n", word(fmt.Sprintf("%-9s", i.Health)), svc.Name, i.Name, i.Address, i.Weight, i.State)
 			if i.Why != "" {
-				fmt.Fprintf(w, "  no traffic: %s\n", visible(i.Why))
+				fmt.Fprintf(w, "  no traffic: %s\n", sanitize(i.Why))
 			}
 			for _, s := range i.Servers {
 				fmt.Fprintf(w, "  server %s/%s: %s for %d s, %s now, %d so far\n", s.Backend, s.Name, s.Status, s.Seconds, plural(s.Sessions, "session", "sessions"), s.Total)
@@ -259,7 +259,7 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 		fmt.Fprintf(w, "No instance below %s has %q.\n", o.Store.Prefix, page.Query)
 	}
 	if page.HealthError != "" {
-		fmt.Fprintf(w, "Health is not known: %s\n", visible(page.HealthError))
+		fmt.Fprintf(w, "Health is not known: %s\n", sanitize(page.HealthError))
 	}
 }
 
@@ -267,5 +267,5 @@ func from(node string) string {
 	if node == "" {
 		return ""
 	}
-	return ", written by node " + visible(node)
+	return ", written by node " + sanitize(node)
 }

@@ -47,8 +47,8 @@ func (p paint) bad(text string) string   { return p.in("31", text) }
 func (p paint) faint(text string) string { return p.in("2", text) }
 func (p paint) bold(text string) string  { return p.in("1", text) }
 
-// visible makes foreign text safe for a terminal: it spells out control characters.
-func visible(text string) string {
+// sanitize makes foreign text safe for a terminal: it spells out control characters.
+func sanitize(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
 			return '\ufffd'
@@ -57,9 +57,9 @@ func visible(text string) string {
 	}, text)
 }
 
-// patience shows on a terminal, after a second, what the command is waiting for. The function that it returns ends that
+// showWaiting shows on a terminal, after a second, what the command is waiting for. The function that it returns ends that
 // and removes the line.
-func patience(s *streams, what string) (over func()) {
+func showWaiting(s *streams, what string) (stop func()) {
 	if !terminal(s.err) {
 		return func() {}
 	}
@@ -110,7 +110,7 @@ func brief(seconds float64) string {
 
 // fit truncates text that is too wide for a terminal of 80 columns.
 func fit(text string, width int) string {
-	line, rest, more := strings.Cut(visible(text), "\n")
+	line, rest, more := strings.Cut(sanitize(text), "\n")
 	runes := []rune(line)
 	if len(runes) > width {
 		return string(runes[:width-1]) + "…"

@@ -1,7 +1,6 @@
 package haproxy
 
 import (
-	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -47,41 +46,45 @@ func (e *LexError) Error() string {
 // *LexError for the first invalid line; the lines before it are returned too.
 func Lex(text []byte, getenv func(string) (string, bool)) ([]Line, error) {
 	lx := lexer{text: string(text), env: environment{get: getenv}}
-	if n := len(text); n > 0 && text[n-1] != '\n' {
-		// Only the last line can lack its LF. The lines before it are still useful.
-		err := lx.run(bytes.LastIndexByte(text, '\n') + 1)
-		if err != nil {
-			return lx.lines, err
-		}
-		return lx.lines, lx.unfinished()
-	}
-	err := lx.run(len(text))
+	err := lx.run()
 	return lx.lines, err
-}
-
-func (lx *lexer) unfinished() error {
-	return &LexError{Line: lx.number + 1, Column: len(lx.text) - lx.pos + 1, Reason: "the last line does not end in a newline"}
 }
 
 // EachLine is Lex for callers that look at one line after the other. It keeps no line, and use must not keep one
 // either. It stops at the first error, or when use returns false.
 func EachLine(text string, getenv func(string) (string, bool), use func(Line) bool) error {
 	lx := lexer{text: text, env: environment{get: getenv}, use: use}
-	end := strings.LastIndexByte(text, '\n') + 1
-	if err := lx.run(end); err != nil || end == len(text) || lx.stopped {
-		return err
-	}
-	return lx.unfinished()
+	return lx.run()
 }
 
-// AppendWords splits one line, given without its LF, and appends its words to dst; their positions count from
-// the start of the line. It is Lex for callers that look at one line at a time.
+// AppendWords splits one line, given without its LF, and appends its words to dst. Their positions count from the start of
+// the line.
 func AppendWords(dst []Word, line string, getenv func(string) (string, bool)) ([]Word, error) {
 	lx := lexer{text: line, number: 1, words: dst, first: len(dst), env: environment{get: getenv}}
-	if col, reason := lx.line(0, len(line)); reason != "" {
-		return dst, &LexError{Line: 1, Column: col + 1, Reason: reason}
+	if err := lx.line(len(line)); err != nil {
+		return dst, err
 	}
 	return lx.words, nil
+}
+
+// Quoting is the meaning of the bytes at a place of a configuration line.
+type Quoting int
+
+// The four kinds of place.
+const (
+	Bare    Quoting = iota // outside quotes
+	Weak                   // between double quotes
+	Strong                 // between single quotes
+	Comment                // behind "#", or behind a CR that ended the line
+)
+
+// AppendQuotings appends the quoting at each marker byte of a line, given without its LF, so that a value can be escaped for
+// the place where it stands. A marker is part of a word and complete in itself. On an error, a *LexError, the markers
+// before it are returned too; a marker within an escape or within the name of a variable is an error.
+func AppendQuotings(dst []Quoting, line string, marker byte) ([]Quoting, error) {
+	lx := lexer{text: line, number: 1, marker: marker, quotings: dst}
+	err := lx.line(len(line))
+	return lx.quotings, err
 }
 
 type lexer struct {
@@ -92,28 +95,34 @@ type lexer struct {
 	use    func(Line) bool // if set, called with each line instead of keeping it
 	env    environment
 
-	stopped bool
+	marker   byte // 0: none
+	quotings []Quoting
 
 	start    int    // of the line, in text
 	words    []Word // chunk that words are cut from, so that a line needs no allocation
 	first    int    // index of the line's first word in words
+	count    int    // of the line's words; when markers are looked for, none is kept
 	section  string
 	buf      []byte // the current word, if it differs from the text
 	expanded bool
 }
 
-func (lx *lexer) run(end int) error {
-	for lx.pos < end {
-		eol := lx.pos + strings.IndexByte(lx.text[lx.pos:], '\n')
+func (lx *lexer) run() error {
+	for lx.pos < len(lx.text) {
+		length := strings.IndexByte(lx.text[lx.pos:], '\n')
 		lx.number++
 		lx.start = lx.pos
+		if length < 0 {
+			return lx.fault(len(lx.text), "the last line does not end in a newline")
+		}
+		eol := lx.pos + length
 		lx.pos = eol + 1
 		if cap(lx.words)-len(lx.words) < MaxWords+1 {
 			lx.words = make([]Word, 0, 64*(MaxWords+1))
 		}
 		lx.first = len(lx.words)
-		if col, reason := lx.line(lx.start, eol); reason != "" {
-			return &LexError{Line: lx.number, Column: col - lx.start + 1, Reason: reason}
+		if err := lx.line(eol); err != nil {
+			return err
 		}
 		words := lx.words[lx.first:len(lx.words):len(lx.words)]
 		if len(words) == 0 {
@@ -123,7 +132,6 @@ func (lx *lexer) run(end int) error {
 		if lx.use == nil {
 			lx.lines = append(lx.lines, line)
 		} else if !lx.use(line) {
-			lx.stopped = true
 			return nil
 		}
 		if IsSection(words[0].Text) {
@@ -139,11 +147,17 @@ func (lx *lexer) run(end int) error {
 	return nil
 }
 
-// line lexes text[i:eol]. If it finds an error, it returns the byte at which it is and a reason that is not empty.
-func (lx *lexer) line(i, eol int) (at int, reason string) {
-	s := lx.text[:eol]
+// fault is an error at a byte of the text.
+func (lx *lexer) fault(at int, reason string) error {
+	return &LexError{Line: lx.number, Column: at - lx.start + 1, Reason: reason}
+}
+
+// line lexes the line from lx.start to eol.
+func (lx *lexer) line(eol int) error {
+	i, s := lx.start, lx.text[:eol]
+	lx.count = 0
 	if nul := strings.IndexByte(s[i:], 0); nul >= 0 {
-		return i + nul, "NUL byte: HAProxy would drop the rest of the line"
+		return lx.fault(i+nul, "NUL byte: HAProxy would drop the rest of the line")
 	}
 	for i < eol {
 		if isSpace(s[i]) {
@@ -151,29 +165,42 @@ func (lx *lexer) line(i, eol int) (at int, reason string) {
 			continue
 		}
 		if s[i] == '#' {
-			return 0, ""
+			lx.mark(s[i:], Comment)
+			return nil
 		}
-		next, at, reason := lx.word(s, i)
-		if reason != "" {
-			return at, reason
+		next, err := lx.word(s, i)
+		if err != nil {
+			return err
 		}
-		if len(lx.words)-lx.first > MaxWords {
-			return i, fmt.Sprintf("more than %d words", MaxWords)
+		if lx.count > MaxWords {
+			return lx.fault(i, fmt.Sprintf("more than %d words", MaxWords))
 		}
 		i = next
 	}
-	return 0, ""
+	return nil
 }
 
-// word lexes the word that begins at s[start] and returns the byte after it.
-func (lx *lexer) word(s string, start int) (next, at int, reason string) {
+// mark notes the quoting of the markers in a part of the line.
+func (lx *lexer) mark(part string, q Quoting) {
+	for i := 0; lx.marker != 0 && i < len(part); i++ {
+		if part[i] == lx.marker {
+			lx.quotings = append(lx.quotings, q)
+		}
+	}
+}
+
+// word lexes the word that begins at s[start] and returns where the next one may begin.
+func (lx *lexer) word(s string, start int) (next int, err error) {
 	i := start
 	for i < len(s) && plain[s[i]] {
 		i++
 	}
+	lx.mark(s[start:i], Bare)
 	if i == len(s) || isSpace(s[i]) || s[i] == '#' { // the usual case
-		lx.words = append(lx.words, Word{Text: s[start:i], Start: start, End: i})
-		return afterWord(s, i), 0, ""
+		if lx.count++; lx.marker == 0 {
+			lx.words = append(lx.words, Word{Text: s[start:i], Start: start, End: i})
+		}
+		return lx.afterWord(s, i), nil
 	}
 	lx.buf, lx.expanded = append(lx.buf[:0], s[start:i]...), false
 	var quote byte
@@ -183,10 +210,10 @@ func (lx *lexer) word(s string, start int) (next, at int, reason string) {
 		switch {
 		case quote == 0 && (isSpace(c) || c == '#'):
 			lx.emit(start, i)
-			return afterWord(s, i), 0, ""
+			return lx.afterWord(s, i), nil
 		case c == '\r':
 			// A CR ends the line even here, which leaves the quote open.
-			return 0, opened, fmt.Sprintf("the quote %c is still open at a carriage return", quote)
+			return 0, lx.fault(opened, fmt.Sprintf("the quote %c is still open at a carriage return", quote))
 		case (c == '"' || c == '\'') && quote == 0:
 			quote, opened = c, i
 			i++
@@ -194,82 +221,91 @@ func (lx *lexer) word(s string, start int) (next, at int, reason string) {
 			quote = 0
 			i++
 		case c == '\\' && quote != '\'':
-			n, ok := lx.escape(s[i:], quote == '"')
-			if !ok {
-				return 0, i, `\x is not followed by two hexadecimal digits`
+			n, reason := lx.escape(s[i:], quote == '"')
+			if reason != "" {
+				return 0, lx.fault(i, reason)
 			}
 			i += n
 		case c == '$' && quote == '"':
 			n, reason := lx.variable(s[i:], &start, i)
 			if reason != "" {
-				return 0, i, reason
+				return 0, lx.fault(i, reason)
 			}
 			i += n
 		default:
+			if c == lx.marker && lx.marker != 0 {
+				lx.quotings = append(lx.quotings, quotings[quote])
+			}
 			lx.buf = append(lx.buf, c)
 			i++
 		}
 	}
 	if quote != 0 {
-		return 0, opened, fmt.Sprintf("the quote %c is never closed on this line", quote)
+		return 0, lx.fault(opened, fmt.Sprintf("the quote %c is never closed on this line", quote))
 	}
 	lx.emit(start, i)
-	return i, 0, ""
+	return i, nil
 }
+
+var quotings = map[byte]Quoting{0: Bare, '"': Weak, '\'': Strong}
 
 // afterWord returns where the next word may begin. For HAProxy a CR directly after a word ends the line, and it ignores
 // what follows; a CR among blanks is a blank.
-func afterWord(s string, i int) int {
+func (lx *lexer) afterWord(s string, i int) int {
 	if i < len(s) && s[i] == '\r' {
+		lx.mark(s[i:], Comment)
 		return len(s)
 	}
 	return i
 }
 
 func (lx *lexer) emit(start, end int) {
-	if len(lx.words)-lx.first > MaxWords {
-		return // the caller returns an error; an expansion could otherwise outgrow the chunk
+	// line refuses a word too many; until then an expansion must not outgrow the chunk.
+	if lx.count++; lx.marker == 0 && lx.count <= MaxWords+1 {
+		lx.words = append(lx.words, Word{Text: string(lx.buf), Start: start, End: end, Expanded: lx.expanded})
 	}
-	lx.words = append(lx.words, Word{Text: string(lx.buf), Start: start, End: end, Expanded: lx.expanded})
 }
 
-// escape handles a backslash at s[0] and returns how many bytes it consumed.
-func (lx *lexer) escape(s string, weak bool) (n int, ok bool) {
+const withinName = `a value stands within an escape or the name of a variable: write "\\" for a backslash and "${NAME}" for a variable`
+
+// escape handles a backslash at s[0] and returns how many bytes it consumed, or why HAProxy refuses it.
+func (lx *lexer) escape(s string, weak bool) (n int, reason string) {
 	next := byte(0)
 	if len(s) > 1 {
 		next = s[1]
 	}
+	if next == lx.marker && next != 0 {
+		return 0, withinName
+	}
 	switch next {
 	case ' ', '\\', '#', '"', '\'':
 		lx.buf = append(lx.buf, next)
-		return 2, true
+		return 2, ""
 	case 'n':
 		lx.buf = append(lx.buf, '\n')
-		return 2, true
+		return 2, ""
 	case 'r':
 		lx.buf = append(lx.buf, '\r')
-		return 2, true
+		return 2, ""
 	case 't':
 		lx.buf = append(lx.buf, '\t')
-		return 2, true
+		return 2, ""
 	case 'x':
-		if len(s) < 4 {
-			return 0, false
+		if len(s) >= 4 {
+			if b, err := strconv.ParseUint(s[2:4], 16, 8); err == nil {
+				lx.buf = append(lx.buf, byte(b))
+				return 4, ""
+			}
 		}
-		b, err := strconv.ParseUint(s[2:4], 16, 8)
-		if err != nil {
-			return 0, false
-		}
-		lx.buf = append(lx.buf, byte(b))
-		return 4, true
+		return 0, `\x is not followed by two hexadecimal digits`
 	case '$':
 		if weak { // outside quotes "$" is not special, so the backslash stays
 			lx.buf = append(lx.buf, '$')
-			return 2, true
+			return 2, ""
 		}
 	}
 	lx.buf = append(lx.buf, '\\')
-	return 1, true
+	return 1, ""
 }
 
 // variable expands the "$" at s[0], inside weak quotes, and returns how many bytes it consumed. start is where
@@ -287,6 +323,17 @@ func (lx *lexer) variable(s string, start *int, at int) (n int, reason string) {
 	for i++; i < len(s) && (isNameStart(s[i]) || s[i] >= '0' && s[i] <= '9'); i++ {
 	}
 	name := s[from:i]
+	if lx.marker != 0 {
+		rest := s[i:]
+		if brace {
+			rest, _, _ = strings.Cut(rest, "}")
+		} else {
+			rest = rest[:min(1, len(rest))]
+		}
+		if strings.IndexByte(rest, lx.marker) >= 0 {
+			return 0, withinName
+		}
+	}
 	value, set, ok := lx.lookup(name)
 	if !ok {
 		return 0, fmt.Sprintf("unknown variable %s", name)

@@ -1,32 +1,6 @@
 package haproxy
 
-import (
-	"fmt"
-	"strings"
-)
-
-// Quote writes a value as one word that HAProxy reads back as exactly that value: bare where every byte is
-// harmless, in weak quotes otherwise. It refuses NUL, which ends a line, and the empty value, after which
-// HAProxy 2.6 and 3.0 drop the rest of the line without a word. It cannot make an address safe: HAProxy
-// expands variables in addresses a second time, whatever their quoting, so check those with CheckAddress.
-func Quote(value string) (string, error) {
-	if value == "" {
-		return "", fmt.Errorf("an empty value: HAProxy would drop the rest of the line")
-	}
-	if i := strings.IndexByte(value, 0); i >= 0 {
-		return "", fmt.Errorf("a NUL byte at position %d: HAProxy cannot read one", i+1)
-	}
-	if IsBare(value) {
-		return value, nil
-	}
-	return `"` + EscapeWeak(value) + `"`, nil
-}
-
-// QuoteLogFormat is Quote for arguments that HAProxy reads as a log-format string, where "%" begins a
-// variable or a sample expression: it doubles each.
-func QuoteLogFormat(value string) (string, error) {
-	return Quote(DoublePercent(value))
-}
+import "strings"
 
 // IsBare says whether a value, at least one byte long, needs no quotes anywhere in a configuration.
 func IsBare(value string) bool {

@@ -7,8 +7,8 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// A cursor is right if a value escaped for the place it names is read back by Lex as part of one word.
-func TestCursorNamesThePlaceThatLexSees(t *testing.T) {
+// A quoting is right if a value escaped for it is read back by Lex as part of one word.
+func TestQuotingsAreThoseThatLexSees(t *testing.T) {
 	const value = `v"'#$\ x`
 	escaped := map[haproxy.Quoting]string{
 		haproxy.Bare:   `"` + haproxy.EscapeWeak(value) + `"`,
@@ -18,13 +18,13 @@ func TestCursorNamesThePlaceThatLexSees(t *testing.T) {
 	alphabet := []string{"a", "b", "\\", `"`, `"`, "'", "'", "$", "{", "}", "HOME", "${HOME}", "-", "#", "n", "x41", "x", " ", "\t", "\r", "."}
 	tried := make(map[haproxy.Quoting]int)
 	for _, before := range fragments(20000, alphabet) {
-		var c haproxy.Cursor
-		c.Feed(before)
-		if c.Open() {
+		quotings, _ := haproxy.AppendQuotings(nil, before+"\xfe", 0xfe)
+		if len(quotings) == 0 {
 			continue
 		}
-		closing := map[haproxy.Quoting]string{haproxy.Weak: `"`, haproxy.Strong: `'`}[c.Quoting()]
-		if c.Quoting() == haproxy.Comment {
+		quoting := quotings[0]
+		closing := map[haproxy.Quoting]string{haproxy.Weak: `"`, haproxy.Strong: `'`}[quoting]
+		if quoting == haproxy.Comment {
 			with, err1 := haproxy.AppendWords(nil, before+" "+value, nil)
 			without, err2 := haproxy.AppendWords(nil, before, nil)
 			if (err1 == nil) != (err2 == nil) || len(with) != len(without) {
@@ -36,11 +36,11 @@ func TestCursorNamesThePlaceThatLexSees(t *testing.T) {
 		if _, err := haproxy.AppendWords(nil, before+closing, nil); err != nil {
 			continue // a fault of the text before the place
 		}
-		words, err := haproxy.AppendWords(nil, before+escaped[c.Quoting()]+closing, nil)
+		words, err := haproxy.AppendWords(nil, before+escaped[quoting]+closing, nil)
 		if err != nil || len(words) == 0 || !strings.HasSuffix(words[len(words)-1].Text, value) {
-			t.Errorf("%q: place %v: %v, %v", before, c.Quoting(), words, err)
+			t.Errorf("%q: place %v: %v, %v", before, quoting, words, err)
 		}
-		tried[c.Quoting()]++
+		tried[quoting]++
 	}
 	for q, n := range tried {
 		if n < 500 {
@@ -49,15 +49,14 @@ func TestCursorNamesThePlaceThatLexSees(t *testing.T) {
 	}
 }
 
-func TestCursorKnowsWhatIsOpen(t *testing.T) {
-	for text, open := range map[string]bool{
+func TestAMarkerWithinAnEscapeOrAVariableIsAnError(t *testing.T) {
+	for text, within := range map[string]bool{
 		`a\`: true, `a\\`: false, `"\`: true, `\x4`: true, `\x41`: false, `"$`: true, `"$A`: true, `"$A `: false, `"${A`: true, `"${A-x`: true,
 		`"${A}`: false, `'$A`: false, `$A`: false, `'\`: false, `"\$A`: false,
 	} {
-		var c haproxy.Cursor
-		c.Feed(text)
-		if c.Open() != open {
-			t.Errorf("%s: open %v, want %v", text, c.Open(), open)
+		quotings, err := haproxy.AppendQuotings(nil, text+"\xfe}", 0xfe)
+		if (len(quotings) == 0) != within || within && err == nil {
+			t.Errorf("%s: %d quotings, error %v; within: want %v", text, len(quotings), err, within)
 		}
 	}
 }

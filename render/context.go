@@ -28,8 +28,8 @@ const (
 
 // place finds out what HAProxy expects at the word with index at. Only words without a value in them are
 // taken for grammar.
-func (e *escaper) place(at int) place {
-	keyword := e.words[0].Text
+func (l *line) place(at int) place {
+	keyword := l.words[0].Text
 	switch {
 	case at == 0:
 		return aKeyword
@@ -43,28 +43,28 @@ func (e *escaper) place(at int) place {
 	case haproxy.IsSection(keyword):
 		return aName
 	}
-	if p, found := e.condition(at); found {
+	if p, found := l.condition(at); found {
 		return p
 	}
 	if rule, known := directives[keyword]; known {
-		return rule(e, at)
+		return rule(l, at)
 	}
 	return aWord
 }
 
 // literal is the text of a word that holds no value, and "" otherwise.
-func (e *escaper) literal(i int) string {
-	if i >= len(e.words) || e.covered(e.words[i]) {
+func (l *line) literal(i int) string {
+	if i >= len(l.words) || l.covered(l.words[i]) {
 		return ""
 	}
-	return e.words[i].Text
+	return l.words[i].Text
 }
 
 // condition says whether a word stands behind "if" or "unless", and what it is there.
-func (e *escaper) condition(at int) (p place, found bool) {
+func (l *line) condition(at int) (p place, found bool) {
 	begin := 0
 	for i := 1; i < at; i++ {
-		if l := e.literal(i); l == "if" || l == "unless" {
+		if word := l.literal(i); word == "if" || word == "unless" {
 			begin = i
 			break
 		}
@@ -72,7 +72,7 @@ func (e *escaper) condition(at int) (p place, found bool) {
 	if begin == 0 {
 		return 0, false
 	}
-	switch open := e.brace(begin, at); {
+	switch open := l.brace(begin, at); {
 	case open == 0:
 		return aName, true
 	case at == open+1:
@@ -82,9 +82,9 @@ func (e *escaper) condition(at int) (p place, found bool) {
 }
 
 // brace is the index of the "{" that is open at a word, or 0.
-func (e *escaper) brace(from, at int) (open int) {
+func (l *line) brace(from, at int) (open int) {
 	for i := from; i < at; i++ {
-		switch e.literal(i) {
+		switch l.literal(i) {
 		case "{", "!{":
 			open = i
 		case "}":
@@ -95,20 +95,20 @@ func (e *escaper) brace(from, at int) (open int) {
 }
 
 // patternStart is the index of the first word behind the sample expression that patterns are compared with.
-func (e *escaper) patternStart(at int) int {
-	if e.words[0].Text == "acl" {
+func (l *line) patternStart(at int) int {
+	if l.words[0].Text == "acl" {
 		return 3
 	}
-	return e.brace(1, at) + 2
+	return l.brace(1, at) + 2
 }
 
 // options gives the place of a word in a list of options, each with its arguments, that begins at from.
-func (e *escaper) options(from, at int, arguments map[string][]place) place {
+func (l *line) options(from, at int, arguments map[string][]place) place {
 	for i := from; i <= at; {
 		if i == at {
 			return aKeyword
 		}
-		key, _, _ := strings.Cut(e.literal(i), "(")
+		key, _, _ := strings.Cut(l.literal(i), "(")
 		args := arguments[key]
 		if at-i <= len(args) {
 			return args[at-i-1]
@@ -119,22 +119,22 @@ func (e *escaper) options(from, at int, arguments map[string][]place) place {
 }
 
 // sequence is a directive with arguments in a fixed order; the last place holds for all that follow.
-func sequence(places ...place) func(*escaper, int) place {
-	return func(_ *escaper, at int) place { return places[min(at, len(places))-1] }
+func sequence(places ...place) func(*line, int) place {
+	return func(_ *line, at int) place { return places[min(at, len(places))-1] }
 }
 
 // behind is a directive with arguments in a fixed order and options behind them.
-func behind(arguments map[string][]place, places ...place) func(*escaper, int) place {
-	return func(e *escaper, at int) place {
+func behind(arguments map[string][]place, places ...place) func(*line, int) place {
+	return func(l *line, at int) place {
 		if at <= len(places) {
 			return places[at-1]
 		}
-		return e.options(len(places)+1, at, arguments)
+		return l.options(len(places)+1, at, arguments)
 	}
 }
 
 // directives says what HAProxy expects behind a keyword. Directives that are not here take any word.
-var directives = map[string]func(*escaper, int) place{
+var directives = map[string]func(*line, int) place{
 	"server":          behind(serverOptions, aName, anAddress),
 	"default-server":  behind(serverOptions),
 	"server-template": behind(serverOptions, aName, aToken, anAddress),
@@ -153,17 +153,17 @@ var directives = map[string]func(*escaper, int) place{
 	"redirect":   behind(redirectOptions),
 	"http-error": behind(returnOptions), "http-check": check, "tcp-check": check,
 
-	"option": func(e *escaper, at int) place {
+	"option": func(l *line, at int) place {
 		if at == 1 {
 			return aKeyword
 		}
-		if e.literal(1) == "httpchk" {
+		if l.literal(1) == "httpchk" {
 			return aHeader
 		}
 		return aToken
 	},
-	"stats": func(e *escaper, at int) place {
-		if at == 1 || e.literal(1) == "socket" {
+	"stats": func(l *line, at int) place {
+		if at == 1 || l.literal(1) == "socket" {
 			return aKeyword
 		}
 		return aWord
@@ -176,8 +176,8 @@ var directives = map[string]func(*escaper, int) place{
 	"errorloc302": sequence(aToken, aHeader), "errorloc303": sequence(aToken, aHeader), "http-send-name-header": sequence(aToken),
 }
 
-func balance(e *escaper, at int) place {
-	if strings.Contains(e.words[at].Text, "(") {
+func balance(l *line, at int) place {
+	if strings.Contains(l.words[at].Text, "(") {
 		return anExpression
 	}
 	return aToken

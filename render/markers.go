@@ -12,37 +12,39 @@ import (
 // a value holds can be taken for text of the template, and the other way round. Marker bytes are ones that no
 // UTF-8 text holds.
 const (
-	valueMarker = '\xfe'
 	memoMarker  = '\xfd'
+	valueMarker = '\xfe'
+	lineMarker  = '\xff'
 	markBytes   = 6
 )
 
 func isMarker(b byte) bool { return b >= 0xfd }
 
-func hasMarker(s string) bool {
-	for i := range len(s) {
-		if isMarker(s[i]) {
-			return true
+// firstMarker is the index of the first marker byte, or -1.
+func firstMarker(text string) int {
+	for i := range len(text) {
+		if isMarker(text[i]) {
+			return i
 		}
 	}
-	return false
+	return -1
 }
 
-// markText encodes an index in bytes that mean nothing to whoever scans for lines and marks.
+// markText encodes an index in bytes that are neither markers nor anything that a file's syntax knows.
 func markText(marker byte, index int) string {
-	return string([]byte{marker, 'A' + byte(index>>24&63), 'A' + byte(index>>18&63), 'A' + byte(index>>12&63), 'A' + byte(index>>6&63), 'A' + byte(index&63)})
+	return string([]byte{marker, 0x80 + byte(index>>24&63), 0x80 + byte(index>>18&63), 0x80 + byte(index>>12&63), 0x80 + byte(index>>6&63), 0x80 + byte(index&63)})
 }
 
 func markIndex(mark string) int {
 	n := 0
 	for i := 1; i < markBytes; i++ {
-		n = n<<6 | int(mark[i]-'A')
+		n = n<<6 | int(mark[i]-0x80)
 	}
 	return n
 }
 
-// The types of what nuncio's own functions return where it is more than a value. Another function cannot
-// take them for strings; where one prints them by fmt, they spoil its output on purpose.
+// The types that nuncio's own functions return for more than a value. Another function cannot take them for strings; where
+// one formats them with fmt, its output becomes invalid on purpose.
 type (
 	includedText string // text of a template: its literal parts are trusted, its values are marked
 	memoText     string
@@ -51,19 +53,20 @@ type (
 		value  any
 		format bool
 	}
-	nothing struct{}
+	void struct{}
 )
 
-const spoiled = "\xff"
+// invalid is text that no place accepts.
+const invalid = "\xff"
 
-// Format makes fmt print a spoiled value instead of marked text.
-func (includedText) Format(f fmt.State, _ rune) { fmt.Fprint(f, spoiled) }
+// Format makes fmt print an invalid value instead of marked text.
+func (includedText) Format(f fmt.State, _ rune) { fmt.Fprint(f, invalid) }
 
-// Format makes fmt print a spoiled value instead of marked text.
-func (memoText) Format(f fmt.State, _ rune) { fmt.Fprint(f, spoiled) }
+// Format makes fmt print an invalid value instead of marked text.
+func (memoText) Format(f fmt.State, _ rune) { fmt.Fprint(f, invalid) }
 
-// Format makes fmt print a spoiled value instead of unescaped text.
-func (rawText) Format(f fmt.State, _ rune) { fmt.Fprint(f, spoiled) }
+// Format makes fmt print an invalid value instead of unescaped text.
+func (rawText) Format(f fmt.State, _ rune) { fmt.Fprint(f, invalid) }
 
 // Format prints the value itself: quoting is done when it is printed into the file.
 func (q quoted) Format(f fmt.State, _ rune) { fmt.Fprint(f, q.value) }
@@ -80,10 +83,15 @@ func (t *Templates) mark(action int, value any) (string, error) {
 	case includedText:
 		return string(v), nil
 	case memoText:
+		r.memos[markIndex(string(v))].action = action
 		return string(v), nil
 	case rawText:
-		if hasMarker(v.text) {
+		if firstMarker(v.text) >= 0 {
 			return "", &fault{t.where[action], "raw: the value " + shorten(v.text) + " is not UTF-8 text, or an included text was passed to it"}
+		}
+		if t.opts.Origins {
+			mark := markText(lineMarker, action)
+			return mark + strings.ReplaceAll(v.text, "\n", "\n"+mark), nil
 		}
 		return v.text, nil
 	case string:
@@ -99,8 +107,8 @@ func (t *Templates) mark(action int, value any) (string, error) {
 	if err := r.grow(len(text) + markBytes); err != nil {
 		return "", &fault{t.where[action], err.Error()}
 	}
-	r.spans = append(r.spans, span{value: text, action: action, format: format})
-	return markText(valueMarker, len(r.spans)-1), nil
+	r.printed = append(r.printed, printed{value: text, action: action, format: format})
+	return markText(valueMarker, len(r.printed)-1), nil
 }
 
 // printable gives the text of a single value. A list or a service has none: it would print memory addresses,

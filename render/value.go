@@ -7,61 +7,64 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// judge decides whether a value fits where it stands, and what it needs there besides quoting.
-func (e *escaper) judge(p *piece) {
+// checkValue decides whether a value fits where it stands, and what it needs there besides quoting.
+func (l *line) checkValue(p *piece) {
 	at := -1
-	for i, w := range e.words {
+	for i, w := range l.words {
 		if w.Start <= p.start && p.end <= w.End {
 			at = i
 			break
 		}
 	}
-	if at < 0 || e.words[at].Text == "" {
+	if at < 0 || l.words[at].Text == "" {
 		p.refuse("an empty value: HAProxy 2.6 and 3.0 drop the rest of such a line; print a default instead, or leave the word out with {{ if }}")
 		return
 	}
-	word := e.words[at].Text
-	switch e.place(at) {
+	word := l.words[at].Text
+	switch l.place(at) {
 	case aKeyword:
-		p.refuse(e.keywordReason(at))
+		p.refuse(l.keywordReason(at))
 	case aName:
-		e.name(p, at)
+		l.name(p, at)
 	case anAddress:
-		p.check(haproxy.CheckAddress(word))
+		p.refuseIf(haproxy.CheckAddress(word))
 	case aBindAddress:
-		p.check(checkBind(word))
+		p.refuseIf(checkBind(word))
 	case aHost:
-		p.safe("an address holds letters, digits and . : - [ ] only", ".:-[]_*/")
+		p.allow(".:-[]_*/", "an address holds letters, digits and . : - [ ] only")
 	case aToken:
-		p.safe("a number, a time or a plain word is wanted: letters, digits and _ . : / , % + - only", "_.:/,%+-")
-		e.notReserved(p, at)
+		p.allow("_.:/,%+-", "want a number, a time or a plain word: letters, digits and _ . : / , % + - only")
+		l.notReserved(p, at)
 	case aWord:
-		e.notReserved(p, at)
+		l.notReserved(p, at)
 	case aHeaderName:
-		p.safe("the name of a header holds letters, digits and _ . - only", "_.-")
+		p.allow("_.-", "the name of a header holds letters, digits and _ . - only")
 	case aHeader:
-		p.header()
-	case aFormat, aHeaderFormat:
-		if e.place(at) == aHeaderFormat {
-			p.header()
-		}
-		e.format(p, at)
+		p.refuseControls(endsHeader)
+	case aFormat:
+		l.format(p, at)
+	case aHeaderFormat:
+		p.refuseControls(endsHeader)
+		l.format(p, at)
 	case anExpression:
-		e.expression(p, at)
+		l.expression(p, at)
 	case aPattern:
-		e.pattern(p, at)
+		l.pattern(p, at)
 	case aText:
 	}
 }
 
-func (p *piece) check(err error) {
+// HAProxy sends such bytes as they are.
+const endsHeader = "it holds a line break or another control character, which would begin another header"
+
+func (p *piece) refuseIf(err error) {
 	if err != nil {
 		p.refuse(err.Error())
 	}
 }
 
-// safe accepts letters, digits and the bytes of more.
-func (p *piece) safe(reason, more string) {
+// allow accepts letters, digits and the bytes of more.
+func (p *piece) allow(more, reason string) {
 	for i := range len(p.value) {
 		c := p.value[i]
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte(more, c) < 0 {
@@ -71,22 +74,12 @@ func (p *piece) safe(reason, more string) {
 	}
 }
 
-// header refuses what would end a header at run time: HAProxy sends such bytes as they are.
-func (p *piece) header() {
-	for i := range len(p.value) {
-		if c := p.value[i]; c < ' ' && c != '\t' || c == 0x7f {
-			p.refuse("it holds a line break or another control character, which would begin another header")
-			return
-		}
-	}
-}
-
-func (e *escaper) keywordReason(at int) string {
+func (l *line) keywordReason(at int) string {
 	if at == 0 {
 		return "a value cannot be the keyword of a line, or a part of it: write the keyword in the template, or use raw for text that you trust"
 	}
 	return fmt.Sprintf("a value cannot stand here, behind %q, where HAProxy expects a keyword: write the keyword in the template, or use raw for text that you trust",
-		shortWord(e.words[at-1].Text))
+		shortWord(l.words[at-1].Text))
 }
 
 func shortWord(s string) string {
@@ -101,31 +94,31 @@ var anyName = map[string]bool{
 	"frontend": true, "backend": true, "listen": true, "server": true, "use_backend": true, "default_backend": true, "use-server": true,
 }
 
-func (e *escaper) name(p *piece, at int) {
-	p.safe("a name holds letters, digits and _ . : - only", "_.:-")
-	word := e.words[at].Text
+func (l *line) name(p *piece, at int) {
+	p.allow("_.:-", "a name holds letters, digits and _ . : - only")
+	word := l.words[at].Text
 	if strings.Contains(word, "%[") { // use_backend with a name that is found at run time
-		e.format(p, at)
+		l.format(p, at)
 		return
 	}
-	free := at == 1 && anyName[e.literal(0)]
+	free := at == 1 && anyName[l.literal(0)]
 	if !free && (word == "or" || word == "if" || word == "unless") {
 		p.refuse("it means something to HAProxy: use another name")
 	}
-	p.check(haproxy.CheckName(strings.TrimLeft(word, "!")))
+	p.refuseIf(haproxy.CheckName(strings.TrimLeft(word, "!")))
 }
 
 // notReserved refuses what HAProxy takes for grammar even in quotes.
-func (e *escaper) notReserved(p *piece, at int) {
-	switch e.words[at].Text {
+func (l *line) notReserved(p *piece, at int) {
+	switch l.words[at].Text {
 	case "if", "unless", "or", "||", "{", "}", "!":
 		p.refuse("it means something to HAProxy here, even in quotes")
 	}
 }
 
 // prefix is the text of the word at hand before the value.
-func (e *escaper) prefix(p *piece, at int) string {
-	begin := string(e.cand[e.words[at].Start:p.start])
+func (l *line) prefix(p *piece, at int) string {
+	begin := string(l.text[l.words[at].Start:p.start])
 	switch p.quoting {
 	case haproxy.Weak:
 		begin += `"`
@@ -143,18 +136,18 @@ const inExpression = "inside a sample expression a value may hold letters, digit
 
 // expression accepts a value as an argument, inside parentheses, of a fetch or a converter that the template
 // names.
-func (e *escaper) expression(p *piece, at int) {
-	before := e.prefix(p, at)
+func (l *line) expression(p *piece, at int) {
+	before := l.prefix(p, at)
 	if strings.Count(before, "(") <= strings.Count(before, ")") {
 		p.refuse("a value cannot choose a fetch or a converter: write it in the template")
 		return
 	}
-	p.safe(inExpression, "_.:/-")
+	p.allow("_.:/-", inExpression)
 }
 
 // format prepares a value for a log-format string.
-func (e *escaper) format(p *piece, at int) {
-	switch before := e.prefix(p, at); formatState(before) {
+func (l *line) format(p *piece, at int) {
+	switch before := l.prefix(p, at); formatState(before) {
 	case inText:
 		p.format = true
 	case inSample:
@@ -162,7 +155,7 @@ func (e *escaper) format(p *piece, at int) {
 		if strings.Count(sample, "(") <= strings.Count(sample, ")") {
 			p.refuse("a value cannot choose a fetch or a converter: write it in the template")
 		}
-		p.safe(inExpression, "_.:/-")
+		p.allow("_.:/-", inExpression)
 	case inVariable:
 		p.refuse(`it stands directly behind "%", where it would choose a variable: write "%%" for the character in the template`)
 	}
@@ -214,12 +207,12 @@ func formatState(s string) logState {
 }
 
 // pattern prepares a value for a list of ACL patterns.
-func (e *escaper) pattern(p *piece, at int) {
-	word := e.words[at].Text
+func (l *line) pattern(p *piece, at int) {
+	word := l.words[at].Text
 	flags, method := true, false
-	i := e.patternStart(at)
+	i := l.patternStart(at)
 	for ; i < at && flags; i++ {
-		switch text := e.words[i].Text; {
+		switch text := l.words[i].Text; {
 		case text == "--":
 			flags = false
 		case text == "-m" || text == "-u" || text == "-f":
@@ -228,7 +221,7 @@ func (e *escaper) pattern(p *piece, at int) {
 				if text != "-f" {
 					p.refuse("a value cannot choose how patterns are compared: write it in the template")
 				}
-				p.safe("the name of a file in the generation's directory is wanted", "_.-/")
+				p.allow("_.-/", "the name of a file in the generation's directory is wanted")
 				if strings.HasPrefix(word, "/") || strings.Contains(word, "..") {
 					p.refuse("a value cannot name a file outside the directory of the configuration")
 				}
@@ -243,7 +236,7 @@ func (e *escaper) pattern(p *piece, at int) {
 		p.refuse("a brace opens or closes a condition, even in quotes")
 	}
 	if flags && strings.HasPrefix(word, "-") {
-		if e.prefix(p, at) == "" {
+		if l.prefix(p, at) == "" {
 			p.dashes = true
 		} else {
 			p.refuse(`the word begins with "-", which makes it a flag: write "--" before it in the template`)

@@ -3,9 +3,9 @@ package render
 import "strings"
 
 // rules is a family of rules: http-request, tcp-request content and so on. base is the index of the action.
-func rules(base int) func(*escaper, int) place {
-	return func(e *escaper, at int) place {
-		if e.words[0].Text == "tcp-request" && e.literal(1) == "inspect-delay" {
+func rules(base int) func(*line, int) place {
+	return func(l *line, at int) place {
+		if l.words[0].Text == "tcp-request" && l.literal(1) == "inspect-delay" {
 			return aToken
 		}
 		if at < base {
@@ -14,7 +14,7 @@ func rules(base int) func(*escaper, int) place {
 		if at == base { // set-map({{ file }}), but never the action itself
 			return anExpression
 		}
-		action, _, _ := strings.Cut(e.literal(base), "(")
+		action, _, _ := strings.Cut(l.literal(base), "(")
 		if places, known := actions[action]; known {
 			if at-base <= len(places) {
 				return places[at-base-1]
@@ -23,14 +23,14 @@ func rules(base int) func(*escaper, int) place {
 		}
 		switch action {
 		case "redirect":
-			return e.options(base+1, at, ruleRedirectOptions)
+			return l.options(base+1, at, ruleRedirectOptions)
 		case "return", "deny", "tarpit", "reject", "auth", "silent-drop", "wait-for-body":
-			return e.options(base+1, at, returnOptions)
+			return l.options(base+1, at, returnOptions)
 		case "track-sc0", "track-sc1", "track-sc2", "track-sc", "capture":
 			if at == base+1 {
 				return anExpression
 			}
-			return e.options(base+2, at, returnOptions)
+			return l.options(base+2, at, returnOptions)
 		}
 		return aToken
 	}
@@ -58,11 +58,11 @@ var ruleRedirectOptions = map[string][]place{
 }
 
 // check is http-check and tcp-check.
-func check(e *escaper, at int) place {
+func check(l *line, at int) place {
 	if at == 1 {
 		return aKeyword
 	}
-	action, _, _ := strings.Cut(e.literal(1), "(")
+	action, _, _ := strings.Cut(l.literal(1), "(")
 	switch action {
 	case "set-var-fmt":
 		return aFormat
@@ -71,7 +71,7 @@ func check(e *escaper, at int) place {
 	case "comment":
 		return aText
 	case "send":
-		if e.words[0].Text == "tcp-check" && at == 2 {
+		if l.words[0].Text == "tcp-check" && at == 2 {
 			return aText
 		}
 	case "send-lf":
@@ -83,7 +83,7 @@ func check(e *escaper, at int) place {
 			return aToken
 		}
 	}
-	return e.options(2, at, checkOptions)
+	return l.options(2, at, checkOptions)
 }
 
 var checkOptions = map[string][]place{

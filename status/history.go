@@ -1,0 +1,89 @@
+package status
+
+import (
+	"slices"
+	"time"
+
+	"nuncio/reconcile"
+	"nuncio/reload"
+)
+
+// Change is one line of the history.
+type Change struct {
+	Time time.Time `json:"time"` // of a run of endpoint changes: the last one
+	// Kind is "templates" when a template set ran for the first time, "start", "reload" or "endpoints" when HAProxy got new
+	// files, and "rejected" or "failed" when it did not.
+	Kind        string `json:"kind"`
+	Generation  int64  `json:"generation,omitempty"`          // which has the files; 0 if none has, or none yet
+	Previous    int64  `json:"previous_generation,omitempty"` // the newest before it that is on disk
+	TemplateSet int64  `json:"template_set,omitempty"`
+	Revision    int64  `json:"revision,omitempty"`
+	// Changes counts the endpoint changes since HAProxy was started or reloaded: a run of them is one line.
+	Changes int64   `json:"changes,omitempty"`
+	Seconds float64 `json:"duration_seconds,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+}
+
+// Failed reports that HAProxy did not get the files.
+func (c Change) Failed() bool {
+	return c.Kind == string(reload.Rejected) || c.Kind == string(reload.Failed)
+}
+
+// History joins what is known of the past, newest first: the template sets and generations on disk, which reach back over
+// days, and the last attempts since nuncio started, which know the reasons. All are expected oldest first.
+func History(sets []reconcile.TemplateSet, generations []reload.Generation, attempts []reload.Result) []Change {
+	all := []Change{}
+	for _, set := range sets {
+		all = append(all, Change{Time: set.FirstRun, Kind: "templates", TemplateSet: set.Number})
+	}
+	var endpoints *Change // the run of endpoint changes that the last generation belongs to
+	var previous, newest reload.Generation
+	var runs []*Change
+	for _, g := range generations {
+		c := Change{
+			Time: g.Created, Kind: string(g.Kind), Generation: g.Number, Previous: previous.Number, TemplateSet: g.TemplateSet,
+			Revision: g.Revision, Changes: g.Changes,
+		}
+		previous, newest = g, g
+		switch {
+		case g.Kind != reload.KindEndpoints:
+			c.Changes, endpoints = 0, nil
+			all = append(all, c.explained(attempts))
+		case endpoints != nil:
+			c.Previous = endpoints.Previous
+			*endpoints = c
+		default:
+			endpoints = &c
+			runs = append(runs, endpoints)
+		}
+	}
+	for _, a := range attempts {
+		switch {
+		case a.Outcome == reload.Rejected || a.Outcome == reload.Failed:
+			all = append(all, Change{Time: a.Time, Kind: string(a.Outcome), TemplateSet: a.TemplateSet, Revision: a.Revision, Seconds: a.Duration.Seconds(), Reason: a.Reason})
+		case a.Outcome == reload.Runtime && a.Time.After(newest.Created): // not saved yet
+			if endpoints == nil {
+				endpoints = &Change{Kind: string(reload.KindEndpoints), TemplateSet: a.TemplateSet}
+				runs = append(runs, endpoints)
+			}
+			endpoints.Time, endpoints.Revision = a.Time, a.Revision
+			endpoints.Changes++
+		}
+	}
+	for _, run := range runs {
+		all = append(all, *run)
+	}
+	slices.SortStableFunc(all, func(a, b Change) int { return b.Time.Compare(a.Time) })
+	return all
+}
+
+// explained adds what the attempt that made the generation knows.
+func (c Change) explained(attempts []reload.Result) Change {
+	for _, a := range slices.Backward(attempts) {
+		if a.Generation == c.Generation && (a.Outcome == reload.Started || a.Outcome == reload.Reloaded) {
+			c.Seconds, c.Reason = a.Duration.Seconds(), a.Reason
+			break
+		}
+	}
+	return c
+}
