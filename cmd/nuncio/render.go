@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"nuncio/internal/catalog"
 	"nuncio/internal/haproxy"
 	"nuncio/reload"
+	"nuncio/render"
 	"nuncio/templates"
 	"nuncio/watch"
 )
@@ -32,15 +34,18 @@ type renderFlags struct {
 
 // files renders once and reports quarantined records and dropped lines on standard error.
 func (f *renderFlags) files(ctx context.Context, s *streams) (haproxy.Files, error) {
-	files, _, err := f.filesFrom(ctx, s)
-	return files, err
+	result, err := f.render(ctx, s, false)
+	if err != nil {
+		return haproxy.Files{}, err
+	}
+	return result.Files, nil
 }
 
-// filesFrom is files that also returns the snapshot.
-func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files, *catalog.Snapshot, error) {
-	parsed, err := f.readTemplates(s)
+// render is files with all that a rendering gives, origins if they are asked for.
+func (f *renderFlags) render(ctx context.Context, s *streams, origins bool) (*render.Result, error) {
+	parsed, err := f.parsedTemplates(s, origins)
 	if err != nil {
-		return haproxy.Files{}, nil, err
+		return nil, err
 	}
 	var snap *catalog.Snapshot
 	if f.Records != "" {
@@ -51,40 +56,37 @@ func (f *renderFlags) filesFrom(ctx context.Context, s *streams) (haproxy.Files,
 		stop()
 	}
 	if err != nil {
-		return haproxy.Files{}, nil, err
+		return nil, err
 	}
 	result, err := parsed.Render(snap)
 	if err != nil {
-		return haproxy.Files{}, nil, refused(err)
+		return nil, refused(err)
 	}
 	for _, r := range result.Dropped {
 		fmt.Fprintf(s.err, "nuncio: %s\n", r)
 	}
-	return result.Files, snap, nil
+	return result, nil
 }
 
 type renderCmd struct {
 	renderFlags
 	Out      string `default:"-" help:"Directory for the files; - writes haproxy.cfg to standard output."`
 	Diff     bool   `help:"Write nothing, but show the difference from what runs (--state-dir) or from the files in --against. Exit code 1 if there is one."`
-	Origin   bool   `help:"Show haproxy.cfg with the template line that made each line, instead of writing anything."`
+	Annotate bool   `help:"Write nothing, but show haproxy.cfg with the template line that each line comes from."`
 	Against  string `placeholder:"DIR" help:"With --diff: compare with the files in this directory."`
 	StateDir string `default:"/var/lib/nuncio" help:"With --diff: state directory of the running nuncio."`
 }
 
 // Run renders and writes, or compares.
 func (c *renderCmd) Run(ctx context.Context, s *streams) error {
-	files, snap, err := c.filesFrom(ctx, s)
+	result, err := c.render(ctx, s, c.Annotate)
 	if err != nil {
 		return err
 	}
+	files := result.Files
 	switch {
-	case c.Origin:
-		tree, err := c.tree()
-		if err != nil {
-			return err
-		}
-		return c.origin(tree, snap, files, s)
+	case c.Annotate:
+		return annotate(files.Config(), result.Origins[haproxy.ConfigFile], s.out)
 	case c.Diff:
 		return c.compare(files, s.out)
 	case c.Out == "-":
@@ -93,6 +95,25 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 	default:
 		return writeFiles(c.Out, files, s.out)
 	}
+}
+
+// annotate writes a text with the origin of each line in front of it.
+func annotate(text []byte, origins []render.Origin, w io.Writer) error {
+	places, width := make([]string, len(origins)), 0
+	for i, o := range origins {
+		if o != (render.Origin{}) {
+			places[i] = fmt.Sprintf("%s:%d", o.Template, o.Line)
+		}
+		width = max(width, len(places[i]))
+	}
+	i := 0
+	for line := range bytes.Lines(text) {
+		if _, err := fmt.Fprintf(w, "%-*s | %s", width, places[i], line); err != nil {
+			return err
+		}
+		i++
+	}
+	return nil
 }
 
 func (c *renderCmd) compare(files haproxy.Files, w io.Writer) error {

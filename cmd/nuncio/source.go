@@ -19,33 +19,21 @@ import (
 	"nuncio/watch"
 )
 
-// readTemplates parses the operator's templates, or the shipped ones.
-func (f *templateFlags) readTemplates(s *streams) (*render.Templates, error) {
-	tree, err := f.tree()
-	if err != nil {
-		return nil, err
+// parsedTemplates parses the operator's templates, or the shipped ones. With origins, their renderings tell which template
+// line each line comes from.
+func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templates, error) {
+	tree := templates.Shipped()
+	if f.Templates != "" {
+		var err error
+		if tree, err = watch.ReadDir(f.Templates); err != nil {
+			return nil, cannotStart("read templates: %w", err)
+		}
 	}
-	parsed, err := render.New(tree, f.options(s))
+	parsed, err := render.New(tree, render.Options{Getenv: s.getenv, Settings: f.Set, Origins: origins})
 	if err != nil {
 		return nil, refused(err)
 	}
 	return parsed, nil
-}
-
-// tree returns the texts of the templates by path.
-func (f *templateFlags) tree() (map[string]string, error) {
-	if f.Templates == "" {
-		return templates.Shipped(), nil
-	}
-	tree, err := watch.ReadDir(f.Templates)
-	if err != nil {
-		return nil, cannotStart("read templates: %w", err)
-	}
-	return tree, nil
-}
-
-func (f *templateFlags) options(s *streams) render.Options {
-	return render.Options{Getenv: s.getenv, Settings: f.Set}
 }
 
 // snapshot reads everything below the prefixes from etcd once.
