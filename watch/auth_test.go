@@ -1,7 +1,6 @@
 package watch_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,41 +90,6 @@ func TestWrongCredentialsEndTheFirstListing(t *testing.T) {
 			var refused *watch.CredentialsError
 			if err := store.Run(t.Context(), make(chan *catalog.Snapshot)); !errors.As(err, &refused) || !etcd.IsAuthError(refused) {
 				t.Errorf("Run = %v, want a CredentialsError", err)
-			}
-		})
-	}
-}
-
-func TestRunEndsWithItsContextWhereverItWaits(t *testing.T) {
-	t.Parallel()
-	server := testkit.StartEtcd(t)
-	nobody := testkit.FreeAddr(t)
-	for name, tt := range map[string]struct {
-		endpoint string
-		ready    func(*watch.Store) bool
-	}{
-		"before the store ever answered": {nobody, func(*watch.Store) bool { return true }},
-		"while nobody reads":             {server.Endpoint, func(s *watch.Store) bool { return s.Status().Synced }},
-		"at once":                        {server.Endpoint, func(*watch.Store) bool { return true }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			client, err := etcd.Dial(etcd.Config{Endpoints: []string{tt.endpoint}}, nil)
-			must(t, err)
-			defer client.Close()
-			store, err := watch.NewStore(watch.StoreOptions{Client: client})
-			must(t, err)
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- store.Run(ctx, make(chan *catalog.Snapshot)) }()
-			testkit.Eventually(t, limit, func() error {
-				if !tt.ready(store) {
-					return errors.New("not there yet")
-				}
-				return nil
-			})
-			cancel()
-			if err := <-ended; err != nil {
-				t.Errorf("Run = %v, want nil", err)
 			}
 		})
 	}
