@@ -6,9 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
-
-	"nuncio/reload"
 )
 
 const (
@@ -24,7 +21,7 @@ func (s *Server) handleAPI(mux *http.ServeMux) {
 		writeJSON(w, http.StatusOK, s.find(r.Context(), m, &o, r.FormValue("q"), number(r, "offset", 0, 1<<30), number(r, "limit", defaultLimit, mostLimit)))
 	})
 	mux.HandleFunc("GET /v1/generations", func(w http.ResponseWriter, _ *http.Request) {
-		all, err := s.generations()
+		all, err := s.opts.Disk.Generations()
 		if err != nil {
 			writeError(w, err)
 			return
@@ -32,7 +29,15 @@ func (s *Server) handleAPI(mux *http.ServeMux) {
 		writeJSON(w, http.StatusOK, struct {
 			Document    int          `json:"document"`
 			Generations []Generation `json:"generations"`
-		}{1, all})
+		}{1, showGenerations(all)})
+	})
+	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, _ *http.Request) {
+		changes, err := History(s.opts.Disk, s.opts.Applier.Status().Applies)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, HistoryDoc{1, changes})
 	})
 	mux.HandleFunc("GET /v1/diff", func(w http.ResponseWriter, r *http.Request) {
 		d, err := s.compare(r, s.moment())
@@ -77,31 +82,4 @@ func codeOf(err error) int {
 		return http.StatusNotFound
 	}
 	return http.StatusBadRequest
-}
-
-// Generation is one set of files on disk.
-type Generation struct {
-	Number      int64       `json:"generation"`
-	Revision    int64       `json:"revision"`
-	Digest      string      `json:"digest"`
-	Created     time.Time   `json:"created"`
-	Current     bool        `json:"current"`
-	Kind        reload.Kind `json:"kind,omitempty"`
-	TemplateSet int64       `json:"template_set,omitempty"`
-	// Changes counts the changes of endpoints since HAProxy was started or reloaded last.
-	Changes int64 `json:"changes,omitempty"`
-}
-
-func (s *Server) generations() ([]Generation, error) {
-	all, err := s.opts.Generations()
-	return ShowGenerations(all), err
-}
-
-// ShowGenerations converts generations to their form in documents.
-func ShowGenerations(all []reload.Generation) []Generation {
-	out := make([]Generation, 0, len(all))
-	for _, g := range all {
-		out = append(out, Generation{g.Number, g.Revision, g.Digest, g.Created, g.Current, g.Kind, g.TemplateSet, g.Changes})
-	}
-	return out
 }

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"nuncio/internal/haproxy"
 )
 
 // ErrUnreachable means that no nuncio answers on the socket.
@@ -44,9 +46,18 @@ func (c *Client) Get(ctx context.Context, path string, answer any) error {
 	return c.ask(ctx, http.MethodGet, path, nil, answer)
 }
 
-// Do asks for an action and decodes its answer.
-func (c *Client) Do(ctx context.Context, action string, args url.Values, answer any) error {
-	return c.ask(ctx, http.MethodPost, "/v1/do/"+url.PathEscape(action), args, answer)
+// Do gives an order and decodes its answer.
+func (c *Client) Do(ctx context.Context, order string, args url.Values, answer any) error {
+	return c.ask(ctx, http.MethodPost, "/v1/do/"+url.PathEscape(order), args, answer)
+}
+
+// DesiredFiles returns what would run now if nothing held it back, with its secrets.
+func (c *Client) DesiredFiles(ctx context.Context) (haproxy.Files, error) {
+	var texts map[string][]byte
+	if err := c.Do(ctx, orderFiles, nil, &texts); err != nil {
+		return haproxy.Files{}, err
+	}
+	return haproxy.NewFiles(texts)
 }
 
 func (c *Client) ask(ctx context.Context, method, path string, args url.Values, answer any) error {

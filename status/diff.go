@@ -119,7 +119,7 @@ func (s *Server) before(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	all, err := s.opts.Generations()
+	all, err := s.opts.Disk.Generations()
 	if err != nil {
 		return "", err
 	}
@@ -146,7 +146,7 @@ func (s *Server) files(name string, m *moment) (haproxy.Files, error) {
 	if err != nil {
 		return haproxy.Files{}, err
 	}
-	files, err := s.opts.Files(n)
+	files, err := s.opts.Disk.Files(n)
 	if err != nil {
 		return haproxy.Files{}, fmt.Errorf("generation %d: %w (%w)", n, err, errNotFound)
 	}

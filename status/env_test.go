@@ -45,6 +45,7 @@ type sources struct {
 	desired     haproxy.Files
 	known       bool
 	generations map[int64]haproxy.Files
+	rollback    func(context.Context) error
 }
 
 const (
@@ -90,7 +91,7 @@ func (e *env) options(runtime *haproxy.Socket) status.Options {
 	return status.Options{
 		Version: "v1.2.3", Prefix: "/services/", Templates: "/etc/nuncio/templates", Registry: prometheus.NewRegistry(),
 		Applier: applier{e}, Reconciler: reconciler{e}, Store: store{e}, Runtime: runtime,
-		Generations: e.generations, Files: e.files,
+		Disk: disk{e},
 	}
 }
 
@@ -121,6 +122,7 @@ type (
 	applier    struct{ *env }
 	reconciler struct{ *env }
 	store      struct{ *env }
+	disk       struct{ *env }
 )
 
 func (a applier) Status() reload.Status {
@@ -137,8 +139,27 @@ func (a applier) Changed() <-chan struct{} {
 }
 
 func (r reconciler) Status() reconcile.Status       { return r.get().reconciler }
+func (r reconciler) Changed() <-chan struct{}       { return applier(r).Changed() }
 func (r reconciler) Desired() (haproxy.Files, bool) { s := r.get(); return s.desired, s.known }
-func (s store) Status() watch.StoreStatus           { return s.get().store }
+
+func (r reconciler) Accept(context.Context) (bool, error) { return true, nil }
+
+func (r reconciler) Rollback(ctx context.Context, set int64) (reconcile.TemplateSet, error) {
+	if f := r.get().rollback; f != nil {
+		return reconcile.TemplateSet{}, f(ctx)
+	}
+	return reconcile.TemplateSet{Number: set}, nil
+}
+
+func (r reconciler) Freeze(_ context.Context, generation int64) (reconcile.Frozen, error) {
+	return reconcile.Frozen{Generation: generation}, nil
+}
+
+func (r reconciler) Resume(context.Context) (reconcile.Resumed, error) {
+	return reconcile.Resumed{}, reconcile.ErrNothingToResume
+}
+
+func (s store) Status() watch.StoreStatus { return s.get().store }
 
 func (e *env) get() sources {
 	e.mu.Lock()
@@ -146,20 +167,27 @@ func (e *env) get() sources {
 	return e.sources
 }
 
-func (e *env) files(n int64) (haproxy.Files, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.reads++
-	f, ok := e.sources.generations[n]
+func (d disk) Files(n int64) (haproxy.Files, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reads++
+	f, ok := d.sources.generations[n]
 	if !ok {
 		return haproxy.Files{}, errors.New("there is none")
 	}
 	return f, nil
 }
 
-func (e *env) generations() ([]reload.Generation, error) {
+func (d disk) Generations() ([]reload.Generation, error) {
 	now := time.Now()
-	return []reload.Generation{{Number: 1, Revision: 3, Created: now.Add(-time.Hour)}, {Number: 2, Revision: 7, Created: now, Current: true}}, nil
+	return []reload.Generation{
+		{Number: 1, Revision: 3, Created: now.Add(-time.Hour), Kind: reload.KindStart, TemplateSet: 1},
+		{Number: 2, Revision: 7, Created: now, Kind: reload.KindReload, TemplateSet: 1, Current: true},
+	}, nil
+}
+
+func (d disk) TemplateSets() ([]reconcile.TemplateSet, error) {
+	return []reconcile.TemplateSet{{Number: 1, FirstRun: time.Now().Add(-time.Hour)}}, nil
 }
 
 // put writes pairs of service/instance and record, and publishes them.

@@ -54,7 +54,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, last, sent := r.Context(), uint64(0), time.Now()
 	for {
-		changed := s.opts.Applier.Changed()
+		applied, reconciled := s.opts.Applier.Changed(), s.opts.Reconciler.Changed()
 		if text, digest := s.newest(ctx); digest != last {
 			last, sent = digest, time.Now()
 			if !send("data: " + text + "\n\n") {
@@ -69,22 +69,23 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
-		if !await(ctx, changed, eventEvery) {
+		if !await(ctx, applied, reconciled, eventEvery) {
 			return
 		}
 	}
 }
 
 // pause waits for d; it returns false once ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool { return await(ctx, nil, d) }
+func pause(ctx context.Context, d time.Duration) bool { return await(ctx, nil, nil, d) }
 
-// await waits for changed or for d; it returns false once ctx has ended.
-func await(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
+// await waits for one of the changes or for d; it returns false once ctx has ended.
+func await(ctx context.Context, applied, reconciled <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-changed:
+	case <-applied:
+	case <-reconciled:
 	case <-timer.C:
 	}
 	return ctx.Err() == nil
@@ -92,11 +93,11 @@ func await(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
 
 // newest is the last event, which all streams share: it costs as much for one as for a hundred.
 type newest struct {
-	mu      sync.Mutex
-	made    time.Time
-	changed <-chan struct{}
-	text    string
-	digest  uint64 // different whenever the page would look different
+	mu                  sync.Mutex
+	made                time.Time
+	applied, reconciled <-chan struct{} // closed when it is out of date
+	text                string
+	digest              uint64 // different whenever the page would look different
 }
 
 // newest returns the event of now, made at most once a second unless something has changed.
@@ -104,10 +105,10 @@ func (s *Server) newest(ctx context.Context) (text string, digest uint64) {
 	n := &s.news
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if time.Since(n.made) < eventEvery && !isClosed(n.changed) {
+	if time.Since(n.made) < eventEvery && !isClosed(n.applied) && !isClosed(n.reconciled) {
 		return n.text, n.digest
 	}
-	n.changed = s.opts.Applier.Changed()
+	n.applied, n.reconciled = s.opts.Applier.Changed(), s.opts.Reconciler.Changed()
 	m := s.moment()
 	o := s.overview(m)
 	b, err := json.Marshal(event{o.State, o.Ready, o.InStep, m.snapshot().Revision, o.Applied.Revision, o.Applied.Generation})

@@ -1,10 +1,11 @@
 package status
 
 import (
+	"cmp"
+	"errors"
 	"slices"
 	"time"
 
-	"nuncio/reconcile"
 	"nuncio/reload"
 )
 
@@ -19,7 +20,7 @@ type Change struct {
 	TemplateSet int64  `json:"template_set,omitempty"`
 	Revision    int64  `json:"revision,omitempty"`
 	// Changes counts the endpoint changes since HAProxy was started or reloaded: a run of them is one line.
-	Changes int64   `json:"changes,omitempty"`
+	Changes int     `json:"changes,omitempty"`
 	Seconds float64 `json:"duration_seconds,omitempty"`
 	Reason  string  `json:"reason,omitempty"`
 }
@@ -29,10 +30,19 @@ func (c Change) Failed() bool {
 	return c.Kind == string(reload.Rejected) || c.Kind == string(reload.Failed)
 }
 
+// HistoryDoc is the document of /v1/history.
+type HistoryDoc struct {
+	Document int      `json:"document"`
+	Changes  []Change `json:"changes"`
+}
+
 // History joins what is known of the past, newest first: the template sets and generations on disk, which reach back over
-// days, and the last attempts since nuncio started, which know the reasons. All are expected oldest first.
-func History(sets []reconcile.TemplateSet, generations []reload.Generation, attempts []reload.Result) []Change {
+// days, and attempts, which are those since nuncio started, oldest first, and know the reasons. Numbers come from the disk
+// and never change. A template set that cannot be read is left out and named in the error.
+func History(disk Disk, attempts []reload.Result) ([]Change, error) {
 	all := []Change{}
+	generations, err := disk.Generations()
+	sets, errSets := disk.TemplateSets()
 	for _, set := range sets {
 		all = append(all, Change{Time: set.FirstRun, Kind: "templates", TemplateSet: set.Number})
 	}
@@ -41,8 +51,8 @@ func History(sets []reconcile.TemplateSet, generations []reload.Generation, atte
 	var runs []*Change
 	for _, g := range generations {
 		c := Change{
-			Time: g.Created, Kind: string(g.Kind), Generation: g.Number, Previous: previous.Number, TemplateSet: g.TemplateSet,
-			Revision: g.Revision, Changes: g.Changes,
+			Time: g.Created, Kind: cmp.Or(string(g.Kind), "written"), Generation: g.Number, Previous: previous.Number, TemplateSet: g.TemplateSet,
+			Revision: g.Revision, Changes: int(g.Changes),
 		}
 		previous, newest = g, g
 		switch {
@@ -74,7 +84,7 @@ func History(sets []reconcile.TemplateSet, generations []reload.Generation, atte
 		all = append(all, *run)
 	}
 	slices.SortStableFunc(all, func(a, b Change) int { return b.Time.Compare(a.Time) })
-	return all
+	return all, errors.Join(err, errSets)
 }
 
 // explained adds what the attempt that made the generation knows.

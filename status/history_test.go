@@ -1,6 +1,7 @@
 package status_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -17,8 +18,9 @@ import (
 func TestHistory(t *testing.T) {
 	day := time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 	at := func(minute int) time.Time { return day.Add(time.Duration(minute) * time.Minute) }
-	sets := []reconcile.TemplateSet{{Number: 1, FirstRun: at(0)}, {Number: 2, FirstRun: at(30)}}
-	generations := []reload.Generation{
+	past := past{}
+	past.sets = []reconcile.TemplateSet{{Number: 1, FirstRun: at(0)}, {Number: 2, FirstRun: at(30)}}
+	past.generations = []reload.Generation{
 		{Number: 1, Revision: 5, Created: at(0), Kind: reload.KindStart, TemplateSet: 1},
 		{Number: 15, Revision: 90, Created: at(29), Kind: reload.KindEndpoints, TemplateSet: 1, Changes: 14},
 		{Number: 16, Revision: 90, Created: at(30), Kind: reload.KindReload, TemplateSet: 2},
@@ -34,7 +36,11 @@ func TestHistory(t *testing.T) {
 		{Time: at(62), Outcome: reload.Unchanged, Revision: 1104},
 	}
 	var got []string
-	for _, c := range status.History(sets, generations, attempts) {
+	changes, err := status.History(past, attempts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range changes {
 		got = append(got, fmt.Sprintf("%s %s generation=%d previous=%d set=%d revision=%d changes=%d %gs %s",
 			c.Time.Format("15:04"), c.Kind, c.Generation, c.Previous, c.TemplateSet, c.Revision, c.Changes, c.Seconds, c.Reason))
 	}
@@ -50,10 +56,24 @@ func TestHistory(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
 	}
-	if again := status.History(sets, generations, nil); len(again) != 6 || again[0].Generation != 1016 || again[0].Changes != 1000 {
+	if again, _ := status.History(past, nil); len(again) != 6 || again[0].Generation != 1016 || again[0].Changes != 1000 {
 		t.Errorf("after a restart: %+v, want the same numbers without attempts", again)
 	}
-	if failed := slices.IndexFunc(status.History(nil, nil, attempts), status.Change.Failed); failed < 0 {
-		t.Error("without a disk: the rejected attempt is missing")
+	past.err = errors.New("disk on fire")
+	all, err := status.History(past, attempts)
+	if !errors.Is(err, past.err) || !slices.ContainsFunc(all, status.Change.Failed) {
+		t.Errorf("with a disk that cannot be read: %+v, %v, want what there is and the error", all, err)
 	}
 }
+
+// past is a Disk.
+type past struct {
+	status.StateDir
+
+	sets        []reconcile.TemplateSet
+	generations []reload.Generation
+	err         error
+}
+
+func (p past) Generations() ([]reload.Generation, error)      { return p.generations, p.err }
+func (p past) TemplateSets() ([]reconcile.TemplateSet, error) { return p.sets, nil }

@@ -2,7 +2,6 @@ package status
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"nuncio/internal/catalog"
@@ -96,8 +95,6 @@ type Apply struct {
 	reload.Result
 
 	Seconds float64 `json:"duration_seconds"`
-	// Previous is the generation that ran before; 0 if it is unknown.
-	Previous int64 `json:"previous_generation,omitempty"`
 }
 
 // Failed reports that the attempt came to nothing.
@@ -134,8 +131,11 @@ func (s *Server) overview(m *moment) Overview {
 			append([]render.Dropped{}, m.reconciler.Dropped...),
 		},
 		HAProxy: HAProxy{a.Version, a.MasterPid, a.WorkerPid, a.OldWorkers, a.Restarts},
-		Error:   a.LastError, ErrorTime: a.LastErrorTime, Retry: m.reconciler.Retry, Applies: s.applies(a.Applies),
+		Error:   a.LastError, ErrorTime: a.LastErrorTime, Retry: m.reconciler.Retry, Applies: []Apply{},
 		Quarantined: []Quarantined{}, Conflicts: []Conflict{},
+	}
+	for _, result := range a.Applies {
+		o.Applies = append(o.Applies, Apply{result, result.Duration.Seconds()})
 	}
 	if !m.store.LastSync.IsZero() {
 		o.Store.SyncAge = max(m.time.Sub(m.store.LastSync).Seconds(), 0)
@@ -158,33 +158,6 @@ func (s *Server) overview(m *moment) Overview {
 		}
 	}
 	return o
-}
-
-// applies also finds the generations that changes without a reload were saved as, a moment later: by their digests.
-func (s *Server) applies(all []reload.Result) []Apply {
-	saved := map[string]int64{}
-	if slices.ContainsFunc(all, func(a reload.Result) bool { return a.Outcome == reload.Runtime }) {
-		onDisk, _ := s.opts.Generations() // without them an attempt has no number
-		for _, g := range onDisk {
-			saved[g.Digest] = g.Number
-		}
-	}
-	out := make([]Apply, 0, len(all))
-	var previous int64
-	for _, result := range all {
-		a := Apply{Result: result, Seconds: result.Duration.Seconds()}
-		if a.Outcome == reload.Runtime {
-			a.Generation = saved[a.Digest]
-		}
-		if a.Generation > 0 {
-			if a.Generation != previous {
-				a.Previous = previous
-			}
-			previous = a.Generation
-		}
-		out = append(out, a)
-	}
-	return out
 }
 
 // snapshot is never nil.

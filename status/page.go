@@ -64,23 +64,36 @@ type home struct {
 	Overview
 
 	Page        Page
+	Changes     []Change     // the newest
+	More        int          // changes beyond them
 	Generations []Generation // newest first
-	GenError    string
+	DiskError   string
 }
 
 func (s *Server) home(r *http.Request) home {
 	m := s.moment()
 	h := home{Overview: s.overview(m)}
 	h.Page = s.find(r.Context(), m, &h.Overview, r.FormValue("q"), number(r, "offset", 0, 1<<30), defaultLimit)
-	generations, err := s.generations()
-	if err != nil {
-		h.GenError = err.Error()
+	var err error
+	if h.Changes, err = History(s.opts.Disk, m.applier.Applies); err != nil {
+		h.DiskError = err.Error()
 	}
-	h.Generations = slices.Clone(generations)
-	slices.Reverse(h.Generations)
-	h.Applies = slices.Clone(h.Applies)
-	slices.Reverse(h.Applies)
+	if len(h.Changes) > maxChanges {
+		h.Changes, h.More = h.Changes[:maxChanges], len(h.Changes)-maxChanges
+	}
+	h.Generations = s.newestGenerations()
 	return h
+}
+
+// maxChanges is how many lines of the history the page shows.
+const maxChanges = 50
+
+// newestGenerations lists what can be compared, newest first; the history shows why it cannot be read.
+func (s *Server) newestGenerations() []Generation {
+	all, _ := s.opts.Disk.Generations()
+	generations := showGenerations(all)
+	slices.Reverse(generations)
+	return generations
 }
 
 // Lag says in a few words what keeps HAProxy from running what etcd says.
@@ -145,9 +158,7 @@ func (s *Server) diffPage(w http.ResponseWriter, r *http.Request) {
 	if v.Diff, err = s.compare(r, m); err != nil {
 		v.Error, code = err.Error(), codeOf(err)
 	}
-	generations, _ := s.generations() // without them the choice is empty
-	v.Generations = slices.Clone(generations)
-	slices.Reverse(v.Generations)
+	v.Generations = s.newestGenerations()
 	s.show(w, "diff.html", code, v)
 }
 

@@ -157,7 +157,7 @@ func (c *runningRoutes) get(s *Server, m *moment) *routes {
 	c.tried, c.digest, c.last = key, "", &routes{undecided: true}
 	files, known := m.desired, m.known && key[0] == key[1]
 	if !known && running != "" {
-		found, err := s.opts.Files(m.applier.AppliedGeneration)
+		found, err := s.opts.Disk.Files(m.applier.AppliedGeneration)
 		files, known = found, err == nil && found.Digest() == running
 	}
 	if known {

@@ -7,21 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"time"
 
 	"nuncio/internal/cli"
 )
 
-// Action carries out an operator's order. Its answer is encoded as JSON; its error is shown to the operator.
-type Action func(ctx context.Context, args url.Values) (answer any, err error)
-
-// orderLimit bounds an order. HAProxy has confirmed or refused a configuration long before.
-const orderLimit = 2 * time.Minute
-
 // RunSocket answers operators of this machine on a unix socket at path until ctx ends, and then removes the socket. It
-// serves everything that Handler serves, and takes orders: POST /v1/do/<name>, for each of Options.Actions. Only
+// serves everything that Handler serves, and takes orders: POST /v1/do/<name>. Only
 // nuncio's own user and root can connect (mode 0600 from its first moment). A socket that a crash left behind is
 // replaced; one that another process answers on is an error. RunSocket returns nil only because ctx ended.
 func (s *Server) RunSocket(ctx context.Context, path string) error {
@@ -32,7 +24,7 @@ func (s *Server) RunSocket(ctx context.Context, path string) error {
 	defer func() { _ = os.Remove(path) }() // a leftover is replaced at the next start
 	mux := http.NewServeMux()
 	mux.Handle("/", s.Handler())
-	mux.HandleFunc("POST /v1/do/{action}", s.act)
+	mux.HandleFunc("POST /v1/do/{order}", s.order)
 	return cli.Serve(ctx, l, &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug)})
 }
 
@@ -64,45 +56,6 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		return nil, errors.Join(err, os.Remove(fresh))
 	}
 	return l, nil
-}
-
-// act carries out one order. An order outlives the terminal that gave it: it is finished even if the client disconnects.
-func (s *Server) act(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("action")
-	action, known := s.opts.Actions[name]
-	if name == NameDesired {
-		action, known = s.desired, true
-	}
-	if !known {
-		writeJSON(w, http.StatusNotFound, errorDoc{fmt.Sprintf("this nuncio has no action %q", name)})
-		return
-	}
-	if err := r.ParseForm(); err != nil {
-		writeJSON(w, http.StatusBadRequest, errorDoc{err.Error()})
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), orderLimit)
-	defer cancel()
-	answer, err := action(ctx, r.Form)
-	if err != nil {
-		s.opts.Logger.Warn("operator's order refused", "action", name, "err", err)
-		writeJSON(w, http.StatusConflict, errorDoc{err.Error()})
-		return
-	}
-	writeJSON(w, http.StatusOK, answer)
-}
-
-// desired answers with the files that would run now, as they are: the socket is for those who may read the state directory.
-func (s *Server) desired(context.Context, url.Values) (any, error) {
-	files, known := s.opts.Reconciler.Desired()
-	if !known {
-		return nil, errNothingDesired
-	}
-	texts := map[string][]byte{}
-	for _, name := range files.Names() {
-		texts[name], _ = files.Get(name)
-	}
-	return texts, nil
 }
 
 // errorDoc is the answer to a request that failed.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nuncio/internal/testkit"
+	"nuncio/reconcile"
 	"nuncio/status"
 )
 
@@ -26,17 +27,7 @@ func startSocket(t *testing.T) (path string, stop func()) {
 	}
 	stale.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.Close()
-	return path, runSocket(t, withActions(t, map[string]status.Action{
-		"echo":   func(_ context.Context, args url.Values) (any, error) { return args.Get("word"), nil },
-		"refuse": func(context.Context, url.Values) (any, error) { return nil, errors.New("not now") },
-	}), path)
-}
-
-func withActions(t *testing.T, actions map[string]status.Action) *status.Server {
-	t.Helper()
-	options := newEnv(t, nil).options(nil)
-	options.Actions = actions
-	return status.New(options)
+	return path, runSocket(t, newEnv(t, nil).Server, path)
 }
 
 // socketPath returns a path that is short enough for a socket.
@@ -82,16 +73,31 @@ func TestAskAndTell(t *testing.T) {
 	if err := c.Get(t.Context(), "/v1/status", &state); err != nil || state.State != "running" {
 		t.Errorf("Get: %+v, %v, want running", state, err)
 	}
-	var word string
-	if err := c.Do(t.Context(), "echo", url.Values{"word": {"a b&c"}}, &word); err != nil || word != "a b&c" {
-		t.Errorf("Do: %q, %v, want the word back", word, err)
+	var set reconcile.TemplateSet
+	if err := c.Do(t.Context(), status.OrderRollback, url.Values{status.ArgumentRollback: {"7"}}, &set); err != nil || set.Number != 7 {
+		t.Errorf("Do: %+v, %v, want template set 7", set, err)
 	}
+	var frozen reconcile.Frozen
+	if err := c.Do(t.Context(), status.OrderFreeze, nil, &frozen); err != nil || frozen.Generation != 0 {
+		t.Errorf("Do without an argument: %+v, %v, want 0", frozen, err)
+	}
+	var held bool
+	if err := c.Do(t.Context(), status.OrderAccept, nil, &held); err != nil || !held {
+		t.Errorf("Do: %v, %v, want that something was held", held, err)
+	}
+	if files, err := c.DesiredFiles(t.Context()); err != nil || !strings.Contains(string(files.Config()), "hunter2") {
+		t.Errorf("DesiredFiles: %v, want the files as they are", err)
+	}
+	var resumed reconcile.Resumed
 	var no *status.RefusedError
-	if err := c.Do(t.Context(), "refuse", nil, &word); !errors.As(err, &no) || no.Message != "not now" {
-		t.Errorf("Do of an action that refuses: %v, want its own words", err)
+	if err := c.Do(t.Context(), status.OrderResume, nil, &resumed); !errors.As(err, &no) || no.Message != reconcile.ErrNothingToResume.Error() {
+		t.Errorf("Do of an order that is refused: %v, want its own words", err)
 	}
-	if err := c.Do(t.Context(), "nosuch", nil, &word); !errors.As(err, &no) || !strings.Contains(no.Message, `"nosuch"`) {
-		t.Errorf("Do of an unknown action: %v, want its name", err)
+	if err := c.Do(t.Context(), status.OrderFreeze, url.Values{status.ArgumentFreeze: {"x"}}, &frozen); !errors.As(err, &no) || !strings.Contains(no.Message, `generation "x"`) {
+		t.Errorf("Do with a bad argument: %v, want it named", err)
+	}
+	if err := c.Do(t.Context(), "nosuch", nil, &held); !errors.As(err, &no) || !strings.Contains(no.Message, `"nosuch"`) {
+		t.Errorf("Do of an unknown order: %v, want its name", err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -109,23 +115,25 @@ func TestAskAndTell(t *testing.T) {
 // TestAnOrderOutlivesItsTerminal interrupts the client, as Ctrl-C does, while its order is being carried out.
 func TestAnOrderOutlivesItsTerminal(t *testing.T) {
 	taken, goOn, outcome := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	order := func(ctx context.Context, _ url.Values) (any, error) {
-		close(taken)
-		select {
-		case <-goOn:
-		case <-ctx.Done():
+	e := newEnv(t, nil)
+	e.change(func(s *sources) {
+		s.rollback = func(ctx context.Context) error {
+			close(taken)
+			select {
+			case <-goOn:
+			case <-ctx.Done():
+			}
+			outcome <- ctx.Err()
+			return ctx.Err()
 		}
-		outcome <- ctx.Err()
-		return "done", ctx.Err()
-	}
-	server := withActions(t, map[string]status.Action{"slow": order})
+	})
 	path := socketPath(t)
-	runSocket(t, server, path)
+	runSocket(t, e.Server, path)
 	terminal, interrupt := context.WithCancel(t.Context())
 	answered := make(chan error, 1)
 	go func() {
-		var answer string
-		answered <- status.NewClient(path).Do(terminal, "slow", nil, &answer)
+		var answer reconcile.TemplateSet
+		answered <- status.NewClient(path).Do(terminal, status.OrderRollback, nil, &answer)
 	}()
 	<-taken
 	interrupt()
@@ -145,7 +153,7 @@ func TestAnOrderOutlivesItsTerminal(t *testing.T) {
 
 func TestSocketOfAnotherIsLeftAlone(t *testing.T) {
 	path, _ := startSocket(t)
-	if err := withActions(t, nil).RunSocket(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another process") {
+	if err := newEnv(t, nil).Server.RunSocket(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("second Run: %v, want an error that says so", err)
 	}
 	var state struct{ State string }

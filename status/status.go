@@ -34,13 +34,10 @@ type Options struct {
 	Applier    Applier
 	Reconciler Reconciler
 	Store      Watcher
-	// Generations lists what is on disk, oldest first, and Files reads one of them.
-	Generations func() ([]reload.Generation, error)
-	Files       func(generation int64) (haproxy.Files, error)
+	// Disk is what the state directory keeps: usually a StateDir.
+	Disk Disk
 	// Runtime is HAProxy's Runtime API, for the servers' health; nil shows none.
 	Runtime *haproxy.Socket
-	// Actions are the orders that operators of this machine may give, by name (see RunSocket).
-	Actions map[string]Action
 
 	// Hosts are the names by which the listener is reached, beside localhost and addresses.
 	Hosts []string
@@ -51,16 +48,23 @@ type Options struct {
 // Applier is the part of *reload.Manager that is shown.
 type Applier interface {
 	Status() reload.Status
-	// Changed returns a channel that is closed when Status changes. What it does not announce is noticed within a second.
 	Changed() <-chan struct{}
 }
 
-// Reconciler is the part of *reconcile.Reconciler that is shown.
+var _ Applier = (*reload.Manager)(nil)
+
+// Reconciler is the part of *reconcile.Reconciler that is shown, and that takes orders.
 type Reconciler interface {
 	Status() reconcile.Status
-	// Desired is what would run now if nothing held it back.
+	Changed() <-chan struct{}
 	Desired() (haproxy.Files, bool)
+	Rollback(ctx context.Context, set int64) (reconcile.TemplateSet, error)
+	Freeze(ctx context.Context, generation int64) (reconcile.Frozen, error)
+	Resume(ctx context.Context) (reconcile.Resumed, error)
+	Accept(ctx context.Context) (bool, error)
 }
+
+var _ Reconciler = (*reconcile.Reconciler)(nil)
 
 // Watcher is the part of *watch.Store that is shown.
 type Watcher interface {

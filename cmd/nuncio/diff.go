@@ -72,12 +72,11 @@ func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, string
 		}
 		return files, "what runs", nil
 	case status.NameDesired:
-		var texts map[string][]byte
-		if err := c.client().Do(ctx, status.NameDesired, nil, &texts); err != nil {
+		files, err := c.client().DesiredFiles(ctx)
+		if err != nil {
 			return haproxy.Files{}, "", notRunning(err)
 		}
-		files, err := haproxy.NewFiles(texts)
-		return files, "what would be applied now", err
+		return files, "what is desired", nil
 	}
 	number, err := strconv.ParseInt(name, 10, 64)
 	if err != nil || number <= 0 {
@@ -116,11 +115,20 @@ func (c *diffCmd) moment(s *streams) (from, to string, err error) {
 	if before == found {
 		before--
 	}
+	const layout = "2006-01-02 15:04:05"
 	if before < 0 {
-		return "", "", refused(fmt.Errorf("no two generations on disk are from before %s (--keep-generations says how many are kept)", end.Local().Format("2006-01-02 15:04:05")))
+		oldest := "nothing"
+		if len(all) > 1 {
+			oldest = "the second oldest from " + all[1].Created.Local().Format(layout)
+		}
+		return "", "", refused(fmt.Errorf("no two generations on disk are from before %s: there is %s (nuncio history)", end.Local().Format(layout), oldest))
 	}
 	g := all[found]
-	fmt.Fprintf(s.out, "Generation %d, from revision %d, was written %s:\n\n", g.Number, g.Revision, g.Created.Local().Format("2006-01-02 15:04:05"))
+	what := string(g.Kind)
+	if g.Kind == reload.KindEndpoints {
+		what = plural(int(g.Changes), "endpoint change", "endpoint changes") + " since the last reload"
+	}
+	fmt.Fprintf(s.out, "Generation %d (%s; template set %d), from revision %d, was written %s:\n\n", g.Number, what, g.TemplateSet, g.Revision, g.Created.Local().Format(layout))
 	return strconv.FormatInt(all[before].Number, 10), strconv.FormatInt(g.Number, 10), nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"nuncio/reconcile"
+	"nuncio/status"
 )
 
 type rollbackCmd struct {
@@ -17,7 +18,7 @@ type rollbackCmd struct {
 // Run goes back to an earlier template set and waits until HAProxy runs it.
 func (c *rollbackCmd) Run(ctx context.Context, s *streams) error {
 	var set reconcile.TemplateSet
-	if err := c.order(ctx, s, "rollback", "template_set", c.TemplateSet, &set); err != nil {
+	if err := c.order(ctx, s, status.OrderRollback, status.ArgumentRollback, c.TemplateSet, &set); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.out, "HAProxy runs template set %d, which follows the records. Edits of the templates are not used until: nuncio resume\n", set.Number)
@@ -32,7 +33,7 @@ type freezeCmd struct {
 // Run freezes what HAProxy runs, or makes it run a generation and freezes that.
 func (c *freezeCmd) Run(ctx context.Context, s *streams) error {
 	var frozen reconcile.Frozen
-	if err := c.order(ctx, s, "freeze", "generation", c.Generation, &frozen); err != nil {
+	if err := c.order(ctx, s, status.OrderFreeze, status.ArgumentFreeze, c.Generation, &frozen); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.out, "Frozen: HAProxy keeps generation %d. Neither records nor templates are followed until: nuncio resume\n", frozen.Generation)
@@ -44,7 +45,7 @@ type resumeCmd struct{ runningFlags }
 // Run ends a rollback or a freeze.
 func (c *resumeCmd) Run(ctx context.Context, s *streams) error {
 	var ended reconcile.Resumed
-	if err := c.order(ctx, s, "resume", "", 0, &ended); err != nil {
+	if err := c.order(ctx, s, status.OrderResume, "", 0, &ended); err != nil {
 		return err
 	}
 	what := "The freeze"
@@ -52,6 +53,24 @@ func (c *resumeCmd) Run(ctx context.Context, s *streams) error {
 		what = "The rollback"
 	}
 	fmt.Fprintln(s.out, what, "has ended; the newest templates and records are being applied (nuncio status).")
+	return nil
+}
+
+type acceptCmd struct{ runningFlags }
+
+// Run ends the hold of the shrink guard.
+func (c *acceptCmd) Run(ctx context.Context, s *streams) error {
+	ctx, cancel := context.WithTimeout(ctx, oneShot)
+	defer cancel()
+	var held bool
+	if err := c.client().Do(ctx, status.OrderAccept, nil, &held); err != nil {
+		return notRunning(err)
+	}
+	if held {
+		fmt.Fprintln(s.out, "Accepted: HAProxy loses the instances that vanished from etcd.")
+	} else {
+		fmt.Fprintln(s.out, "The shrink guard holds nothing.")
+	}
 	return nil
 }
 
