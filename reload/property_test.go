@@ -146,7 +146,7 @@ type seen struct {
 // serverStates asks a HAProxy about all its servers.
 func serverStates(t *testing.T, socket haproxy.Socket, w *randomConfig) map[string]seen {
 	t.Helper()
-	s, err := socket.Open(t.Context())
+	s, _, err := socket.Begin(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,8 +52,8 @@ func (f Files) Get(name string) ([]byte, bool) {
 		return nil, false
 	}
 	b := make([]byte, 0, t.size)
-	for p := range t.Pieces() {
-		b = append(b, p...)
+	for _, p := range t.pieces {
+		b = append(b, p.text...)
 	}
 	return b, true
 }

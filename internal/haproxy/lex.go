@@ -14,7 +14,6 @@ const MaxWords = 64
 type Line struct {
 	Number int    // counted from 1 as HAProxy counts in its messages
 	Offset int    // offset of the line in the text, in bytes
-	Raw    string // the line as written, without its LF
 	Words  []Word // at least one
 }
 
@@ -128,7 +127,7 @@ func (lx *lexer) run() error {
 		if len(words) == 0 {
 			continue
 		}
-		line := Line{Number: lx.number, Offset: lx.start, Raw: lx.text[lx.start:eol], Words: words}
+		line := Line{Number: lx.number, Offset: lx.start, Words: words}
 		if lx.use == nil {
 			lx.lines = append(lx.lines, line)
 		} else if !lx.use(line) {

@@ -106,7 +106,7 @@ func TestLexPositions(t *testing.T) {
 		t.Fatalf("%v, %v", lines, err)
 	}
 	l := lines[0]
-	if l.Number != 3 || l.Offset != 5 || l.Raw != ` bind "$HOME":80 x` {
+	if l.Number != 3 || l.Offset != 5 {
 		t.Errorf("line: %+v", l)
 	}
 	w := l.Words[1]
@@ -180,11 +180,11 @@ func FuzzLex(f *testing.F) {
 		start := time.Now()
 		lines, err := haproxy.Lex(text, env)
 		for _, l := range lines {
-			if len(l.Words) == 0 || len(l.Words) > haproxy.MaxWords || text[l.Offset+len(l.Raw)] != '\n' {
+			if len(l.Words) == 0 || len(l.Words) > haproxy.MaxWords || l.Words[len(l.Words)-1].End > len(text) {
 				t.Fatalf("line %+v", l)
 			}
 			for _, w := range l.Words {
-				if w.Start < l.Offset || w.End < w.Start || w.End > l.Offset+len(l.Raw) {
+				if w.Start < l.Offset || w.End < w.Start || strings.Contains(string(text[l.Offset:w.End]), "\n") {
 					t.Fatalf("word %+v of line %+v", w, l)
 				}
 			}

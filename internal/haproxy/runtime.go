@@ -105,14 +105,8 @@ type Session struct {
 	broken  error
 }
 
-// Open connects and prepares the session. The socket must not be a master's.
-func (s Socket) Open(ctx context.Context) (*Session, error) {
-	c, _, err := s.Begin(ctx, nil)
-	return c, err
-}
-
-// Begin is Open with first commands, which are sent as by Do. On a busy machine a saved round trip is worth as much as
-// a command.
+// Begin connects, and sends first commands as by Do: on a busy machine a saved round trip is worth as much as a command.
+// The socket must not be a master's.
 func (s Socket) Begin(ctx context.Context, commands []Command) (*Session, []Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -177,16 +171,6 @@ func (c *Session) Do(ctx context.Context, commands []Command) ([]Reply, error) {
 		return replies, c.broken
 	}
 	return replies, nil
-}
-
-// Pid returns the pid of the worker at the other end.
-func (c *Session) Pid(ctx context.Context) (int, error) {
-	replies, err := c.Do(ctx, []Command{{Line: "show info"}})
-	if err != nil {
-		return 0, err
-	}
-	info, err := ParseInfo(replies[0].Text)
-	return info.Pid, err
 }
 
 func (c *Session) send(commands []Command) error {

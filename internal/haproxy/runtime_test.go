@@ -31,7 +31,7 @@ func session(t *testing.T, h testkit.HAProxy, lines ...string) *haproxy.Session 
 	h.Start(t, dir, addr)
 	var s *haproxy.Session
 	testkit.Eventually(t, 20*time.Second, func() (err error) { // a unix socket gets its name a moment after the others listen
-		s, err = haproxy.RuntimeSocket(dir+"/r", 20*time.Second).Open(t.Context())
+		s, _, err = haproxy.RuntimeSocket(dir+"/r", 20*time.Second).Begin(t.Context(), nil)
 		return err
 	})
 	t.Cleanup(s.Close)
@@ -53,9 +53,8 @@ func do(t *testing.T, s *haproxy.Session, commands ...haproxy.Command) []haproxy
 func TestSessionGetsOneReplyForEachCommand(t *testing.T) {
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		s := session(t, h, " server a 127.0.0.1:1 id 7", " server b [::1]:2 id 8 weight 0 check disabled")
-		pid, err := s.Pid(t.Context())
-		if err != nil || pid <= 0 {
-			t.Fatalf("pid %d, %v", pid, err)
+		if info, err := haproxy.ParseInfo(do(t, s, haproxy.Command{Line: "show info"})[0].Text); err != nil {
+			t.Fatalf("%+v, %v", info, err)
 		}
 		var commands []haproxy.Command
 		for range 2000 {
@@ -206,7 +205,7 @@ func TestSessionEndsWithoutAReply(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			start := time.Now()
-			s, err := haproxy.RuntimeSocket(fakeSession(t, tt.reply, tt.silent), 300*time.Millisecond).Open(t.Context())
+			s, _, err := haproxy.RuntimeSocket(fakeSession(t, tt.reply, tt.silent), 300*time.Millisecond).Begin(t.Context(), nil)
 			if err == nil {
 				_, err = s.Do(t.Context(), []haproxy.Command{{Line: "show info"}})
 				if _, again := s.Do(t.Context(), []haproxy.Command{{Line: "show info"}}); again == nil || !errors.Is(again, err) {

@@ -24,7 +24,6 @@ type Processes struct {
 	// OldWorkers are those that a reload has replaced. 3.1 and later also list here the worker that survived a
 	// failed reload, although it still serves.
 	OldWorkers []Process
-	Programs   []Process
 }
 
 var (
@@ -77,8 +76,6 @@ func (p *Processes) group(headline string) *[]Process {
 		return &p.Workers
 	case "old workers":
 		return &p.OldWorkers
-	case "programs", "old programs":
-		return &p.Programs
 	}
 	return new([]Process)
 }

@@ -39,7 +39,6 @@ func TestParseProcesses(t *testing.T) {
 			Master:     haproxy.Process{Pid: 1162, Kind: "master", Reloads: 5, Version: "2.4.0"},
 			Workers:    []haproxy.Process{{Pid: 1271, Kind: "worker", Version: "2.4.0"}},
 			OldWorkers: []haproxy.Process{{Pid: 1233, Kind: "worker", Reloads: 3, Version: "2.4.0"}},
-			Programs:   []haproxy.Process{{Pid: 1244, Kind: "foo", Version: "-"}},
 		}},
 		{"the survivor of a failed reload", procFailed, haproxy.Processes{
 			Master:     haproxy.Process{Pid: 10, Kind: "master", Reloads: 1, Failed: 1, Version: "3.2.26"},

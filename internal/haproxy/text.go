@@ -1,7 +1,6 @@
 package haproxy
 
 import (
-	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -46,17 +45,6 @@ func Join(texts ...Text) Text {
 // Size returns the length in bytes.
 func (t Text) Size() int { return t.size }
 
-// Pieces yields the pieces in order.
-func (t Text) Pieces() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, p := range t.pieces {
-			if !yield(p.text) {
-				return
-			}
-		}
-	}
-}
-
 // String returns the whole text. It copies if there is more than one piece.
 func (t Text) String() string { return t.Slice(0, t.size) }
 
@@ -64,7 +52,8 @@ func (t Text) String() string { return t.Slice(0, t.size) }
 func (t Text) Slice(from, to int) string {
 	var b strings.Builder
 	at := 0
-	for p := range t.Pieces() {
+	for _, piece := range t.pieces {
+		p := piece.text
 		low, high := max(from-at, 0), min(to-at, len(p))
 		at += len(p)
 		switch {
