@@ -20,8 +20,8 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestRolesGiveWhatIsNeededAndNoMore follows docs/deploy.md: an authority, certificates, a server, the roles.
-func TestRolesGiveWhatIsNeededAndNoMore(t *testing.T) {
+// TestRolesGrantTheMinimum creates an authority, certificates, a server and the roles as docs/deploy.md describes.
+func TestRolesGrantTheMinimum(t *testing.T) {
 	t.Parallel()
 	tool(t, "openssl", "openssl")
 	ctl := etcdctl(t)
@@ -79,14 +79,14 @@ func TestRolesGiveWhatIsNeededAndNoMore(t *testing.T) {
 		}
 	}
 
-	// Without a certificate there is not even a connection.
+	// A client without a certificate cannot even connect.
 	pool := x509.NewCertPool()
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	pool.AppendCertsFromPEM(ca)
-	// TLS 1.3 tells a client of the refusal only when it reads.
+	// With TLS 1.3 a client learns of the refusal only when it reads.
 	conn, err := tls.Dial("tcp", strings.TrimPrefix(endpoint, "https://"), &tls.Config{RootCAs: pool})
 	if err == nil {
 		_, err = conn.Read(make([]byte, 1))
@@ -189,7 +189,7 @@ func roles(t *testing.T, ctl, dir, endpoint string, args ...string) {
 	}
 }
 
-// secureEtcd starts an etcd as the documentation says: TLS, and a certificate asked of every client.
+// secureEtcd starts an etcd as docs/deploy.md describes: with TLS, and with a certificate required of every client.
 func secureEtcd(t *testing.T, dir string) string {
 	t.Helper()
 	bin := filepath.Join(testkit.Root(), "build/tools/etcd")
@@ -234,7 +234,7 @@ func dial(t *testing.T, dir, endpoint, name string) *clientv3.Client {
 	return client
 }
 
-// etcdctl is built by scripts/images, in a module of its own.
+// etcdctl returns the program that "make tools" builds, or builds it.
 func etcdctl(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(testkit.Root(), "build/tools/etcdctl")

@@ -11,9 +11,8 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestComposeComesUpWithOneCommand runs the file with every Compose that this machine has: the Python one and
-// Docker's plugin.
-func TestComposeComesUpWithOneCommand(t *testing.T) {
+// TestCompose runs the file with every Compose of this machine: docker-compose 1.29 and Docker's plugin.
+func TestCompose(t *testing.T) {
 	t.Parallel()
 	d := newDocker(t)
 	var found [][]string

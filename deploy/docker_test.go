@@ -26,7 +26,7 @@ const ownerLabel = "test.nuncio.deploy"
 // dockers numbers the values of docker.
 var dockers atomic.Int64
 
-// hardened is how every container of the tests runs, and how deploy/ starts them.
+// hardened has the flags that every container of the tests runs with, as the files of deploy/ have them.
 var hardened = []string{"--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"}
 
 // docker runs Docker's client, and names the containers and networks of one test.
@@ -85,7 +85,7 @@ func (d *docker) try(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// network makes a network and returns the address of this host on it.
+// network creates a network and returns the address of this host on it.
 func (d *docker) network(name string, args ...string) (gateway string) {
 	d.t.Helper()
 	full := d.id + "-" + name
@@ -107,7 +107,7 @@ func (d *docker) createNetwork(full string, args ...string) error {
 	return err
 }
 
-// networkWithSubnet makes a network whose subnet is chosen by its creator, as fixed addresses require, and returns the
+// networkWithSubnet creates a network whose subnet is chosen by its creator, as fixed addresses require, and returns the
 // subnet. It takes one that Docker would choose; if a test that runs at the same time gets it first, it takes the next.
 func (d *docker) networkWithSubnet(name string, args ...string) (subnet string) {
 	d.t.Helper()
@@ -131,7 +131,7 @@ type container struct {
 	name   string
 }
 
-// create makes a container on networks without starting it. flags are those of docker create, command follows the image.
+// create creates a container on networks without starting it, with flags of "docker create". command follows the image.
 func (d *docker) create(name, image string, networks []string, flags, command []string) *container {
 	d.t.Helper()
 	c := &container{d, d.id + "-" + name}
@@ -177,7 +177,7 @@ func (c *container) inspect(format string) string {
 	return c.docker.run("inspect", "-f", format, c.name)
 }
 
-// log returns the last lines, without the requests that went well: they are too many to read.
+// log returns the last lines without the successful requests, which are too many to read.
 func (c *container) log(lines int) string {
 	out, err := c.docker.try("logs", "--tail", strconv.Itoa(lines*100), c.name)
 	if err != nil {
@@ -192,7 +192,7 @@ func (c *container) log(lines int) string {
 	return strings.Join(kept[max(0, len(kept)-lines):], "")
 }
 
-// imagePrefix is this clone's own: two clones that are tested on one engine must not replace each other's images.
+// imagePrefix differs between clones: two clones that are tested on one engine must not replace each other's images.
 var imagePrefix = fmt.Sprintf("nuncio-test-%08x", crc32.ChecksumIEEE([]byte(testkit.Root())))
 
 // built builds the images once per process and returns their ids.
@@ -225,7 +225,7 @@ func images(t *testing.T) map[string]string {
 	return ids
 }
 
-// socketGroup is the group that may use Docker's socket.
+// socketGroup returns the group that may use Docker's socket.
 func socketGroup(t *testing.T) string {
 	t.Helper()
 	info, err := os.Stat("/var/run/docker.sock")
@@ -245,8 +245,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// TestImagesHoldNothingElse wants no shell, no package manager, a user other than root, and labels. It logs sizes.
-func TestImagesHoldNothingElse(t *testing.T) {
+// TestImagesAreMinimal wants no shell, no package manager, a user other than root, and labels. It logs sizes.
+func TestImagesAreMinimal(t *testing.T) {
 	t.Parallel()
 	d := newDocker(t)
 	for name, id := range images(t) {

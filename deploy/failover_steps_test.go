@@ -11,7 +11,7 @@ import (
 func cutOff(t *testing.T, c *cluster) {
 	started := c.haproxy.inspect("{{.State.StartedAt}} {{.State.Pid}} {{.RestartCount}}")
 	old := c.apache["one"].inspect(`{{json .NetworkSettings.Ports}}`)
-	// Nothing of core-1 can be reached any more; nothing on it notices.
+	// core-1 cannot be reached any more, and no program on it notices.
 	c.apache["one"].disconnect("core-1")
 	c.registrar["core-1"].disconnect("etcd")
 	c.eventually(func() error {
@@ -28,7 +28,7 @@ func cutOff(t *testing.T, c *cluster) {
 	if now := c.haproxy.inspect("{{.State.StartedAt}} {{.State.Pid}} {{.RestartCount}}"); now != started {
 		t.Errorf("HAProxy's container was touched: %s, then %s", started, now)
 	}
-	// The machine comes back with another port for Apache, and is a second instance now.
+	// The machine comes back with a different port for Apache, which is a second instance now.
 	c.registrar["core-1"].connect("etcd")
 	c.apache["one"].connect("core-1")
 	c.serving("one", "two")
@@ -58,8 +58,8 @@ func plainStop(t *testing.T, c *cluster) {
 	c.serving("one", "two")
 	got := load.stop()
 	t.Log(got)
-	// docker stop signals the container before anybody else hears of it. A POST that is sent on a connection just as Apache
-	// closes it is not sent again: nobody knows whether it was acted on. Draining first is what loses nothing.
+	// docker stop signals the container before it emits an event. A POST that is sent over a connection while Apache closes
+	// it is not sent again, since Apache may have acted on it. Only draining first loses nothing.
 	failedGets := 0
 	for what, count := range got.failed {
 		if !strings.HasPrefix(strings.ToUpper(what), "POST ") {
@@ -74,14 +74,14 @@ func plainStop(t *testing.T, c *cluster) {
 func hardKill(t *testing.T, c *cluster) {
 	load := startTraffic(t, c.url)
 	c.eventually(func() error {
-		if done, _ := load.so(); done < 100 {
+		if done, _ := load.counts(); done < 100 {
 			return fmt.Errorf("%d requests so far", done)
 		}
 		return nil
 	})
 	c.apache["one"].kill()
 	c.serving("two")
-	_, failedThen := load.so()
+	_, failedThen := load.counts()
 	c.apache["one"].start()
 	c.serving("one", "two")
 	got := load.stop()
@@ -98,10 +98,10 @@ func loseEtcd(t *testing.T, c *cluster) {
 	c.apache["three"] = c.startApache("three", "core-2")
 	one := c.serving("one", "three", "two")
 	c.etcd[1].kill()
-	// Without quorum nothing can change: an instance that stops now stays listed, and HAProxy's checks take it out.
-	before, _ := load.so()
+	// Without quorum no record can change: an instance that stops now stays listed, and HAProxy's checks take it out.
+	before, _ := load.counts()
 	c.eventually(func() error {
-		if done, _ := load.so(); done < before+500 {
+		if done, _ := load.counts(); done < before+500 {
 			return fmt.Errorf("%d requests without quorum so far", done-before)
 		}
 		return nil

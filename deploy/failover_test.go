@@ -16,7 +16,7 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// cluster is the walk-through: an etcd cluster, two machines and an HAProxy.
+// cluster is what docs/deploy.md sets up: three members of etcd, two machines and an HAProxy.
 type cluster struct {
 	*docker
 	etcd      []*container
@@ -32,9 +32,9 @@ type cluster struct {
 // patience is for a machine that has other things to do.
 const patience = 60 * time.Second
 
-// TestFailover is the walk-through of docs/deploy.md with its failures, on real containers. A "machine" is a
-// network with a registrar of its own, which knows its containers by the labels' prefix; ports are published
-// on the machine's address only, and chosen by Docker.
+// TestFailover sets up what docs/deploy.md describes, in real containers, and makes parts of it fail. A "machine" is a
+// network with a registrar, which knows its containers by the prefix of their labels; Docker chooses the ports and
+// publishes them on the machine's address only.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	c := &cluster{docker: newDocker(t), registrar: map[string]*container{}, apache: map[string]*container{}}
@@ -69,7 +69,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// startEtcd starts three members with TLS and the shipped roles, on a network without a way out.
+// startEtcd starts three members with TLS and the shipped roles, on an internal network.
 func (c *cluster) startEtcd() {
 	c.t.Helper()
 	tool(c.t, "openssl", "openssl")
@@ -86,7 +86,7 @@ func (c *cluster) startEtcd() {
 	for _, name := range []string{"root", "nuncio", "registrar"} {
 		certs(c.t, c.certs, "client", name)
 	}
-	// The containers' user is not the one of this test.
+	// The containers run as a user other than this test's.
 	keys, err := filepath.Glob(c.certs + "/*.key")
 	if err != nil {
 		c.t.Fatal(err)
@@ -139,7 +139,7 @@ func (c *cluster) etcdctl(args ...string) error {
 	return errors.New("no member of etcd runs")
 }
 
-// grantRoles runs the shipped script; its etcdctl is the one in the first member.
+// grantRoles runs the shipped script with the etcdctl of the first member.
 func (c *cluster) grantRoles() {
 	c.t.Helper()
 	bin := c.t.TempDir()
@@ -158,7 +158,7 @@ func (c *cluster) grantRoles() {
 	}
 }
 
-// asUser are the settings of a program that uses etcd by the certificate of name.
+// asUser returns flags for a container whose program uses etcd with the certificate of name.
 func (c *cluster) asUser(name string) []string {
 	return []string{
 		"-v", c.certs + ":/certs:ro", "-e", "NUNCIO_ETCD_ENDPOINTS=https://e1:2379,https://e2:2379,https://e3:2379",
@@ -178,9 +178,9 @@ func (c *cluster) startMachines() {
 	}
 }
 
-// startHAProxy gives it the host's network: the kernel then leads its connections to a published port straight to
-// the container, as it does those that come from another machine. From a container's network they would go through
-// docker-proxy, which accepts them although nothing listens behind it.
+// startHAProxy uses the host's network: the kernel then routes connections to a published port straight to the container,
+// as it does for connections from a different machine. From a container's network they would go through docker-proxy,
+// which accepts them even if nothing listens behind it.
 func (c *cluster) startHAProxy() {
 	c.t.Helper()
 	address := c.network("front")
@@ -191,7 +191,7 @@ func (c *cluster) startHAProxy() {
 	c.haproxy.start()
 }
 
-// startApache starts one on a machine, on a port that Docker chooses, and leaves the rest to the registrar.
+// startApache starts an Apache on a machine, on a port that Docker chooses. The registrar finds it.
 func (c *cluster) startApache(name, machine string) *container {
 	c.t.Helper()
 	address := c.run("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", c.id+"-"+machine)
@@ -209,7 +209,7 @@ func (c *cluster) eventually(check func() error) time.Duration {
 	return time.Since(start)
 }
 
-// once asks for the page and returns who served it.
+// once requests the page and returns the name of the instance that served it.
 func (c *cluster) once() (by string, err error) {
 	transport := &http.Transport{DisableKeepAlives: true}
 	return ask(&http.Client{Transport: transport, Timeout: 5 * time.Second}, c.url, false)
@@ -227,7 +227,7 @@ func (c *cluster) pageBy(name string) time.Duration {
 	})
 }
 
-// serving waits until exactly these instances stand in HAProxy's configuration.
+// serving waits until HAProxy's configuration has exactly these instances.
 func (c *cluster) serving(names ...string) time.Duration {
 	c.t.Helper()
 	return c.eventually(func() error {
@@ -239,7 +239,7 @@ func (c *cluster) serving(names ...string) time.Duration {
 	})
 }
 
-// servers reads the current generation out of the container, which has no shell to read it with.
+// servers copies the current generation out of the container, which has no shell, and returns its servers.
 func (c *cluster) servers() (names []string, err error) {
 	dir, err := os.MkdirTemp("", "generation")
 	if err != nil {

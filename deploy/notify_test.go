@@ -17,7 +17,7 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// manager is systemd's end of the notification socket.
+// manager receives what a service sends to systemd's notification socket.
 type manager struct {
 	conn *net.UnixConn
 	mu   sync.Mutex
@@ -26,7 +26,7 @@ type manager struct {
 
 func listenAsManager(t *testing.T) (m *manager, path string) {
 	t.Helper()
-	// The path of a socket is short; that of a test's directory may not be.
+	// The path of a Unix socket has at most 107 bytes; t.TempDir may be longer.
 	dir, err := os.MkdirTemp("", "notify")
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// traffic asks one URL without pause: new connections, kept ones and POSTs. No request is ever tried twice.
+// traffic requests one URL all the time, over new connections, over kept ones and with POST. It never repeats a request.
 type traffic struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -41,7 +41,7 @@ func (o outcome) String() string {
 	return fmt.Sprintf("%d requests answered by %v, %d failed %v, %d not connected", o.done, o.servers, o.failures(), o.failed, o.refused)
 }
 
-// clients is how many ask at the same time.
+// clients is how many requests are under way at a time.
 const clients = 6
 
 // startTraffic starts the clients: about 300 requests a second on a quiet machine.
@@ -76,7 +76,7 @@ func (tr *traffic) count(by string, err error) {
 		tr.result.refused++
 	default:
 		text := err.Error()
-		// Ports of this end make equal errors differ.
+		// The client's port makes equal errors differ.
 		if _, rest, ok := strings.Cut(text, "->"); ok {
 			text = rest
 		}
@@ -91,14 +91,14 @@ func (tr *traffic) stop() outcome {
 	return tr.result
 }
 
-// so returns a copy of the counts while traffic goes on.
-func (tr *traffic) so() (done int, failures int) {
+// counts returns how many requests succeeded and failed so far.
+func (tr *traffic) counts() (done int, failures int) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	return tr.result.done, tr.result.failures()
 }
 
-// body sends itself slowly, and forbids the transport to send it a second time.
+// body is sent slowly, and the transport cannot send it a second time.
 type body struct {
 	left   int
 	pause  time.Duration
@@ -132,8 +132,8 @@ func send(client *http.Client, method, url string, payload io.Reader) (by string
 		return "", err
 	}
 	if method == http.MethodGet {
-		// net/http sends a GET again when a kept connection breaks, and the loss would go unnoticed.
-		req.Body, req.GetBody = http.NoBody, func() (io.ReadCloser, error) { return nil, errors.New("never twice") }
+		// net/http repeats a GET when a kept connection breaks, which would hide the loss.
+		req.Body, req.GetBody = http.NoBody, func() (io.ReadCloser, error) { return nil, errors.New("a request is not repeated") }
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -153,8 +153,8 @@ func send(client *http.Client, method, url string, payload io.Reader) (by string
 	return resp.Header.Get("X-Served-By"), nil
 }
 
-// slowPosts starts requests whose bodies take d. begun waits until each has sent a part, wait until all
-// have ended, and says how.
+// slowPosts starts n requests whose bodies take d. begun returns when each has sent a part, wait when all have ended, with
+// their errors.
 func slowPosts(url string, n int, d time.Duration) (begun func(), wait func() []error) {
 	errs := make([]error, n)
 	var started, ended sync.WaitGroup

@@ -15,8 +15,8 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// fakeSystemd runs the commands of shipped units as systemd would. Names are made this test's own: Docker has only
-// one place for them.
+// fakeSystemd runs the commands of shipped units as systemd would. It makes names unique to the test, since all tests
+// share Docker's names.
 type fakeSystemd struct {
 	*docker
 	dockerPath string
@@ -32,7 +32,7 @@ type service struct {
 	err   error // how it ended
 }
 
-// commands returns one kind of a unit's commands, expanded.
+// commands returns a unit's commands of one kind, such as ExecStart, expanded.
 func (f *fakeSystemd) commands(u unitFile, kind string) (commands [][]string) {
 	base := strings.TrimSuffix(u.name, ".service")
 	prefix, instance, _ := strings.Cut(base, "@")
@@ -42,7 +42,7 @@ func (f *fakeSystemd) commands(u unitFile, kind string) (commands [][]string) {
 		"/usr/bin/docker", f.dockerPath, "%p", f.id+"-"+prefix, "%i", instance, "%H", "core-1",
 		"${COREOS_PRIVATE_IPV4}", f.address, "${COREOS_PUBLIC_IPV4}", f.address, "${IMAGE}", f.images[image],
 		"nuncio-state", f.id+"-state", ":80:80", ":"+f.port+":80", "\\\n", " ",
-		// Containers that other tests run at this time are labelled too.
+		// Tests that run at the same time label their containers too.
 		"--label nuncio.", "--label "+f.id+".", "-e NUNCIO_REGISTRAR_NODE", "-e NUNCIO_REGISTRAR_LABEL_PREFIX="+f.id+" -e NUNCIO_REGISTRAR_NODE",
 	)
 	for _, value := range u.all("Service", kind) {
@@ -93,7 +93,7 @@ func (f *fakeSystemd) start(file, name string) *service {
 	return s
 }
 
-// stop runs ExecStop and wants an end that the unit calls a success.
+// stop runs ExecStop and fails the test unless the unit calls the exit code a success.
 func (f *fakeSystemd) stop(s *service) {
 	f.t.Helper()
 	for _, words := range f.commands(s.unit, "ExecStop") {
@@ -122,8 +122,8 @@ func (f *fakeSystemd) wait(s *service) error {
 	}
 }
 
-// TestUnitsServeThePage runs the shipped units' own commands: the trio, the templates, and the registrar of the whole
-// machine; and kills Apache, which must be found again by a registrar that nobody restarted.
+// TestUnitsServeThePage runs the commands of the shipped units: the single ones, the templates, and the registrar of a
+// whole machine. It kills Apache, which the running registrar must find again when it is back.
 func TestUnitsServeThePage(t *testing.T) {
 	t.Parallel()
 	d := newDocker(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/coreos/go-systemd/v22/unit"
 )
 
-// unitFile is one parsed unit.
+// unitFile is a parsed unit.
 type unitFile struct {
 	name    string
 	text    string
@@ -29,8 +29,8 @@ func (u unitFile) all(section, name string) (values []string) {
 	return values
 }
 
-// fleetOptions are what fleet 1.0 knows in [X-Fleet], and what each may not stand beside. fleet accepts a misspelt
-// one with a warning and ignores it, which is how a unit ends up on the wrong machine.
+// fleetOptions has the options that fleet 1.0 knows in [X-Fleet], each with those that it excludes. fleet only warns about
+// a misspelt option and ignores it, so the unit may run on the wrong machine.
 var fleetOptions = map[string][]string{
 	"MachineID":       {"MachineOf", "Conflicts", "Global", "Replaces"},
 	"MachineOf":       {"Global", "MachineID"},
@@ -188,7 +188,7 @@ func parseUnit(t *testing.T, name, text string) unitFile {
 	return unitFile{name, text, options}
 }
 
-func TestUnitsHaveNoneOfTheTraps(t *testing.T) {
+func TestUnitsPassLint(t *testing.T) {
 	for _, dir := range []string{"fleet", "systemd"} {
 		var units []unitFile
 		for _, file := range unitFiles(t, dir) {
@@ -204,11 +204,11 @@ func TestUnitsHaveNoneOfTheTraps(t *testing.T) {
 	}
 }
 
-// TestLintFindsTheTraps is the lint's own test: each trap of the walk-through's original units must be found.
-func TestLintFindsTheTraps(t *testing.T) {
+// TestLint checks that lint finds each mistake of the units in the CoreOS tutorial.
+func TestLint(t *testing.T) {
 	const good = "[Service]\nEnvironmentFile=/etc/environment\nRestart=always\nRestartSec=5s\nExecStart=/usr/bin/docker run --name %p IMAGE\n"
 	for _, c := range []struct{ name, unit, text, want string }{
-		{"a sound unit", "a.service", good, ""},
+		{"a valid unit", "a.service", good, ""},
 		{"misspelt option", "a.service", good + "[X-Fleet]\nConflict=b.service\n", "does not know Conflict="},
 		{"option of an old fleet", "a.service", good + "[X-Fleet]\nX-ConditionMachineOf=b.service\n", "does not know X-ConditionMachineOf="},
 		{"forbidden pair", "a.service", good + "[X-Fleet]\nGlobal=true\nMachineOf=b.service\n", "together with MachineOf="},
@@ -231,13 +231,13 @@ func TestLintFindsTheTraps(t *testing.T) {
 			faults = slices.DeleteFunc(faults, func(f string) bool { return strings.HasPrefix(f, "b.service: ") })
 			switch {
 			case c.want == "" && len(faults) > 0:
-				t.Errorf("found %q in a sound unit:\n%s", faults, c.text)
+				t.Errorf("found %q in a valid unit:\n%s", faults, c.text)
 			case c.want != "" && !strings.Contains(strings.Join(faults, "\n"), c.want):
 				t.Errorf("found %q, want %q, in\n%s", faults, c.want, c.text)
 			}
 		})
 	}
-	// These two the parser refuses as well, so they are looked for in the text alone.
+	// The parser refuses these two as well, so lint gets the text alone.
 	for text, want := range map[string]string{
 		good + "ExecStop=/bin/echo " + strings.Repeat("x", 2048) + "\n": "2048 bytes",
 		good + "ExecStop=/bin/echo \\\n# no\n  x\n":                     "comment within",
@@ -248,8 +248,8 @@ func TestLintFindsTheTraps(t *testing.T) {
 	}
 }
 
-// TestUnitsPassSystemd lets systemd itself read the units. Programs need not be installed for that, so what each
-// unit starts is replaced by one that is.
+// TestUnitsPassSystemd verifies the units with systemd-analyze. The programs that they start may not be installed here, so
+// /bin/true replaces them.
 func TestUnitsPassSystemd(t *testing.T) {
 	analyze := tool(t, "systemd-analyze", "systemd")
 	dir := t.TempDir()
@@ -286,7 +286,7 @@ func unitFiles(t *testing.T, dir string) []string {
 	return files
 }
 
-// tool finds a program that the machine may lack: then the test is skipped, or fails where the tests are strict.
+// tool returns the path of a program. Without it the test is skipped, or fails if NUNCIO_TEST_STRICT=1.
 func tool(t testing.TB, name, pkg string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)

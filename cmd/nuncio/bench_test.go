@@ -25,8 +25,8 @@ import (
 	"nuncio/watch"
 )
 
-// TestBench measures how long a put to etcd takes until traffic follows it, beside a program that does
-// nothing but that; docs/performance.md explains the figures. NUNCIO_BENCH lists fleet sizes, such as "1,100,1000", and
+// TestBench measures the time from a put to etcd until traffic follows it, next to the floor: a program that does only
+// that; docs/performance.md explains the figures. NUNCIO_BENCH lists fleet sizes, such as "1,100,1000", and
 // NUNCIO_BENCH_HAPROXY chooses a version. It runs build/nuncio.
 func TestBench(t *testing.T) {
 	sizes := os.Getenv("NUNCIO_BENCH")
@@ -200,7 +200,7 @@ func (b *benchEnv) alternate(n int) (floor, runtime []time.Duration) {
 			key, addr string
 			into      *[]time.Duration
 		}{{floorKey, b.floor, &floor}, {"/services/bench/one", b.http, &runtime}} {
-			// A change that follows a different one sooner waits for more of them, on purpose.
+			// nuncio gathers changes that follow each other sooner than this.
 			b.pause(watch.DefaultWaitMin + time.Duration(b.rnd.IntN(200))*time.Millisecond)
 			start := time.Now()
 			if _, err := b.client.Put(b.t.Context(), side.key, to.Addr); err != nil {
@@ -230,7 +230,7 @@ func (b *benchEnv) reloads(n int) (took []time.Duration) {
 
 func (b *benchEnv) pause(d time.Duration) { time.Sleep(d) }
 
-// spent is CPU time and memory of nuncio and its children.
+// spent has the CPU time and memory of nuncio and its children.
 type spent struct {
 	nuncio, checks, haproxy time.Duration
 	memory, workerMemory    string
@@ -253,7 +253,7 @@ func (b *benchEnv) cpu() spent {
 	return s
 }
 
-// cpuOf reads the time of a process, and of those of its children that it has waited for.
+// cpuOf returns the CPU time of a process, and of those children that it has waited for.
 func cpuOf(pid int) (own, children time.Duration) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -272,7 +272,7 @@ func memoryOf(pid int) string {
 	return fmt.Sprintf("%d MB", kib/1000)
 }
 
-// applies reads how nuncio has counted.
+// applies returns nuncio's counts of applies.
 func (b *benchEnv) applies() string {
 	text, err := testkit.Get("http://" + b.admin + "/metrics")
 	if err != nil {

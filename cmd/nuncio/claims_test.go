@@ -10,9 +10,9 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestWhatIsPromisedNamesTestsThatExist holds docs/reliability.md and docs/security.md to the tests that they name, and
-// wants every script of faults and every row of the table of faults to have its other half.
-func TestWhatIsPromisedNamesTestsThatExist(t *testing.T) {
+// TestDocsNameExistingTests fails if docs/reliability.md or docs/security.md names a test that does not exist, if a row of
+// the table of faults has no test, or if a script of testdata/faults has no row.
+func TestDocsNameExistingTests(t *testing.T) {
 	var source strings.Builder
 	err := filepath.WalkDir(testkit.Root(), func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() && d.Name() == "build" {

@@ -15,8 +15,8 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestMembersOfEtcdFail takes the members of a real cluster away: one after the other, whichever leads, dead or hung, then
-// two at once, which leaves no quorum. Traffic never stops, and changes flow whenever there is a quorum.
+// TestMembersOfEtcdFail stops the members of a real cluster: one after the other, so that the leader is among them, hung
+// and then killed; then two at once, which leaves no quorum. Traffic never stops, and changes flow while there is a quorum.
 func TestMembersOfEtcdFail(t *testing.T) {
 	t.Parallel()
 	all := testkit.HAProxies(t)
@@ -35,7 +35,7 @@ func TestMembersOfEtcdFail(t *testing.T) {
 		t.Helper()
 		changes++
 		value := e.webs[changes%2].Addr
-		// The test's own client meets the dead member too.
+		// The test's own client may try the dead member first.
 		testkit.Eventually(t, 60*time.Second, func() error { return e.putOver("web/a", value, 3*time.Second) })
 		testkit.Eventually(t, 60*time.Second, func() error {
 			got, err := e.get()
@@ -49,7 +49,7 @@ func TestMembersOfEtcdFail(t *testing.T) {
 	load := testkit.StartLoad("http://" + e.http + "/")
 	defer load.Stop()
 	for i, m := range members {
-		// First hung, then dead: a death moves nuncio's watch away, and then it would never be at a member that hangs.
+		// Hung before killed: the kill moves nuncio's watch to a different member, and the hung one would not be tested.
 		m.Pause()
 		follows(fmt.Sprintf("with member %d hung", i))
 		m.Resume()
@@ -78,8 +78,8 @@ func TestMembersOfEtcdFail(t *testing.T) {
 	}
 }
 
-// putOver puts in place of what stands there now. A put that a hung member received, and this client gave up on, is carried out
-// when that member wakes: without the condition it would then undo the changes that came after it.
+// putOver replaces the value that a key has now. A hung member carries out a put that this client gave up on when it
+// resumes: without the condition that would undo later changes.
 func (e *env) putOver(key, value string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -101,7 +101,7 @@ func (e *env) putOver(key, value string, limit time.Duration) error {
 	return err
 }
 
-// ready wants a text in the answer of /readyz.
+// ready returns an error unless the answer of /readyz contains a text.
 func (e *env) ready(want string) error {
 	resp, err := http.Get("http://" + e.admin + "/readyz")
 	if err != nil {

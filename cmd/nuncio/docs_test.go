@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write the generated reference again")
 
-// TestGoldenReference keeps docs/reference.md equal to what the program says of itself.
+// TestGoldenReference keeps docs/reference.md equal to the program's own help.
 func TestGoldenReference(t *testing.T) {
 	var c grammar
 	parser, err := kong.New(&c, kong.Name("nuncio"), kong.DefaultEnvars("NUNCIO"))

@@ -61,7 +61,7 @@ type env struct {
 
 func newEnv(t *testing.T, h testkit.HAProxy, more ...string) *env {
 	t.Helper()
-	// Unix sockets must have short paths.
+	// The path of a Unix socket has at most 107 bytes.
 	dir, err := os.MkdirTemp("", "n")
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func (e *env) kill() {
 	}
 }
 
-// stop asks nuncio to end, and does not ask a third time.
+// stop ends nuncio with TERM, after 3 s with a second TERM, and after 15 s with KILL.
 func (e *env) stop() {
 	if e.process == nil {
 		return
@@ -134,7 +134,7 @@ func (e *env) stop() {
 	_ = process.Process.Signal(syscall.SIGTERM) // it may have ended already
 	hurry := time.AfterFunc(3*time.Second, func() { _ = process.Process.Signal(syscall.SIGTERM) })
 	last := time.AfterFunc(15*time.Second, func() { _ = process.Process.Kill() })
-	_ = process.Wait() // what it did until now is what is tested
+	_ = process.Wait() // its exit code is not tested
 	hurry.Stop()
 	last.Stop()
 	e.process = nil
@@ -185,8 +185,8 @@ func (e *env) get() (string, error) {
 	return strings.TrimSpace(body), err
 }
 
-// divergence compares the servers that HAProxy has, by its own account, with the records in etcd. Servers that have left
-// may stay for a while in maintenance (HAProxy 2.6 keeps them for as long as a connect may take), if nuncio knows of them.
+// divergence compares the servers that HAProxy reports with the records in etcd. Leaving servers may stay in maintenance
+// for a while (HAProxy 2.6 keeps them for as long as a connect may take), if nuncio counts them.
 func (e *env) divergence() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -225,12 +225,12 @@ func (e *env) divergence() error {
 	}
 	u, err := e.usage()
 	if err == nil && left > u.leaving {
-		err = fmt.Errorf("HAProxy has %d servers in maintenance that etcd has not, and nuncio knows of %d", left, u.leaving)
+		err = fmt.Errorf("HAProxy has %d servers in maintenance without a record, and nuncio counts %d", left, u.leaving)
 	}
 	return err
 }
 
-// usage is what must not grow.
+// usage has the resources of nuncio that must not grow.
 type usage struct{ rss, files, goroutines, workers, leaving int }
 
 func (e *env) usage() (u usage, err error) {
@@ -240,7 +240,7 @@ func (e *env) usage() (u usage, err error) {
 	}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, _ := strconv.ParseFloat(value, 64) // comments are no numbers, and not asked for
+		n, _ := strconv.ParseFloat(value, 64) // comments have no number and match no name
 		switch name {
 		case "go_goroutines":
 			u.goroutines = int(n)

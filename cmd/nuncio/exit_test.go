@@ -9,7 +9,7 @@ import (
 	"nuncio/watch"
 )
 
-func TestNoErrorEndsWithTheCodeOfSuccess(t *testing.T) {
+func TestExitCodes(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		code int

@@ -14,8 +14,8 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestHostileStore is a client of etcd that may write whatever it likes below /services/. It must not be able to add a
-// directive, to reach what is for nuncio only, to stop the updates of others, or to exhaust memory.
+// TestHostileStore writes hostile values below /services/. None may add a directive, reach nuncio's own sockets or
+// listener, stop the updates of other services, or exhaust memory.
 func TestHostileStore(t *testing.T) {
 	t.Parallel()
 	all := testkit.HAProxies(t)
@@ -63,11 +63,11 @@ func TestHostileStore(t *testing.T) {
 		t.Errorf("the configuration has the words %q, and without the attacks %q", got, words)
 	}
 
-	// Through HAProxy to what is nuncio's.
+	// Through HAProxy to nuncio's admin listener.
 	for _, host := range []string{
 		"127.0.0.1", "localhost", "LocalHost", "a.LOCALHOST", "localhost.localdomain", "ip6-localhost", "0.0.0.0", "::ffff:" + host(e.admin), host(e.admin),
 	} {
-		// By a name that the admin listener takes for its own: with another it would refuse the request itself.
+		// With a host name that the admin listener accepts: it refuses all others by itself.
 		e.put("peek/x", fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"127.0.0.1"}}`, host, port(e.admin)))
 		stillFollows("a record that leads to the admin listener")
 		if code, body := ask(t, e.http, "127.0.0.1", "/readyz"); strings.Contains(body, "running") {
@@ -99,7 +99,7 @@ func TestHostileStore(t *testing.T) {
 	if after.rss > before.rss+250 {
 		t.Errorf("nuncio grew from %d to %d MiB", before.rss, after.rss)
 	}
-	// The listing of a nuncio that starts now has it all at once.
+	// A start lists all of it at once.
 	e.stop()
 	e.start()
 	stillFollows("a start")
@@ -117,7 +117,7 @@ func attacks(state, admin string) []string {
 	}
 }
 
-// keywords are the distinct words that begin a line or name a section, without the names that services give.
+// keywords returns the distinct words that begin a line or name a section, without names of services.
 func keywords(t *testing.T, e *env) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(e.state, "current", "haproxy.cfg"))

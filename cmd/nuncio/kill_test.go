@@ -11,8 +11,8 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestKilledAtRandom kills nuncio at any moment of a start or an apply. Without etcd, what it left on disk then serves: the
-// old files or the new ones. Crashes between each two steps are in reload. NUNCIO_TEST_KILLS is how often.
+// TestKilledAtRandom kills nuncio at random moments of a start or an apply. A start without etcd must then serve what is on
+// disk, the old files or the new ones. reload tests a crash at each single step. NUNCIO_TEST_KILLS is the number of kills.
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
 	kills := 6
@@ -37,7 +37,7 @@ func TestKilledAtRandom(t *testing.T) {
 			e.kill()
 			testkit.Eventually(t, 20*time.Second, func() error {
 				if body, err := e.get(); err == nil {
-					return fmt.Errorf("an orphaned haproxy still answers %q", body)
+					return fmt.Errorf("a leftover haproxy still answers %q", body)
 				}
 				return nil
 			})
@@ -55,7 +55,7 @@ func TestKilledAtRandom(t *testing.T) {
 			}
 			e.stop()
 			e.proxy.Join()
-			// With etcd again, whatever was left, the new one serves.
+			// When etcd is back, the new one must serve.
 			e.start()
 			testkit.Eventually(t, 60*time.Second, func() error {
 				got, err := e.get()

@@ -25,7 +25,7 @@ func startTenThousand(t *testing.T, h testkit.HAProxy, group string) *env {
 		return fmt.Sprintf("s%03d/i%04d", i/100, i), fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"state":"maint","meta":{"http.host":"s%d.example.com"}}`, 1000+i, i/100)
 	})
 	e.put("web/a", e.webs[0].Addr)
-	// A shell that joins the group before it becomes nuncio.
+	// The shell joins the group, then becomes nuncio.
 	e.process = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(group, "cgroup.procs"), program}, e.args...)...)
 	e.process.Stdout, e.process.Stderr = e.log, e.log
 	if err := e.process.Start(); err != nil {
@@ -46,7 +46,7 @@ func (e *env) answers(want string) {
 	})
 }
 
-// haproxyLived fails the test if nuncio had to start HAProxy again.
+// haproxyLived fails the test if nuncio has restarted HAProxy.
 func (e *env) haproxyLived() {
 	e.t.Helper()
 	if text, err := os.ReadFile(e.log.Name()); err != nil || strings.Contains(string(text), "haproxy exited unexpectedly") {
@@ -54,9 +54,9 @@ func (e *env) haproxyLived() {
 	}
 }
 
-// TestTenThousandInstancesFitInto192MiB goes through a start, changes and reloads. 128 MiB are not enough: HAProxy 3.0 needs
+// TestTenThousandInstancesIn192MiB goes through a start, changes and reloads. 128 MiB are not enough: HAProxy 3.0 needs
 // about 55 for each of "haproxy -c" and the worker, and nuncio 50 to 80.
-func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
+func TestTenThousandInstancesIn192MiB(t *testing.T) {
 	t.Parallel()
 	group, _ := memoryGroup(t, 192<<20)
 	all := testkit.HAProxies(t)
@@ -82,9 +82,9 @@ func TestTenThousandInstancesFitInto192MiB(t *testing.T) {
 	e.haproxyLived()
 }
 
-// TestWhereMemoryRunsOutHAProxyServesOn narrows the limit until "haproxy -c" finds no room. The kernel then kills that, and
-// not HAProxy or nuncio.
-func TestWhereMemoryRunsOutHAProxyServesOn(t *testing.T) {
+// TestMemoryRunsOut lowers the limit until "haproxy -c" exceeds it. The kernel must kill that process, and not HAProxy or
+// nuncio.
+func TestMemoryRunsOut(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
@@ -112,7 +112,7 @@ func TestWhereMemoryRunsOutHAProxyServesOn(t *testing.T) {
 	})
 }
 
-// resident is what the kernel cannot take back from a group, and the mapped files.
+// resident returns the bytes of a group that the kernel cannot reclaim, and those of mapped files.
 func resident(t *testing.T, group string) (bytes int) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(group, "memory.stat"))
@@ -135,8 +135,7 @@ func resident(t *testing.T, group string) (bytes int) {
 // memoryGroups numbers the groups of this process.
 var memoryGroups atomic.Int64
 
-// memoryGroup makes a control group with a limit in bytes, of whichever version this machine has, and names the file of the
-// limit.
+// memoryGroup creates a control group, of version 1 or 2, with a limit in bytes. It returns the group and the limit's file.
 func memoryGroup(t *testing.T, bytes int) (group, limit string) {
 	t.Helper()
 	for _, kind := range []struct{ root, file string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
@@ -145,7 +144,7 @@ func memoryGroup(t *testing.T, bytes int) (group, limit string) {
 			continue
 		}
 		limit := filepath.Join(dir, kind.file)
-		// The kernel makes the file. Where it does not, this is an ordinary directory.
+		// The kernel creates the file; if it does not, this is an ordinary directory.
 		if _, err := os.Stat(limit); err == nil && os.WriteFile(limit, []byte(strconv.Itoa(bytes)), 0) == nil {
 			t.Cleanup(func() { testkit.Eventually(t, 10*time.Second, func() error { return os.Remove(dir) }) })
 			return dir, limit
@@ -155,8 +154,8 @@ func memoryGroup(t *testing.T, bytes int) (group, limit string) {
 		}
 	}
 	if os.Getenv("NUNCIO_TEST_STRICT") == "1" {
-		t.Fatal("no control group with a memory limit can be made, and NUNCIO_TEST_STRICT=1: run this as root")
+		t.Fatal("no control group with a memory limit can be created, and NUNCIO_TEST_STRICT=1: run this as root")
 	}
-	t.Skip("this test needs to make a control group with a memory limit")
+	t.Skip("this test needs to create a control group with a memory limit")
 	return "", ""
 }

@@ -18,7 +18,7 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// metricsOf builds a daemon, runs nothing, and returns the help text of every metric of its own.
+// metricsOf builds a daemon without running it and returns the help texts of its metrics.
 func metricsOf(t *testing.T) map[string]string {
 	t.Helper()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + testkit.FreeAddr(t)}})
@@ -39,8 +39,7 @@ func metricsOf(t *testing.T) map[string]string {
 	return testkit.MetricHelp(t, d.registry)
 }
 
-// TestGoldenMetrics wants stable names and help texts: a name that changes breaks dashboards that this project does not
-// know.
+// TestGoldenMetrics keeps docs/metrics.md equal to the program. A name that changes breaks dashboards elsewhere.
 func TestGoldenMetrics(t *testing.T) {
 	have := metricsOf(t)
 	path := filepath.Join(testkit.Root(), "docs/metrics.md")
@@ -62,7 +61,7 @@ func TestGoldenMetrics(t *testing.T) {
 
 var metricName = regexp.MustCompile(`\bnuncio_[a-z_]+`)
 
-// checkNames wants every metric that text names to exist.
+// checkNames fails the test if text names a metric that does not exist, and returns the number of names.
 func checkNames(t *testing.T, where, text string, metrics map[string]string) (found int) {
 	t.Helper()
 	for _, name := range metricName.FindAllString(text, -1) {
@@ -80,7 +79,7 @@ func checkNames(t *testing.T, where, text string, metrics map[string]string) (fo
 	return found
 }
 
-func TestDashboardAndAlertsNameMetricsThatExist(t *testing.T) {
+func TestMonitoringNamesExistingMetrics(t *testing.T) {
 	metrics, dir := metricsOf(t), filepath.Join(testkit.Root(), "deploy/monitoring")
 	var rules struct {
 		Groups []struct {
@@ -136,9 +135,8 @@ func TestDashboardAndAlertsNameMetricsThatExist(t *testing.T) {
 	checkNames(t, "docs/operations.md", string(operations), metrics)
 }
 
-// TestPromtoolAcceptsAlertsAndExpressions lets Prometheus's own checker judge the rules, and the dashboard's expressions as
-// rules.
-func TestPromtoolAcceptsAlertsAndExpressions(t *testing.T) {
+// TestPromtoolAcceptsRules runs Prometheus's own checker on the alert rules, and on the dashboard's expressions as rules.
+func TestPromtoolAcceptsRules(t *testing.T) {
 	promtool := testkit.Promtool(t)
 	dir := filepath.Join(testkit.Root(), "deploy/monitoring")
 	if out, err := exec.Command(promtool, "check", "rules", filepath.Join(dir, "alerts.yml")).CombinedOutput(); err != nil {

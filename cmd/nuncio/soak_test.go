@@ -64,7 +64,7 @@ func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The first rounds fill caches and open what stays open.
+		// The first rounds fill caches and open files that stay open.
 		if round <= 3 {
 			first = u
 		}
@@ -87,7 +87,7 @@ type soaker struct {
 	load  *testkit.Load
 	total testkit.LoadResult // of the loads that have ended
 	count map[string]int
-	// slowest is the longest settling after each disturbance.
+	// slowest has the longest time to settle after each disturbance.
 	slowest map[string]time.Duration
 }
 
@@ -130,8 +130,8 @@ func (s *soaker) change() {
 	}
 }
 
-// disturb breaks one thing, changes records meanwhile, and repairs it. HAProxy's own death loses requests, whoever
-// starts it again: the load stands still for that.
+// disturb breaks one thing, changes records, and repairs it. It stops the load while HAProxy is killed, since that loses
+// requests.
 func (s *soaker) disturb() string {
 	names := []string{
 		"nothing", "etcd restarts", "etcd dies", "etcd hangs", "etcd forgets", "history is compacted", "line cut", "line frozen", "line slow",
@@ -213,7 +213,7 @@ func (s *soaker) disturb() string {
 	return name
 }
 
-// noteSettle settles, and remembers the longest that it took after each disturbance.
+// noteSettle settles, and records the longest time after each disturbance.
 func (s *soaker) noteSettle(after string) {
 	s.t.Helper()
 	began := time.Now()
@@ -221,8 +221,8 @@ func (s *soaker) noteSettle(after string) {
 	s.slowest[after] = max(s.slowest[after], time.Since(began).Round(time.Millisecond))
 }
 
-// settle waits until HAProxy has what etcd has. The longest legal wait is a hold (8 s) after an outage; no periodic listing
-// comes to help, so what the watch has lost stays lost.
+// settle waits until HAProxy has what etcd has. The shrink guard may hold instances for 8 s. The periodic listing is off,
+// so an event that the watch lost stays lost.
 func (s *soaker) settle() {
 	s.t.Helper()
 	testkit.Eventually(s.t, 40*time.Second, s.divergence)

@@ -15,9 +15,9 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestNoRecordLeadsToTheSockets tries to reach HAProxy's and nuncio's own sockets and the admin listener through HAProxy,
-// over HTTP and over TCP, with every way to write them that HAProxy knows.
-func TestNoRecordLeadsToTheSockets(t *testing.T) {
+// TestRecordsCannotReachSockets tries to reach HAProxy's and nuncio's own sockets and the admin listener through HAProxy,
+// over HTTP and over TCP, with every notation of an address that HAProxy knows.
+func TestRecordsCannotReachSockets(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
@@ -46,7 +46,7 @@ func TestNoRecordLeadsToTheSockets(t *testing.T) {
 			e.put(fmt.Sprintf("peek/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"peek.example.com"}}`, host, port(e.admin)))
 			e.put(fmt.Sprintf("peektcp/admin%d", i), fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"tcp.port":%q}}`, host, port(e.admin), port(tcp)))
 		}
-		// The last change: once it is served, so would be all before it.
+		// The last change: once it is served, all earlier ones would be served too.
 		e.put("web/a", e.webs[1].Addr)
 		testkit.Eventually(t, 60*time.Second, func() error {
 			got, err := e.get()
@@ -72,7 +72,7 @@ func TestNoRecordLeadsToTheSockets(t *testing.T) {
 	})
 }
 
-// serversAreAddresses wants an IP address and a port in each server line that HAProxy has loaded.
+// serversAreAddresses fails the test unless each server line that HAProxy has loaded has an IP address and a port.
 func serversAreAddresses(t *testing.T, e *env) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(e.state, "current", "haproxy.cfg"))
@@ -98,7 +98,8 @@ func serversAreAddresses(t *testing.T, e *env) {
 	}
 }
 
-// A record may lead to HAProxy's own page of statistics, as to any address: what it shows can be seen then, and not changed.
+// statsCannotBeChanged uses a record that leads to HAProxy's statistics page, which is allowed: clients can then read the
+// page, but they must not be able to change anything through it.
 func statsCannotBeChanged(t *testing.T, e *env, stats string) {
 	t.Helper()
 	e.put("stats/s", fmt.Sprintf(`{"host":%q,"port":%s,"meta":{"http.host":"stats.example.com"}}`, host(stats), port(stats)))

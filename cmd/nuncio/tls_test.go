@@ -12,9 +12,9 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestCertificatesAreRenewedWithoutARestart has an etcd that wants client certificates. nuncio's expires, which is said with
-// its reason, and is renewed on disk, which is all that has to be done.
-func TestCertificatesAreRenewedWithoutARestart(t *testing.T) {
+// TestCertificateRenewal has an etcd that requires client certificates. nuncio's expires, which /readyz must report with
+// the reason; replacing the file must be enough, without a restart.
+func TestCertificateRenewal(t *testing.T) {
 	t.Parallel()
 	pki := testkit.NewPKI(t)
 	server := testkit.StartSecureEtcd(t, pki)

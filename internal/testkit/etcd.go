@@ -34,13 +34,13 @@ type Etcd struct {
 	http *http.Client
 }
 
-// StartEtcd starts a one-member etcd and waits until it answers. More flags may be added.
+// StartEtcd starts a one-member etcd, with more flags if args has any, and waits until it answers.
 func StartEtcd(t testing.TB, args ...string) *Etcd {
 	t.Helper()
 	return startEtcd(t, "http://", &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, args)
 }
 
-// StartSecureEtcd starts one that speaks TLS and wants a client certificate of the same authority.
+// StartSecureEtcd starts a one-member etcd that requires TLS and a client certificate of the authority p.
 func StartSecureEtcd(t testing.TB, p *PKI) *Etcd {
 	t.Helper()
 	cert, key := p.Issue("server")
@@ -60,7 +60,7 @@ func StartEtcdCluster(t testing.TB, n int) []*Etcd {
 		members, all = append(members, e), append(all, fmt.Sprintf("m%d=%s", i, e.peer))
 	}
 	for i, e := range members {
-		// Of a flag that is given twice the second counts.
+		// etcd takes the last value of a flag that is given twice.
 		e.args = []string{fmt.Sprintf("--name=m%d", i), "--initial-cluster=" + strings.Join(all, ",")}
 		e.launch()
 	}
@@ -149,7 +149,7 @@ func (e *Etcd) Wipe() {
 	}
 }
 
-// Client is a connection of the test's own, to this member and perhaps others, closed when the test ends.
+// Client returns a new connection to this member and others. It is closed when the test ends.
 func (e *Etcd) Client(others ...*Etcd) *clientv3.Client {
 	e.t.Helper()
 	endpoints := []string{e.Endpoint}
@@ -158,7 +158,7 @@ func (e *Etcd) Client(others ...*Etcd) *clientv3.Client {
 	}
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints: endpoints, DialTimeout: 10 * time.Second,
-		// A test that stops the server does not want to wait for gRPC's own pauses afterwards.
+		// gRPC's default pauses grow to two minutes, which a test that stops the server would wait for.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}, MinConnectTimeout: time.Second,
 		})},
@@ -187,7 +187,7 @@ func (e *Etcd) Put(key, value string) int64 {
 	return resp.Header.Revision
 }
 
-// EnableAuth turns authentication on, with a root whose password is "root", and with a user who may read the prefixes.
+// EnableAuth turns authentication on, with a root whose password is "root", and with a user that may read the prefixes.
 func (e *Etcd) EnableAuth(user, password string, prefixes ...string) {
 	e.t.Helper()
 	c, ctx := e.Client(), e.t.Context()

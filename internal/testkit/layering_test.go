@@ -20,8 +20,8 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// The packages by layer. An import goes down only; packages of one layer never import each other. A new package is
-// added here and to docs/architecture.md, or the test fails.
+// layers has the packages by layer. A package imports packages of lower layers only. A new package must be added here and
+// to docs/architecture.md.
 var layers = []map[string]string{
 	1: {
 		"internal/catalog":       "it is the contract that both programs share",
@@ -31,7 +31,6 @@ var layers = []map[string]string{
 		"internal/cli":           "it reads command lines and guards listeners, whatever they are for",
 		"internal/proc":          "it starts and reaps processes, whichever they are",
 		"templates":              "it is text",
-		"control":                "it carries requests from an operator to a nuncio, whatever they mean",
 	},
 	2: {
 		"watch":    "it turns the store into snapshots",
@@ -52,7 +51,7 @@ var layers = []map[string]string{
 	},
 }
 
-// Imports that a package's own files must not have; what its libraries link is their affair.
+// notImported lists imports that a package's own files must not have; its libraries may have them.
 var notImported = []struct{ from, pkg, why string }{
 	{"render", "os", "render is pure: texts in, files out"},
 	{"render", "os/exec", "render is pure: it starts nothing"},
@@ -61,7 +60,7 @@ var notImported = []struct{ from, pkg, why string }{
 	{"templates", "os", "the shipped templates are embedded"},
 }
 
-// Forbidden beyond the layers: a package that must not be linked, directly or through others.
+// forbidden lists packages that a package must not link, directly or through others.
 var forbidden = []struct{ from, dep, why string }{
 	{"internal/catalog", "log/slog", "the contract has no side effects"},
 	{"internal/catalog", "net/http", "the contract does no I/O"},
@@ -92,6 +91,9 @@ func TestImportsGoDownOnly(t *testing.T) {
 		}
 	}
 	packages := list(t)
+	for name := range layerOf {
+		find(t, packages, strings.TrimPrefix(name, "nuncio/"))
+	}
 	for _, p := range packages {
 		if p.ImportPath == "nuncio/internal/testkit" || strings.HasPrefix(p.ImportPath, "nuncio/internal/testkit/") {
 			continue
@@ -125,12 +127,12 @@ func TestImportsGoDownOnly(t *testing.T) {
 	}
 }
 
-// find fails for a rule about a package that does not exist: such a rule would never be broken.
+// find returns a package. It fails the test if there is none: a rule about it would never be broken.
 func find(t *testing.T, packages []listed, name string) listed {
 	t.Helper()
 	i := slices.IndexFunc(packages, func(p listed) bool { return p.ImportPath == "nuncio/"+name })
 	if i < 0 {
-		t.Fatalf("a rule names package %s, which does not exist", name)
+		t.Fatalf("layers or a rule names package %s, which does not exist", name)
 	}
 	return packages[i]
 }
@@ -170,7 +172,7 @@ func TestFilesAndFunctionsStaySmall(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := fset.File(f.Pos()).LineCount(); n > 450 {
-			t.Errorf("%s has %d lines: is there a package hidden in it?", file, n)
+			t.Errorf("%s has %d lines, want at most 450: split it by job", file, n)
 		}
 		for _, d := range f.Decls {
 			fn, ok := d.(*ast.FuncDecl)

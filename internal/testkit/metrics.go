@@ -13,7 +13,7 @@ import (
 
 var metricDescription = regexp.MustCompile(`Desc\{fqName: "([^"]+)", help: "([^"]*)"`)
 
-// MetricHelp is the help text of every metric of a program's own, those named nuncio_….
+// MetricHelp returns the help texts of the metrics named nuncio_… by name.
 func MetricHelp(t *testing.T, from prometheus.Collector) map[string]string {
 	t.Helper()
 	descriptions := make(chan *prometheus.Desc)
@@ -34,7 +34,7 @@ func MetricHelp(t *testing.T, from prometheus.Collector) map[string]string {
 	return metrics
 }
 
-// MetricTable writes metrics for a document, and wants each help text to be a sentence.
+// MetricTable returns metrics as a table in Markdown. It fails the test for a help text that is not a sentence.
 func MetricTable(t *testing.T, metrics map[string]string) string {
 	t.Helper()
 	var b strings.Builder

@@ -26,7 +26,7 @@ type PKI struct {
 	key  *ecdsa.PrivateKey
 }
 
-// NewPKI makes an authority.
+// NewPKI creates an authority.
 func NewPKI(t testing.TB) *PKI {
 	t.Helper()
 	p := &PKI{t: t, dir: t.TempDir()}
@@ -43,14 +43,14 @@ func NewPKI(t testing.TB) *PKI {
 	return p
 }
 
-// Issue writes a certificate for name, good for servers at Host and for clients, and its key. Issuing the same
+// Issue writes a certificate for name, valid for servers at Host and for clients, and its key. Issuing the same
 // name again replaces both files, as a renewal does.
 func (p *PKI) Issue(name string) (cert, key string) {
 	p.t.Helper()
 	return p.issue(name, time.Hour)
 }
 
-// Expired writes, in the place of Issue's, a certificate that was good until a minute ago.
+// Expired replaces the certificate of Issue by one that expired a minute ago.
 func (p *PKI) Expired(name string) (cert, key string) {
 	p.t.Helper()
 	return p.issue(name, -time.Minute)

@@ -107,7 +107,7 @@ func cmdLoad(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	return nil
 }
 
-// runCheck looks once; what it may be is listed at RunScripts.
+// runCheck runs one of the checks that the comment of RunScripts lists.
 func runCheck(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	checks := map[string]func(*testscript.TestScript, *scriptEnv, []string) error{
 		"get": checkGet, "code": checkCode, "metric": checkMetric, "log": checkLog, "nolog": checkLog, "active": checkActive, "zombies": checkZombies, "few-reloads": checkReloads,
@@ -115,7 +115,7 @@ func runCheck(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	}
 	f, known := checks[args[0]]
 	if !known {
-		return fmt.Errorf("%q is no check", args[0])
+		return fmt.Errorf("%q is not a check", args[0])
 	}
 	want := map[string]int{"metric": 2, "few-reloads": 2, "few-applies": 2, "server": 5, "servers": 4}[args[0]]
 	if want == 0 {
@@ -199,7 +199,7 @@ func readLog(ts *testscript.TestScript, name string) string {
 	return string(text)
 }
 
-// fetch makes one request on a connection of its own. What follows a "|" in the URL is the Host header:
+// fetch makes one request over a new connection. What follows a "|" in the URL is the Host header:
 // http://127.0.0.1:80/x|www.example.com.
 func fetch(url string) (code int, body string, err error) {
 	url, host, _ := strings.Cut(url, "|")

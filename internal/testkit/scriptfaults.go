@@ -31,7 +31,7 @@ func cmdLease(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	return fmt.Errorf("usage: lease NAME | lease -revoke NAME")
 }
 
-// leased takes "-lease NAME" off the arguments.
+// leased removes "-lease NAME" from the arguments and returns it as an option.
 func leased(se *scriptEnv, args []string) ([]string, []clientv3.OpOption, error) {
 	if len(args) < 2 || args[0] != "-lease" {
 		return args, nil, nil
@@ -74,7 +74,7 @@ func cmdProxy(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	return nil
 }
 
-// cmdSignalHAProxy stops and continues the HAProxy of a daemon: a process that hangs.
+// cmdSignalHAProxy sends a signal to the HAProxy of a daemon; STOP makes it a process that hangs.
 func cmdSignalHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	if len(args) != 3 || se.daemons[args[2]] == nil || unix.SignalNum("SIG"+args[0]) == 0 {
 		return fmt.Errorf("usage: signal-haproxy SIGNAL master|worker NAME, where NAME is a daemon")
@@ -89,7 +89,7 @@ func cmdSignalHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) er
 	return unix.Kill(pid, unix.SignalNum("SIG"+args[0]))
 }
 
-// cmdFiles limits the open files of a daemon that runs, as an operator's mistake in a unit file would.
+// cmdFiles limits the open files of a running daemon, as a mistake in a unit file would.
 func cmdFiles(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	if len(args) != 2 || se.daemons[args[1]] == nil {
 		return fmt.Errorf("usage: files N NAME, where NAME is a daemon")
@@ -101,7 +101,7 @@ func cmdFiles(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	return nil
 }
 
-// cmdMount gives a directory a small file system of its own.
+// cmdMount mounts a tmpfs on a directory.
 func cmdMount(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("usage: mount DIR OPTIONS")

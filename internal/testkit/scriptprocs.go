@@ -30,8 +30,8 @@ func cmdKillHAProxy(_ *testscript.TestScript, se *scriptEnv, args []string) erro
 	return unix.Kill(pid, unix.SIGKILL)
 }
 
-// ServiceChild waits for the one child of a process that is a nuncio or a running HAProxy, and returns its number. There may be others beside it
-// for a moment: orphans, an HAProxy that checks a file, a worker that a reload has replaced.
+// ServiceChild waits until exactly one child of a process is a nuncio or a running HAProxy, and returns its number. There
+// may be more children for a moment: orphans, an HAProxy that checks a file, a worker that a reload has replaced.
 func ServiceChild(parent int) (int, error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		all, err := Children(parent)
@@ -54,7 +54,7 @@ func ServiceChild(parent int) (int, error) {
 	}
 }
 
-// cmdOrphans enters the namespace for a shell that ends before its children do: they fall to PID 1.
+// cmdOrphans starts a shell in the namespace that ends before its children do: PID 1 inherits them.
 func cmdOrphans(_ *testscript.TestScript, se *scriptEnv, args []string) error {
 	if len(args) != 2 || se.daemons[args[1]] == nil {
 		return fmt.Errorf("usage: orphans N NAME, where NAME is a daemon")
@@ -118,7 +118,7 @@ func checkZombies(_ *testscript.TestScript, se *scriptEnv, args []string) error 
 	return nil
 }
 
-// inner is the process that unshare made PID 1 of its namespace.
+// inner returns the process that unshare made PID 1 of its namespace.
 func inner(d *Daemon) (int, error) { return ServiceChild(d.cmd.Process.Pid) }
 
 // Children returns the processes that a process has started and not yet waited for.
@@ -182,7 +182,7 @@ func startDaemon(ts *testscript.TestScript, name, program string, args []string)
 	return d, nil
 }
 
-// Kill ends the daemon for good: TERM first, so that it can take its own children with it.
+// Kill ends the daemon: with TERM first, so that it can end its own children.
 func (d *Daemon) Kill() {
 	_ = d.cmd.Process.Signal(unix.SIGTERM) // it may have ended already
 	select {
@@ -190,7 +190,7 @@ func (d *Daemon) Kill() {
 		return
 	case <-time.After(3 * time.Second):
 	}
-	_ = d.cmd.Process.Signal(unix.SIGTERM) // the second one hurries
+	_ = d.cmd.Process.Signal(unix.SIGTERM) // the second one ends the draining
 	select {
 	case <-d.done:
 		return

@@ -28,25 +28,25 @@ import (
 //	lease NAME, lease -revoke NAME    the records put with it end together
 //	proxy NAME TARGET       passes TCP connections on to TARGET; its address becomes $NAME
 //	proxy -slow NAME DELAY, proxy -freeze|-cut|-join NAME
-//	signal-haproxy SIGNAL master|worker NAME    as kill-haproxy, with another signal
-//	files N NAME           limits the open files of a daemon that runs
+//	signal-haproxy SIGNAL master|worker NAME    as kill-haproxy, with any signal
+//	files N NAME           limits the open files of a running daemon
 //	mount DIR OPTIONS      a tmpfs with these options
 //	web NAME [ADDR]        a web server that answers NAME; its address becomes $NAME, and as members of a record $NAME_json.
 //	                       "web -stop NAME" stops it
 //	daemon NAME PROGRAM…   starts a program in the background; its output goes to NAME.log
 //	signal SIGNAL NAME, expect-exit NAME CODE
-//	exits CODE PROGRAM…    like exec, and wants this exit code
+//	exits CODE PROGRAM…    like exec, but succeeds with this exit code only
 //	load NAME URL, load -stop NAME [MAX-FAILED]
 //	kill-haproxy master|worker NAME    SIGKILL for the HAProxy of the daemon NAME; inner-master and inner-worker
 //	                       where NAME is unshare and its child is nuncio
 //	orphans N NAME         leaves N ended processes to PID 1 of the namespace below the daemon NAME
-//	zombies N NAME         that PID 1 has N children that it has not waited for
+//	zombies N NAME         PID 1 has N children that it has not waited for
 //	get URL TEXT, code URL NUMBER, metric LINE, log NAME TEXT, nolog NAME TEXT
 //	active NAME N          the web server NAME has N requests under way
 //	few-reloads N          HAProxy was reloaded at most N times
-//	few-applies DURATION   there were few applies: one for each DURATION that bursts took, two for each burst, and the first
+//	few-applies DURATION   at most one apply for each DURATION that bursts took, two for each burst, one for the start
 //	server BACKEND/NAME ADDR WEIGHT ready|maint|left, servers BACKEND N ADDR    what HAProxy shows of its servers
-//	eventually DURATION COMMAND…   repeats one of the line above until it holds
+//	eventually DURATION COMMAND…   repeats one of the checks, get to servers, until it succeeds
 func RunScripts(t *testing.T, dir string, both ...string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
@@ -100,7 +100,7 @@ func runScripts(t *testing.T, haproxy HAProxy, files []string) {
 
 // scriptEnv holds what belongs to one run of one script.
 type scriptEnv struct {
-	test    testing.TB // the test around the script, for what a script cannot do itself
+	test    testing.TB // the test that runs the script
 	etcd    *Etcd
 	client  *clientv3.Client
 	webs    map[string]*Web
@@ -115,7 +115,7 @@ type scriptEnv struct {
 
 type scriptEnvKey struct{}
 
-// scriptTB lets helpers that want a testing.TB fail the script instead of the test around it.
+// scriptTB lets functions that take a testing.TB fail the script instead of the test that runs it.
 type scriptTB struct {
 	testing.TB
 
@@ -166,7 +166,7 @@ func setUp(t *testing.T, env *testscript.Env, haproxy HAProxy) (err error) {
 	return nil
 }
 
-// command adapts a function that returns an error; "! command" wants that error.
+// command adapts a function that returns an error; "! command" succeeds if it returns one.
 func command(f func(ts *testscript.TestScript, se *scriptEnv, args []string) error) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		err := f(ts, ts.Value(scriptEnvKey{}).(*scriptEnv), args)
@@ -177,7 +177,7 @@ func command(f func(ts *testscript.TestScript, se *scriptEnv, args []string) err
 			}
 			ts.Fatalf("%v", err)
 		case err == nil && neg:
-			ts.Fatalf("succeeded, and should have failed")
+			ts.Fatalf("succeeded, want a failure")
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// checkServer looks at one server: "server BACKEND/NAME ADDR WEIGHT STATE", where STATE is ready, maint, or left for one that is
-// gone or waits in maintenance until it can be deleted; the address and the weight of that one do not matter.
+// checkServer compares one server: "server BACKEND/NAME ADDR WEIGHT STATE". STATE is ready, maint, or left, for a server
+// that is deleted or waits in maintenance for that; its address and weight do not matter then.
 func checkServer(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	backend, name, _ := strings.Cut(args[1], "/")
 	servers, err := shownServers(ts, backend)
@@ -32,7 +32,7 @@ func checkServer(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	return nil
 }
 
-// checkServers looks at all servers of a backend: "servers BACKEND N ADDR", exactly N, all of them ready at one address.
+// checkServers compares all servers of a backend: "servers BACKEND N ADDR" means exactly N, all ready at one address.
 func checkServers(ts *testscript.TestScript, _ *scriptEnv, args []string) error {
 	servers, err := shownServers(ts, args[1])
 	if err != nil {
@@ -49,8 +49,8 @@ func checkServers(ts *testscript.TestScript, _ *scriptEnv, args []string) error 
 	return nil
 }
 
-// checkApplies bounds the applies since the start of nuncio by how long bursts took: one for each DURATION, two for each burst, as
-// its first change is applied at once and its end later, and one for the start.
+// checkApplies bounds the applies since the start of nuncio by how long bursts took: one for each DURATION, two for each
+// burst, since its first change is applied at once and its last one later, and one for the start.
 func checkApplies(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	each, err := time.ParseDuration(args[1])
 	if err != nil {
@@ -108,7 +108,7 @@ func shownServers(ts *testscript.TestScript, backend string) (map[string]string,
 				return nil, err
 			}
 			state := "ready"
-			if admin&0x01 != 0 { // the bits that a command or "disabled" sets; what checks find out is not of interest
+			if admin&0x01 != 0 { // the bits that a command or "disabled" sets, not those of health checks
 				state = "maint"
 			} else if admin&0x08 != 0 {
 				state = "drain"

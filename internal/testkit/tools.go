@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// HAProxy is one installed HAProxy.
+// HAProxy is an installed HAProxy.
 type HAProxy struct {
 	Version string // "2.6"
 	Path    string
 }
 
-// HAProxies returns every supported HAProxy of this machine, oldest first: the distribution's own, and what
-// "make tools" unpacked for the versions that the distribution does not have. NUNCIO_TEST_HAPROXY names the program of
-// another version, which is then the only one: what Debian sid has today is for a look by hand, as it moves.
+// HAProxies returns the supported HAProxies of this machine, oldest first: the one that is installed, and those that
+// "make tools" unpacked. NUNCIO_TEST_HAPROXY names the program of
+// a different version, which is then the only one; Debian sid has one that changes too often for "make tools".
 func HAProxies(t testing.TB) []HAProxy {
 	t.Helper()
 	if path := os.Getenv("NUNCIO_TEST_HAPROXY"); path != "" {
@@ -56,7 +56,7 @@ func versionOf(t testing.TB, path string) string {
 	text, ok := strings.CutPrefix(string(out), "HAProxy version ")
 	numbers := strings.SplitN(text, ".", 3)
 	if err != nil || !ok || len(numbers) < 3 {
-		t.Fatalf("NUNCIO_TEST_HAPROXY=%s is no HAProxy: it answers %.80q to -v, %v", path, out, err)
+		t.Fatalf("NUNCIO_TEST_HAPROXY=%s is not HAProxy: it answers %.80q to -v, %v", path, out, err)
 	}
 	return numbers[0] + "." + numbers[1]
 }
@@ -69,7 +69,7 @@ func EachHAProxy(t *testing.T, test func(t *testing.T, haproxy HAProxy)) {
 	}
 }
 
-// Root is the directory of go.mod.
+// Root returns the directory of go.mod.
 func Root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))

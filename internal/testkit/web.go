@@ -39,7 +39,7 @@ func StartWeb(t testing.TB, name, addr string) *Web {
 		if wait, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
 			time.Sleep(wait)
 		}
-		_, _ = io.Copy(io.Discard, r.Body) // a client that breaks off gets no answer anyway
+		_, _ = io.Copy(io.Discard, r.Body) // after an error no client waits for the answer
 		fmt.Fprintf(rw, "%s\n", name)
 	})}
 	go func() { _ = w.server.Serve(l) }() // ends with ErrServerClosed in Stop
@@ -50,10 +50,10 @@ func StartWeb(t testing.TB, name, addr string) *Web {
 // Stop closes the listener and every connection.
 func (w *Web) Stop() { w.server.Close() }
 
-// Active is the number of requests under way.
+// Active returns the number of requests under way.
 func (w *Web) Active() int { return int(w.active.Load()) }
 
-// Get returns the text behind a URL, asked for over a connection of its own. Any status but 200 is an error.
+// Get returns the body of a URL, requested over a new connection. Any status but 200 is an error.
 func Get(url string) (string, error) {
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(url)
@@ -68,7 +68,7 @@ func Get(url string) (string, error) {
 	return string(text), err
 }
 
-// Load keeps asking one URL: new connections, kept connections and POSTs, a few at a time.
+// Load requests one URL all the time, over new connections, over kept ones and with POST.
 type Load struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -77,7 +77,7 @@ type Load struct {
 	first  atomic.Pointer[error]
 }
 
-// LoadResult counts requests; a request has failed when no whole answer with status 200 came.
+// LoadResult counts requests. One without a complete answer with status 200 has failed; First is the first such error.
 type LoadResult struct {
 	Done, Failed int
 	First        error

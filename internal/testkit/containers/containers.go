@@ -1,8 +1,8 @@
-// Package containers gives tests real Docker containers: an image that is built on the spot, holding one static
-// web server, and containers and networks with names of this test process only.
+// Package containers gives tests real Docker containers: an image with one static web server, which is built when it is
+// first needed, and containers and networks whose names belong to this test process.
 //
-// It promises that everything it makes is removed when the test or the test process ends, and that what an
-// earlier, killed test process left behind is removed by the next one. It refuses to pull anything.
+// It removes all that it creates when the test or the test process ends, and what an earlier, killed test process left
+// behind. It never pulls an image.
 //
 //	func TestMain(m *testing.M) { os.Exit(containers.Main(m.Run)) }
 //
@@ -57,7 +57,7 @@ var shared struct {
 // Engine is a Docker engine.
 type Engine struct {
 	Client *client.Client
-	// Host is its address, as DOCKER_HOST has it; empty for the machine's own.
+	// Host is its address in the form of DOCKER_HOST; empty for the default engine of this machine.
 	Host  string
 	image string
 }
@@ -72,7 +72,7 @@ type Container struct {
 
 // Spec says how a container is started.
 type Spec struct {
-	Name    string // made up when empty
+	Name    string // empty: generated
 	Labels  map[string]string
 	Env     []string
 	Publish []string // as for docker run -p; a port alone is published on testkit.Host
@@ -91,15 +91,15 @@ func Main(run func() int) int {
 	defer shared.Unlock()
 	for _, e := range shared.engines {
 		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-		_, _ = e.Client.ImageRemove(ctx, e.image, image.RemoveOptions{Force: true}) // a private engine is gone by now
+		_, _ = e.Client.ImageRemove(ctx, e.image, image.RemoveOptions{Force: true}) // fails if the engine has ended
 		cancel()
 		_ = e.Client.Close()
 	}
 	return code
 }
 
-// Connect returns the engine at host, or the machine's own when host is empty. It skips the test where there is no
-// Docker, and fails it with NUNCIO_TEST_STRICT=1.
+// Connect returns the engine at host, or the default engine of this machine when host is empty. Without Docker it skips
+// the test, or fails it if NUNCIO_TEST_STRICT=1.
 func Connect(t testing.TB, host string) *Engine {
 	t.Helper()
 	shared.Lock()
@@ -148,7 +148,7 @@ func (e *Engine) Forget() {
 func (e *Engine) removeLeftovers(ctx context.Context) {
 	all, err := e.Client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", label))})
 	if err != nil {
-		return // the test finds out
+		return // the test will fail for the same reason
 	}
 	for _, c := range all {
 		if testkit.OwnerEnded(c.Labels[label]) {
@@ -171,7 +171,7 @@ func (e *Engine) removeLeftovers(ctx context.Context) {
 	}
 }
 
-// load builds the server and makes an image of it.
+// load builds the server and imports it as an image.
 func (e *Engine) load(ctx context.Context, t testing.TB) {
 	t.Helper()
 	if shared.tar == nil {
@@ -272,7 +272,7 @@ func (c *Container) do(what string, f func(ctx context.Context) error) {
 	}
 }
 
-// Start starts it.
+// Start starts the container.
 func (c *Container) Start() {
 	c.t.Helper()
 	c.do("start", func(ctx context.Context) error {
@@ -280,7 +280,7 @@ func (c *Container) Start() {
 	})
 }
 
-// Stop is docker stop.
+// Stop does what "docker stop" does.
 func (c *Container) Stop() {
 	c.t.Helper()
 	c.do("stop", func(ctx context.Context) error {
@@ -288,7 +288,7 @@ func (c *Container) Stop() {
 	})
 }
 
-// Restart is docker restart.
+// Restart does what "docker restart" does.
 func (c *Container) Restart() {
 	c.t.Helper()
 	c.do("restart", func(ctx context.Context) error {
@@ -302,45 +302,45 @@ func (c *Container) Kill(signal string) {
 	c.do("kill", func(ctx context.Context) error { return c.engine.Client.ContainerKill(ctx, c.ID, signal) })
 }
 
-// Pause freezes it.
+// Pause freezes the container.
 func (c *Container) Pause() {
 	c.t.Helper()
 	c.do("pause", func(ctx context.Context) error { return c.engine.Client.ContainerPause(ctx, c.ID) })
 }
 
-// Unpause lets it go on.
+// Unpause ends Pause.
 func (c *Container) Unpause() {
 	c.t.Helper()
 	c.do("unpause", func(ctx context.Context) error { return c.engine.Client.ContainerUnpause(ctx, c.ID) })
 }
 
-// Rename gives it another name.
+// Rename changes its name.
 func (c *Container) Rename(name string) {
 	c.t.Helper()
 	c.do("rename", func(ctx context.Context) error { return c.engine.Client.ContainerRename(ctx, c.ID, name) })
 	c.Name = name
 }
 
-// Connect joins a network.
+// Connect adds the container to a network.
 func (c *Container) Connect(name string) {
 	c.t.Helper()
 	c.do("connect", func(ctx context.Context) error { return c.engine.Client.NetworkConnect(ctx, name, c.ID, nil) })
 }
 
-// Disconnect leaves a network.
+// Disconnect removes the container from a network.
 func (c *Container) Disconnect(name string) {
 	c.t.Helper()
 	c.do("disconnect", func(ctx context.Context) error { return c.engine.Client.NetworkDisconnect(ctx, name, c.ID, true) })
 }
 
-// Remove is docker rm -f; a container that is gone is fine.
+// Remove does what "docker rm -f" does; it is no error if the container does not exist.
 func (c *Container) Remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	_ = c.engine.Client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
 }
 
-// Inspect asks Docker.
+// Inspect returns what "docker inspect" shows.
 func (c *Container) Inspect() container.InspectResponse {
 	c.t.Helper()
 	var in container.InspectResponse
@@ -351,7 +351,7 @@ func (c *Container) Inspect() container.InspectResponse {
 	return in
 }
 
-// Addr is the host side of a published TCP port as Docker tells it now, or empty.
+// Addr returns the host side of a published TCP port as Docker reports it now, or an empty string.
 func (c *Container) Addr(port int) string {
 	c.t.Helper()
 	for _, b := range c.Inspect().NetworkSettings.Ports[nat.Port(fmt.Sprintf("%d/tcp", port))] {
@@ -360,7 +360,7 @@ func (c *Container) Addr(port int) string {
 	return ""
 }
 
-// Network makes a network, which is removed when the test ends.
+// Network creates a network, which is removed when the test ends, and returns its name.
 func (e *Engine) Network(t testing.TB) string {
 	t.Helper()
 	name := Name()
@@ -372,7 +372,7 @@ func (e *Engine) Network(t testing.TB) string {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
-		_ = e.Client.NetworkRemove(ctx, name) // fails only if the engine is gone
+		_ = e.Client.NetworkRemove(ctx, name) // fails only if the engine has ended
 	})
 	return name
 }

@@ -1,4 +1,4 @@
-// Command server is the only program of the test image: a web server that does what a test tells it.
+// Command server is the only program of the test image: a web server that environment variables configure.
 package main
 
 import (
