@@ -45,14 +45,14 @@ func TestCheckReportsWhatIsWrong(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				err := reload.Check(t.Context(), h.Path, files(c.files))
-				var refused *reload.CheckError
+				var rejected *reload.CheckError
 				switch {
 				case c.want == "" && err != nil:
-					t.Errorf("refused: %v", err)
-				case c.want != "" && (!errors.As(err, &refused) || !strings.Contains(err.Error(), c.want)):
+					t.Errorf("rejected: %v", err)
+				case c.want != "" && (!errors.As(err, &rejected) || !strings.Contains(err.Error(), c.want)):
 					t.Errorf("got %v, want %q", err, c.want)
-				case refused != nil && strings.Contains(refused.Reason+refused.Output, os.TempDir()):
-					t.Errorf("the scratch directory shows: %s", refused.Output)
+				case rejected != nil && strings.Contains(rejected.Reason+rejected.Output, os.TempDir()):
+					t.Errorf("the scratch directory shows: %s", rejected.Output)
 				}
 			})
 		}
@@ -62,7 +62,7 @@ func TestCheckReportsWhatIsWrong(t *testing.T) {
 func TestCheckWithoutAProgramGivesNoVerdict(t *testing.T) {
 	t.Parallel()
 	err := reload.Check(t.Context(), "/no/such/haproxy", config("127.0.0.1:1", "x"))
-	if refused := (*reload.CheckError)(nil); err == nil || errors.As(err, &refused) {
+	if rejected := (*reload.CheckError)(nil); err == nil || errors.As(err, &rejected) {
 		t.Errorf("got %v; the files are not to blame", err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // clientTimeout is how long a client waits for HAProxy on a busy machine.
 const clientTimeout = 20 * time.Second
 
-// clients are clients of many kinds, which go on until they are told to leave and count what they have lost.
+// clients are clients of many kinds, which go on until leave ends them, and count what they have lost.
 type clients struct {
 	quit chan struct{}
 	wg   sync.WaitGroup

@@ -117,7 +117,7 @@ func TestCrashBetweenAnyTwoStepsLeavesOldOrNew(t *testing.T) {
 }
 
 // A change by commands is served before it is on disk. Killed in between, nuncio comes back with the generation before it, which
-// was checked, and with the change as soon as the store has told it again.
+// was checked, and with the change as soon as the store has delivered it again.
 func TestCrashBetweenAChangeByCommandsAndItsFilesLeavesOldOrNew(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {

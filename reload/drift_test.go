@@ -75,7 +75,7 @@ func TestAReloadFromOutsideIsNoticed(t *testing.T) {
 		first := r.applied(pool(addr, line("a", one.Addr, 11, "")), 1)
 		kill(t, first.MasterPid, syscall.SIGUSR2)
 		testkit.Eventually(t, 20*time.Second, func() error {
-			// Both workers answer until the old one has gone: it shares the socket with the new one, and refuses changes at last.
+			// Both workers answer until the old one has gone: it shares the socket with the new one, and rejects changes at the end.
 			if err := syscall.Kill(first.WorkerPid, 0); err == nil {
 				return fmt.Errorf("the old worker is still there")
 			}
@@ -113,13 +113,13 @@ func TestAChangeThatTheCheckRejectsAfterwardsIsReverted(t *testing.T) {
 		r := start(t, strict(t, h, "forbidden"), reload.Options{})
 		r.applied(pool(addr, line("a", one.Addr, 11, "")), 1)
 		r.submit(pool(addr, line("forbidden", two.Addr, 12, "")), 2)
-		r.until("a refusal", func(s reload.Status) bool { return last(s).Outcome == reload.Rejected && s.State == reload.Degraded })
+		r.until("a rejection", func(s reload.Status) bool { return last(s).Outcome == reload.Rejected && s.State == reload.Degraded })
 		if s := r.Status(); !strings.Contains(s.LastError, "strict") || !s.Ready {
 			t.Errorf("%+v", s)
 		}
 		r.serves(addr, "one\n")
 		if state := r.show("show servers state web"); strings.Contains(state, "forbidden") || !onDisk(r.dir, "server a ") {
-			t.Errorf("the refused server is still there:\n%s", state)
+			t.Errorf("the rejected server is still there:\n%s", state)
 		}
 		r.applied(pool(addr, line("b", two.Addr, 13, "")), 3)
 		r.serves(addr, "two\n")

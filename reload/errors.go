@@ -13,7 +13,7 @@ var ErrStopped = errors.New("reload: stopped")
 // why. HAProxy goes on as before.
 var ErrReloadNeeded = errors.New("a reload is needed")
 
-// ReloadError is Apply's error when HAProxy was told to load files that "haproxy -c" had passed, and could not. HAProxy may
+// ReloadError is Apply's error when HAProxy was reloaded with files that "haproxy -c" had passed and could not load them. HAProxy may
 // have closed every listener for two seconds before it gave up, so trying the same again costs requests.
 type ReloadError struct { //nolint:revive // Error alone would not say that HAProxy was reloaded
 	Err error

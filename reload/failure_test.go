@@ -65,7 +65,7 @@ func TestRejectedFilesLeaveTheOldOnesRunning(t *testing.T) {
 		r := start(t, h, reload.Options{})
 		good := r.applied(config(addr, "good"), 1)
 		r.submit(config(addr, "bad", "    frobnicate"), 2)
-		s := r.until("three refused attempts", func(s reload.Status) bool { return len(s.Applies) >= 4 && s.State == reload.Degraded })
+		s := r.until("three rejected attempts", func(s reload.Status) bool { return len(s.Applies) >= 4 && s.State == reload.Degraded })
 		last := s.Applies[len(s.Applies)-1]
 		if last.Outcome != reload.Rejected || !strings.Contains(s.LastError, "unknown keyword 'frobnicate'") {
 			t.Errorf("got %+v", s)

@@ -96,7 +96,7 @@ func TestAStartWithoutAGenerationWaits(t *testing.T) {
 	}
 }
 
-// slow accepts one request and answers it when told to.
+// slow accepts one request and answers it when answer is closed.
 func slow(t *testing.T) (addr string, arrived, answer chan struct{}) {
 	t.Helper()
 	arrived, answer = make(chan struct{}, 10), make(chan struct{})

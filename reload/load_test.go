@@ -12,7 +12,7 @@ import (
 )
 
 // turns makes configurations for a run of changes of which a given number, evenly spread, cost a reload: a "frontend web"
-// on an address, a "listen tcp" on another one, each with servers that come, go, move, drain and rest.
+// on an address, a "listen tcp" on a second one, each with servers that come, go, move, drain and pause.
 func turns(web, tcp string, https, lines []string, changes, reloads int) func(i int) haproxy.Files {
 	servers := func(targets []string, i int) string {
 		var b strings.Builder
@@ -73,7 +73,7 @@ func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
 			t.Errorf("%v; want %d changes without a reload and %d with one", modes, changes, reloads)
 		}
 		if s := r.Status(); s.Restarts != 0 {
-			t.Errorf("haproxy died %d times", s.Restarts)
+			t.Errorf("haproxy exited %d times", s.Restarts)
 		}
 	})
 }

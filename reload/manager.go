@@ -30,7 +30,7 @@ type Manager struct {
 	worker  worker
 	child   *process.Process // nil while no haproxy runs
 	repair  backoff          // of a worker whose state is not known
-	restart backoff          // of a haproxy that died
+	restart backoff          // of a haproxy that has exited
 	crashes int
 	saver   saver
 	// filesLost: the files of the current generation were changed from outside and cannot be restored.
@@ -82,7 +82,7 @@ type answer struct {
 	err    error
 }
 
-// Apply makes one attempt to get files into HAProxy and returns once HAProxy has confirmed or refused them. One attempt runs
+// Apply makes one attempt to get files into HAProxy and returns once HAProxy has confirmed or rejected them. One attempt runs
 // at a time; further callers wait for their turn. The end of ctx ends the waiting: an attempt that has begun goes on.
 //
 // Errors are ErrStopped, ErrReloadNeeded, *CheckError for files that were rejected, *BindError for addresses in use,
@@ -118,7 +118,7 @@ func (m *Manager) signalOutdated() {
 	}
 }
 
-// StopNow cuts a drain short, and the wait for a start or a reload that comes before it: haproxy is told to stop at once. A
+// StopNow cuts a drain short, and the wait for a start or a reload that comes before it: haproxy stops at once. A
 // second TERM to nuncio means this. Called before a drain, it takes effect when one begins.
 func (m *Manager) StopNow() { m.stopOnce() }
 

@@ -16,8 +16,8 @@ import (
 )
 
 // A server that moves is left by clients that keep their connections and are never quiet, although it still answers where it was.
-// HAProxy 2.6 goes on using a connection that was busy in the moment of the move: it looks for one of this server, and does not
-// compare the address. There, whoever connects anew gets to the new place, and docs/performance.md tells of the rest.
+// HAProxy 2.6 goes on using a connection that was busy at the moment of the move: it looks for one of this server and does not
+// compare the address. There, new connections get to the new place; docs/performance.md has the rest.
 func TestAMovedServerIsLeftByBusyKeptConnections(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {

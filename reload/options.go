@@ -132,7 +132,7 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// absProgram makes a relative path absolute, since haproxy is started in another directory. A bare name stays.
+// absProgram makes a relative path absolute, because haproxy is started in a different directory. A bare name stays.
 func absProgram(path string) (string, error) {
 	if !strings.Contains(path, "/") {
 		return path, nil

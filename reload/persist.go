@@ -21,7 +21,7 @@ const (
 	// saveRetryMin and saveRetryMax bound the pause after a save that failed.
 	saveRetryMin = 500 * time.Millisecond
 	saveRetryMax = 30 * time.Second
-	// lastSaveLimit bounds the last save of a nuncio that is told to stop.
+	// lastSaveLimit bounds the last save of a nuncio that stops.
 	lastSaveLimit = 5 * time.Second
 )
 
@@ -95,7 +95,7 @@ func (m *Manager) save(ctx context.Context) {
 	}()
 }
 
-// cancelSave ends an attempt that is under way and removes what it has made. Unless the files get to the disk in another way,
+// cancelSave ends an attempt that is under way and removes what it has made. Unless the files get to the disk otherwise,
 // schedule has to be called afterwards.
 func (m *Manager) cancelSave() {
 	m.saver.timer.disarm()

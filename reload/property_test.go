@@ -193,11 +193,13 @@ func envInt(name string, def int) int {
 }
 
 // After any sequence of changes HAProxy must be as if it had been started with the current file.
-// NUNCIO_FUZZ_STEPS and NUNCIO_FUZZ_SEED make it longer and other.
+// NUNCIO_FUZZ_STEPS and NUNCIO_FUZZ_SEED change its length and its course.
 func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 	steps, seed := envInt("NUNCIO_FUZZ_STEPS", 1200), uint64(envInt("NUNCIO_FUZZ_SEED", 1))
 	const compareEvery = 60
+	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
 		w := newRandomConfig(seed, testkit.FreeAddr(t))
 		r := start(t, h, reload.Options{})
 		r.applied(cfg(w.text(w.addr)), 1)
@@ -232,7 +234,7 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 	})
 }
 
-// compareWithFresh starts another HAProxy on the file that is on disk.
+// compareWithFresh starts a second HAProxy on the file that is on disk.
 func compareWithFresh(t *testing.T, h testkit.HAProxy, r *harness, w *randomConfig, live haproxy.Socket) {
 	t.Helper()
 	var text []byte

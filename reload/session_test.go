@@ -50,7 +50,7 @@ func TestLongSessionsOutliveTheirServer(t *testing.T) {
 			}
 			say(fmt.Sprint("still ", i))
 		}
-		// Both leave, and an attempt to delete them takes the one that nobody uses. It must not cut the session at the other.
+		// Both leave, and an attempt to delete them takes the one that is not in use. It must not cut the session at the other.
 		r.until("one server left to delete", func(s reload.Status) bool { return s.Leaving == 1 })
 		say("and now")
 		if r.log.count("servers that have left") > 0 {

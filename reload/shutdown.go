@@ -14,7 +14,7 @@ func (m *Manager) drain() error {
 	}
 	m.opts.Logger.Info("draining: no new connections, requests under way may end", "limit", m.opts.DrainTimeout)
 	began := time.Now()
-	// One that is still starting may not know the signal yet, and then it dies of it.
+	// One that is still starting may not handle the signal yet, and then the signal ends it.
 	confirmed := m.child.Worker() != 0
 	m.child.Drain()
 	limit := time.NewTimer(m.opts.DrainTimeout)

@@ -37,7 +37,7 @@ exec %s "$@"
 	}
 }
 
-// A request that a haproxy has taken before its start was confirmed is a request under way like any other.
+// A request that a haproxy took before its start was confirmed is a request under way like any other.
 func TestStopWhileHAProxyStartsDrains(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -23,7 +23,7 @@ func (m *Manager) startUnasked(ctx context.Context) {
 	}
 }
 
-// startLastGood starts haproxy with what it ran last: after it has died, when no Apply comes, and when the first files are
+// startLastGood starts haproxy with what it ran last: after it has exited, when no Apply comes, and when the first files are
 // rejected.
 func (m *Manager) startLastGood(ctx context.Context) {
 	m.restart.disarm()
@@ -100,7 +100,7 @@ func (m *Manager) processOptions() process.Options {
 }
 
 // start starts haproxy on the current generation, which has these files, and waits until a worker answers. After an error no
-// process of it is left, unless nuncio was told to stop meanwhile: a haproxy that has not been confirmed may serve requests
+// process of it is left, unless nuncio has to stop meanwhile: a haproxy that has not been confirmed may serve requests
 // all the same, so that one is left to drain. The error wraps a *BindError if addresses are in use.
 func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
 	child, err := process.Launch(m.processOptions())

@@ -39,7 +39,7 @@ func (m *Model) Diff(text haproxy.Text) (c Change, reason string) {
 			return Change{}, fmt.Sprintf("section %q is gone", title(old))
 		}
 		n := nextSection(rest)
-		// A copy, because a part of a text keeps all of it in memory, and each section may come from another one.
+		// A copy, because a part of a text keeps all of it in memory, and each section may come from a different text.
 		s, err := newSection(strings.Clone(rest[:n]))
 		if err != nil {
 			return Change{}, err.Error()

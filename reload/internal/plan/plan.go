@@ -312,7 +312,7 @@ func (d *builder) deletionBlocked(v *server) string {
 		return "its name is still in use, and HAProxy 2.6 cannot tell when it is free"
 	}
 	if d.Next.referenced(d.backend, v.name) {
-		return "another line refers to it"
+		return "a different line refers to it"
 	}
 	return ""
 }
@@ -365,7 +365,7 @@ func (d *builder) removeServer(v *server) string {
 	case v.killsSessionsOnDown:
 		return "on-marked-down would cut its connections"
 	case d.Next.referenced(d.backend, v.name):
-		return "another line refers to it"
+		return "a different line refers to it"
 	}
 	d.Servers++
 	d.drainAndDisable(lower, d.target(v))

@@ -95,26 +95,26 @@ func TestPlan(t *testing.T) {
 		name, version, before, after, want, reason string
 	}{
 		{name: "nothing but comments, blanks and quotes", before: a + b, after: "# hello\n  server   'a' 10.0.0.1:80 id 11 weight 100 check # there\n" + b},
-		{name: "another order of the servers", before: a + b, after: b + a},
-		{name: "another order of servers without ids", before: "server m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "server n 10.0.0.4:80\nserver m 10.0.0.3:80\n"},
-		{name: "another order for balance first with ids", before: "balance first\n" + a + b, after: "balance first\n" + b + a},
-		{name: "another order for a consistent hash with ids", before: "balance uri\nhash-type consistent\n" + a + b, after: "balance uri\nhash-type consistent\n" + b + a},
-		{name: "another order for balance first without ids", before: "balance first\nserver m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "balance first\nserver n 10.0.0.4:80\nserver m 10.0.0.3:80\n", reason: "ids follow from it"},
-		{name: "another order for a consistent hash without ids", before: "balance uri\nhash-type consistent\nserver m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "balance uri\nhash-type consistent\nserver n 10.0.0.4:80\nserver m 10.0.0.3:80\n", reason: "ids follow from it"},
-		{name: "another order for a stick table without ids", before: "stick on src\nserver m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "stick on src\nserver n 10.0.0.4:80\nserver m 10.0.0.3:80\n", reason: "ids follow from it"},
-		{name: "another order for a static hash", before: "balance uri\n" + a + b, after: "balance uri\n" + b + a, reason: "balance uri goes by it"},
-		{name: "another order for static weights", before: "balance static-rr\n" + a + b, after: "balance static-rr\n" + b + a, reason: "balance static-rr goes by it"},
+		{name: "a different order of the servers", before: a + b, after: b + a},
+		{name: "a different order of servers without ids", before: "server m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "server n 10.0.0.4:80\nserver m 10.0.0.3:80\n"},
+		{name: "a different order for balance first with ids", before: "balance first\n" + a + b, after: "balance first\n" + b + a},
+		{name: "a different order for a consistent hash with ids", before: "balance uri\nhash-type consistent\n" + a + b, after: "balance uri\nhash-type consistent\n" + b + a},
+		{name: "a different order for balance first without ids", before: "balance first\nserver m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "balance first\nserver n 10.0.0.4:80\nserver m 10.0.0.3:80\n", reason: "ids follow from it"},
+		{name: "a different order for a consistent hash without ids", before: "balance uri\nhash-type consistent\nserver m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "balance uri\nhash-type consistent\nserver n 10.0.0.4:80\nserver m 10.0.0.3:80\n", reason: "ids follow from it"},
+		{name: "a different order for a stick table without ids", before: "stick on src\nserver m 10.0.0.3:80\nserver n 10.0.0.4:80\n", after: "stick on src\nserver n 10.0.0.4:80\nserver m 10.0.0.3:80\n", reason: "ids follow from it"},
+		{name: "a different order for a static hash", before: "balance uri\n" + a + b, after: "balance uri\n" + b + a, reason: "balance uri goes by it"},
+		{name: "a different order for static weights", before: "balance static-rr\n" + a + b, after: "balance static-rr\n" + b + a, reason: "balance static-rr goes by it"},
 		{
-			name: "another order of the backup servers", before: a + "server m 10.0.0.3:80 backup\nserver n 10.0.0.4:80 backup\n",
+			name: "a different order of the backup servers", before: a + "server m 10.0.0.3:80 backup\nserver n 10.0.0.4:80 backup\n",
 			after: a + "server n 10.0.0.4:80 backup\nserver m 10.0.0.3:80 backup\n", reason: "order of the backup servers",
 		},
 		{name: "a backup server that comes first", before: a + "server m 10.0.0.3:80 backup\n", after: "server m 10.0.0.3:80 backup\n" + a},
 		{
-			name: "another order of servers with one cookie", before: "server m 10.0.0.3:80 cookie x\nserver n 10.0.0.4:80 cookie x\n",
+			name: "a different order of servers with one cookie", before: "server m 10.0.0.3:80 cookie x\nserver n 10.0.0.4:80 cookie x\n",
 			after: "server n 10.0.0.4:80 cookie x\nserver m 10.0.0.3:80 cookie x\n", reason: "same cookie",
 		},
 		{
-			name: "another order of servers with cookies of their own", before: "server m 10.0.0.3:80 cookie x\nserver n 10.0.0.4:80 cookie y\n",
+			name: "a different order of servers with cookies of their own", before: "server m 10.0.0.3:80 cookie x\nserver n 10.0.0.4:80 cookie y\n",
 			after: "server n 10.0.0.4:80 cookie y\nserver m 10.0.0.3:80 cookie x\n",
 		},
 		{
@@ -126,7 +126,7 @@ func TestPlan(t *testing.T) {
 			want: "add server b/b 10.0.0.2:80 id 12 weight 100 inter 2s fall 3 check\nenable health b/b\nenable server b/b\n",
 		},
 		{
-			name: "on 2.6 a new server is told to reuse connections", version: "2.6", before: a, after: a + b,
+			name: "on 2.6 a new server gets the words that make it reuse connections", version: "2.6", before: a, after: a + b,
 			want: "add server b/b 10.0.0.2:80 id 12 weight 100 inter 2s fall 3 check pool-max-conn -1 pool-purge-delay 5s\nenable health b/b\nenable server b/b\n",
 		},
 		{
@@ -147,7 +147,7 @@ func TestPlan(t *testing.T) {
 			name: "moved, to begin as down", before: a + "server n 10.0.0.3:80 check init-state down\n", after: a + "server n 10.0.0.4:80 check init-state down\n",
 			want: "set server b/n addr 10.0.0.4 port 80\n",
 		},
-		{name: "moved and followed by another one", before: a + "server n 10.0.0.3:80 check track a\n", after: a + "server n 10.0.0.4:80 check track a\n", reason: `has "track"`},
+		{name: "moved and tracked by a different server", before: a + "server n 10.0.0.3:80 check track a\n", after: a + "server n 10.0.0.4:80 check track a\n", reason: `has "track"`},
 		{name: "moved to IPv6", before: a, after: strings.Replace(a, "10.0.0.1:80", "[::1]:81", 1), want: "set server b/a addr ::1 port 81\nset server b/a health up\n"},
 		{name: "weight", before: a, after: strings.Replace(a, "100", "7", 1), want: "set server b/a weight 7\n"},
 		{name: "drain is weight 0", before: a + b, after: a + strings.Replace(b, "100", "0", 1), want: "set server b/b weight 0\n"},
@@ -205,9 +205,9 @@ func TestPlan(t *testing.T) {
 		{name: "two backup servers at once", before: a, after: a + "server m 10.0.0.4:80 backup\nserver n 10.0.0.3:80 backup\n", reason: "backup"},
 		{name: "a second backup server", before: a + "server n 10.0.0.3:80 backup\n", after: a + "server m 10.0.0.4:80 backup\nserver n 10.0.0.3:80 backup\n", reason: "backup"},
 		{name: "a line that is not a server line", before: a, after: a + "option httpchk\n", reason: "more than its servers"},
-		{name: "another balance", before: a, after: a + "balance leastconn\n", reason: "more than its servers"},
+		{name: "a different balance", before: a, after: a + "balance leastconn\n", reason: "more than its servers"},
 		{name: "a new section", before: a, after: a + "backend c\n", reason: `new section "backend c"`},
-		{name: "a section with another name", before: a + "backend x\n", after: a + "backend y\n", reason: `section "backend y" is where "backend x" was`},
+		{name: "a section with a different name", before: a + "backend x\n", after: a + "backend y\n", reason: `section "backend y" is where "backend x" was`},
 		{name: "a section that is gone", before: a + "backend x\n", after: a, reason: `section "backend x" is gone`},
 		{name: "a static algorithm", before: "balance static-rr\n" + a, after: "balance static-rr\n" + a + b, reason: "balance static-rr needs a reload"},
 		{name: "a static algorithm can move", before: "balance uri\n" + a, after: "balance uri\n" + strings.Replace(a, ".1:", ".7:", 1), want: "set server b/a addr 10.0.0.7 port 80\nset server b/a health up\n"},
@@ -258,7 +258,7 @@ func TestOnlyAdditiveCommandsAreSentToAnyWorker(t *testing.T) {
 		{"one into maintenance", a, strings.Replace(a, "check", "check disabled", 1), false},
 		{"less weight", a, strings.Replace(a, "100", "9", 1), false},
 		{"one is replaced", a + b, a + strings.Replace(b, "check", "check inter 3s", 1), false},
-		{"one comes while another is replaced", a + b, a + strings.Replace(b, "check", "check inter 3s", 1) + "server c 10.0.0.3:80 id 13\n", false},
+		{"one comes while a different one is replaced", a + b, a + strings.Replace(b, "check", "check inter 3s", 1) + "server c 10.0.0.3:80 id 13\n", false},
 	} {
 		p, reason := planFor("3.0", cfg(planConfig(tt.before)), cfg(planConfig(tt.after)))
 		if reason != "" || p.Additive != tt.additive {

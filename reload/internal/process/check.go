@@ -17,7 +17,7 @@ import (
 // something outside it, such as a certificate, was the reason.
 type CheckError struct {
 	Reason string // the first alert, or nuncio's own reason
-	Output string // all that HAProxy said, with file names relative to the set; empty if it was not asked
+	Output string // all of HAProxy's messages, with file names relative to the set; empty if it was not asked
 }
 
 func (e *CheckError) Error() string { return "configuration rejected: " + e.Reason }

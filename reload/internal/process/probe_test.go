@@ -20,8 +20,8 @@ func TestProbeFindsAddressesInUseOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	taken, free := l.Addr().String(), testkit.FreeAddr(t)
-	_, port, _ := net.SplitHostPort(taken)
+	used, free := l.Addr().String(), testkit.FreeAddr(t)
+	_, port, _ := net.SplitHostPort(used)
 	local, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -34,10 +34,10 @@ func TestProbeFindsAddressesInUseOnly(t *testing.T) {
 		ok                  bool
 	}{
 		{"free", "", cfg(free), true},
-		{"taken", "", cfg(taken), false},
-		{"taken by the running configuration", cfg(taken), cfg(taken), true},
-		{"one of two is taken", "", cfg(free + "," + taken), false},
-		{"the wildcard overlaps with what another process has", "", cfg(":" + port), false},
+		{"in use", "", cfg(used), false},
+		{"in use by the running configuration", cfg(used), cfg(used), true},
+		{"one of two is in use", "", cfg(free + "," + used), false},
+		{"the wildcard overlaps with what a different process has", "", cfg(":" + port), false},
 		{"not an address of this host", "", cfg("192.0.2.1:80"), false},
 		{"a name whose address is in use: the reload finds out", "", cfg(name), true},
 		{"a name that the running configuration has", cfg(name), cfg(name), true},
@@ -51,7 +51,7 @@ func TestProbeFindsAddressesInUseOnly(t *testing.T) {
 			}
 		})
 	}
-	// It must not have taken anything itself.
+	// It must not keep anything itself.
 	l2, err := net.Listen("tcp", free)
 	if err != nil {
 		t.Errorf("the probe holds the address: %v", err)

@@ -174,7 +174,7 @@ func (h *Process) reloadOnce(ctx context.Context, before haproxy.Processes) erro
 	return h.confirm(ctx, before)
 }
 
-// counted is the proof for a reload that HAProxy said nothing about, which is every one on 2.6: the
+// counted is the proof for a reload that HAProxy gave no answer to, which is every one on 2.6: the
 // master's count of reloads has grown, and there is a worker that this reload made. A master that answers and
 // has not counted for a while never got the command: one that reloads does not answer, or counts at once.
 func (h *Process) counted(ctx context.Context, before haproxy.Processes, position int) error {
@@ -279,7 +279,7 @@ func (h *Process) ExitError() *ExitError {
 	return &ExitError{Code: proc.ExitCode(h.child.State()), Message: excerpt(h.out.since(h.out.position() - 20))}
 }
 
-// failureOutput waits a moment for the alert that explains a failed reload: the pipe is read by another goroutine.
+// failureOutput waits a moment for the alert that explains a failed reload: a different goroutine reads the pipe.
 func (h *Process) failureOutput(ctx context.Context, position int) string {
 	deadline := time.Now().Add(outputGrace)
 	for {

@@ -33,7 +33,7 @@ func StopLeftover(ctx context.Context, o Options, log *slog.Logger) error {
 	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil || !strings.Contains(string(cmdline), socket.Path()) {
 		return fmt.Errorf("a haproxy that this process cannot see answers on %s: it belongs to another container or "+
-			"namespace; end it, or use another state directory", socket.Path())
+			"namespace; end it, or use a different state directory", socket.Path())
 	}
 	log.Warn("ending a haproxy that an earlier nuncio left running", "pid", pid)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {

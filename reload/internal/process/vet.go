@@ -42,7 +42,7 @@ func Vet(files haproxy.Files, env []string, reserved ...string) error {
 		return &CheckError{Reason: fault}
 	}
 	if !listens {
-		// HAProxy alone would refuse it, but nuncio.cfg gives it a socket to listen on.
+		// HAProxy alone would reject it, but nuncio.cfg gives it a socket to listen on.
 		return &CheckError{Reason: haproxy.ConfigFile + " has no bind line, so nothing would be served"}
 	}
 	return nil
