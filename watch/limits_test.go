@@ -26,7 +26,7 @@ func TestAListingOfHugeValuesStillArrives(t *testing.T) {
 	r := run(t, at(server), watch.StoreOptions{})
 	snap := r.expect("web/a 192.0.2.1:80")
 	if len(snap.Quarantined) != 60 {
-		t.Fatalf("%d records are set aside, want 60", len(snap.Quarantined))
+		t.Fatalf("%d records are quarantined, want 60", len(snap.Quarantined))
 	}
 	if got := len(snap.Quarantined[0].Value); got > 1000 {
 		t.Errorf("%d bytes of a value are kept", got)

@@ -18,13 +18,11 @@ const (
 	MaxMetaEntries = 128
 )
 
-// Decode reads the value of a record: a JSON object, or a bare host:port or [v6]:port. Its error is a sentence
-// fragment for people that says what is wrong and what would be right, with the offending piece quoted,
-// shortened and printable.
+// Decode reads the value of a record: a JSON object, or a bare host:port or [v6]:port. Its error is a sentence fragment
+// that says what is wrong and what would be right, with the offending piece quoted, shortened and printable.
 //
-// In JSON a null counts as absent, unknown scalar members become meta (numbers and booleans as they are
-// written), unknown nested members are ignored, and a name given twice, also once in meta and once beside
-// it, is refused.
+// In JSON a null counts as absent, unknown scalar members become meta (numbers and booleans as they are written), unknown
+// nested members are ignored, and a name given twice is refused, also once in meta and once beside it.
 func Decode(instance string, value []byte) (*Instance, error) {
 	switch trimmed := bytes.TrimLeft(value, " \t\r\n"); {
 	case len(value) > MaxValueBytes:
@@ -73,7 +71,7 @@ func decodeBare(instance, value string) (*Instance, error) {
 }
 
 func decodeObject(instance string, value []byte) (*Instance, error) {
-	// Checked as a whole first, so that nothing after the object goes unseen and the walk below cannot fail.
+	// Checked as a whole first, so that text after the object is noticed and the code below cannot fail.
 	if err := json.Unmarshal(value, new(json.RawMessage)); err != nil {
 		return nil, invalid("the value", string(value), "is not valid JSON: "+err.Error())
 	}
@@ -182,8 +180,8 @@ func (i *Instance) setMeta(m member) error {
 	return nil
 }
 
-// addMeta keeps one scalar. A nested value is an error inside meta, which is ours, and is ignored beside it,
-// where other programs may keep what they like.
+// addMeta adds one scalar. A nested value is an error inside meta, which belongs to the contract, and ignored beside it,
+// where other programs may keep members of their own.
 func (i *Instance) addMeta(m member, inside bool) error {
 	switch m.kind() {
 	case kindNull:
@@ -244,7 +242,7 @@ func (m member) kind() kind {
 	return kindNumber
 }
 
-// text is the content of a string, and any other value as it is written.
+// text returns the content of a string, and any other value as it is written.
 func (m member) text() string {
 	if m.kind() != kindString {
 		return string(m.raw)
@@ -254,8 +252,8 @@ func (m member) text() string {
 	return s
 }
 
-// members lists an object's members in the order of the text and refuses a name that comes twice, of which
-// every JSON library keeps a different one.
+// members returns an object's members in the order of the text. It refuses a name that occurs twice, because JSON
+// libraries disagree about which one counts.
 func members(object []byte) ([]member, error) {
 	dec := json.NewDecoder(bytes.NewReader(object))
 	if _, err := dec.Token(); err != nil {

@@ -9,8 +9,8 @@ import (
 // MaxNameBytes is the longest name of a service or an instance.
 const MaxNameBytes = 255
 
-// NormalizePrefix gives a key prefix its one form: it begins and ends with a slash, so that "/services" never
-// matches the neighbour "/services-old". The empty prefix becomes "/", the whole store.
+// NormalizePrefix returns the canonical form of a key prefix: it begins and ends with a slash, so that "/services" never
+// matches "/services-old". The empty prefix becomes "/", the whole store.
 func NormalizePrefix(prefix string) string {
 	if inner := strings.Trim(prefix, "/"); inner != "" {
 		return "/" + inner + "/"
@@ -18,7 +18,7 @@ func NormalizePrefix(prefix string) string {
 	return "/"
 }
 
-// Key is the key of a record: prefix, service, a slash, instance.
+// Key returns the key of a record: prefix, service, a slash, instance.
 func Key(prefix, service, instance string) (string, error) {
 	if err := CheckName(service); err != nil {
 		return "", fmt.Errorf("service name: %w", err)
@@ -29,7 +29,7 @@ func Key(prefix, service, instance string) (string, error) {
 	return NormalizePrefix(prefix) + service + "/" + instance, nil
 }
 
-// ParseKey takes a record's key apart. Its error is a sentence fragment that says what a key looks like.
+// ParseKey splits a record's key. Its error is a sentence fragment that says what a key looks like.
 func ParseKey(prefix, key string) (service, instance string, err error) {
 	prefix = NormalizePrefix(prefix)
 	rest, ok := strings.CutPrefix(key, prefix)
@@ -50,8 +50,8 @@ func ParseKey(prefix, key string) (service, instance string, err error) {
 	return service, instance, nil
 }
 
-// CheckName tells whether a name may be a service's or an instance's: 1 to 255 bytes of [A-Za-z0-9_.:-], and
-// neither "." nor "..", because names become parts of file paths in templates.
+// CheckName returns an error unless the name may be that of a service or an instance: 1 to 255 bytes of [A-Za-z0-9_.:-],
+// and neither "." nor "..", because names become parts of file paths in templates.
 func CheckName(name string) error {
 	switch {
 	case name == "":

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// ServiceWide tells whether a meta key is a setting of the service as a whole, on which its instances have to
-// agree. Other keys, such as node or container_id, are facts about one instance and differ as they like.
+// ServiceWide reports whether a meta key is a setting of the service as a whole, on which its instances must agree. Other
+// keys, such as node or container_id, are facts about one instance and may differ.
 func ServiceWide(key string) bool {
 	return key == "balance" || strings.HasPrefix(key, "http.") || strings.HasPrefix(key, "tcp.") ||
 		strings.HasPrefix(key, "check.")
 }
 
-// unite makes a service's meta of its instances' meta; the first instance by name wins.
+// unite merges the meta of the instances; where they disagree the first instance by name wins.
 func unite(instances []*Instance) (map[string]string, []Conflict) {
 	meta, winner := map[string]string{}, map[string]string{}
 	conflicts := map[string]Conflict{}
@@ -35,14 +35,14 @@ func unite(instances []*Instance) (map[string]string, []Conflict) {
 	return meta, slices.SortedFunc(maps.Values(conflicts), func(x, y Conflict) int { return cmp.Compare(x.Key, y.Key) })
 }
 
-// Same tells whether two snapshots of one Builder have the same content, whatever their revisions. It costs one
-// step per service, quarantined record and extra pair.
+// Same reports whether two snapshots of one Builder have the same content, whatever their revisions. It costs one step per
+// service, quarantined record and extra pair.
 func (s *Snapshot) Same(other *Snapshot) bool {
 	return slices.Equal(s.Services, other.Services) && slices.Equal(s.Quarantined, other.Quarantined) &&
 		slices.Equal(s.Extra, other.Extra)
 }
 
-// Counts is the number of services and of all their instances.
+// Counts returns the number of services and of all their instances.
 func (s *Snapshot) Counts() (services, instances int) {
 	for _, svc := range s.Services {
 		instances += len(svc.Instances)
@@ -50,10 +50,9 @@ func (s *Snapshot) Counts() (services, instances int) {
 	return len(s.Services), instances
 }
 
-// Pairs walks every key and raw value of the store that was watched, sorted by key, for the store functions of
-// templates: the records and the extra pairs. Quarantined records are not among them, so that a template which
-// reads raw values is protected too. A raw value is what was written, JSON text for instance; only the
-// fields of Instance are free of line breaks.
+// Pairs iterates over the keys and raw values of the records and of the extra pairs, sorted by key, for the store functions
+// of templates. Quarantined records are not among them, so that a template that reads raw values is protected too. A raw
+// value is what was written, such as JSON text; only the fields of Instance are free of line breaks.
 func (s *Snapshot) Pairs() iter.Seq2[string, string] {
 	return func(yield func(key, value string) bool) {
 		services := slices.Clone(s.Services)
