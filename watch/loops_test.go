@@ -30,13 +30,6 @@ func passes(r *running) float64 {
 	return n
 }
 
-func synced(s *watch.Store) error {
-	if !s.Status().Synced {
-		return errors.New("not listed yet")
-	}
-	return nil
-}
-
 // TestLoopsPauseWhileTheStoreIsAway counts the passes and the connections of a Store in each kind of outage, from the start
 // and after a good spell.
 func TestLoopsPauseWhileTheStoreIsAway(t *testing.T) {
