@@ -15,8 +15,8 @@ import (
 	"text/template"
 )
 
-// confd holds the functions that have confd's names and confd's meaning. Where sprig has the same name with
-// other arguments and they can be told apart, both forms work.
+// confd returns the functions that have confd's names and confd's meaning. Where sprig has the same name with other
+// arguments, and the arguments tell the two apart, both forms work.
 func (t *Templates) confd() template.FuncMap {
 	return template.FuncMap{
 		"exists": t.exists, "get": t.get, "gets": t.gets, "getv": t.getv, "getvs": t.getvs, "ls": t.ls, "lsdir": t.lsdir,
@@ -32,7 +32,7 @@ func (t *Templates) confd() template.FuncMap {
 func decodeObject(text string) (map[string]any, error) {
 	var v map[string]any
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		return nil, fmt.Errorf("%s is no JSON object: %s", shorten(text), err.Error())
+		return nil, fmt.Errorf("%s is not a JSON object: %s", shorten(text), err.Error())
 	}
 	return v, nil
 }
@@ -40,7 +40,7 @@ func decodeObject(text string) (map[string]any, error) {
 func decodeArray(text string) ([]any, error) {
 	var v []any
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		return nil, fmt.Errorf("%s is no JSON array: %s", shorten(text), err.Error())
+		return nil, fmt.Errorf("%s is not a JSON array: %s", shorten(text), err.Error())
 	}
 	return v, nil
 }
@@ -52,7 +52,7 @@ func decodeBase64(s string) (string, error) {
 
 func newMap(values ...any) (map[string]any, error) {
 	if len(values)%2 != 0 {
-		return nil, errors.New("map wants keys and values in turn")
+		return nil, errors.New("map: the arguments must alternate between keys and values")
 	}
 	m := make(map[string]any, len(values)/2)
 	for i := 0; i < len(values); i += 2 {
@@ -65,7 +65,7 @@ func newMap(values ...any) (map[string]any, error) {
 	return m, nil
 }
 
-// join takes confd's list and separator, or sprig's separator and list.
+// join accepts confd's order of arguments (list, separator) and sprig's (separator, list).
 func join(a, b any) (string, error) {
 	sep, ok := b.(string)
 	list := a
@@ -75,7 +75,7 @@ func join(a, b any) (string, error) {
 	}
 	v := reflect.ValueOf(list)
 	if !ok || !v.IsValid() || v.Kind() != reflect.Slice && v.Kind() != reflect.Array {
-		return "", errors.New("join wants a list and a separator")
+		return "", errors.New("join: the arguments must be a list and a separator")
 	}
 	parts := make([]string, v.Len())
 	for i := range parts {
@@ -88,7 +88,7 @@ func join(a, b any) (string, error) {
 	return strings.Join(parts, sep), nil
 }
 
-// replace takes confd's four arguments (text, old, new, count), or sprig's three (old, new, text).
+// replace accepts confd's four arguments (text, old, new, count) and sprig's three (old, new, text).
 func replace(args ...any) (string, error) {
 	text := make([]string, min(len(args), 3))
 	for i := range text {
@@ -108,14 +108,14 @@ func replace(args ...any) (string, error) {
 		}
 		return strings.Replace(text[0], text[1], text[2], n), nil
 	}
-	return "", errors.New("replace wants text, old, new and a count (-1 for all), or old, new and text")
+	return "", errors.New("replace: the arguments must be text, old, new and a count (-1 for all), or old, new and text")
 }
 
 // reverse reverses a list of any type.
 func reverse(list any) (any, error) {
 	v := reflect.ValueOf(list)
 	if !v.IsValid() || v.Kind() != reflect.Slice {
-		return nil, fmt.Errorf("reverse wants a list, not %T", list)
+		return nil, fmt.Errorf("reverse: the argument must be a list, not %T", list)
 	}
 	out := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
 	for i := range v.Len() {
@@ -136,7 +136,7 @@ func sortKVByLength(list []KVPair) []KVPair {
 	return out
 }
 
-// toInt returns the whole number that v is or, as text, has.
+// toInt returns v as an int. Text must be a whole number.
 func toInt(v any) (int, error) {
 	switch r := reflect.ValueOf(v); {
 	case r.CanInt():
@@ -202,7 +202,7 @@ func mod(a, b any) (int, error) {
 	return n[0] % n[1], nil
 }
 
-// seq is confd's: the numbers from first to last.
+// seq returns the numbers from first to last, as confd's seq does.
 func seq(first, last any) ([]int, error) {
 	n, err := numbers([]any{first, last})
 	if err != nil {
@@ -211,8 +211,7 @@ func seq(first, last any) ([]int, error) {
 	if n[1] < n[0] {
 		return []int{}, nil
 	}
-	// Between the ends of int there are more numbers than an int can count.
-	if uint64(n[1])-uint64(n[0]) >= maxList { // the difference is right whatever the signs
+	if uint64(n[1])-uint64(n[0]) >= maxList { // correct for any signs: the difference of two ints fits into uint64
 		return nil, fmt.Errorf("seq: more than %d numbers", maxList)
 	}
 	out := make([]int, n[1]-n[0]+1)
@@ -222,7 +221,7 @@ func seq(first, last any) ([]int, error) {
 	return out, nil
 }
 
-// sortedKeys is sprig's keys, in an order that is the same each time.
+// sortedKeys is sprig's keys in a stable order.
 func sortedKeys(dicts ...map[string]any) []string {
 	var out []string
 	for _, d := range dicts {
@@ -231,7 +230,7 @@ func sortedKeys(dicts ...map[string]any) []string {
 	return out
 }
 
-// sortedValues is sprig's values, by the order of their keys.
+// sortedValues is sprig's values in the order of their keys.
 func sortedValues(dict map[string]any) []any {
 	out := make([]any, 0, len(dict))
 	for _, k := range slices.Sorted(maps.Keys(dict)) {

@@ -6,28 +6,27 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// place is what HAProxy expects at a word of a line.
+// place is the kind of word that HAProxy expects at a position of a line.
 type place int
 
 const (
-	aWord         place = iota // nuncio does not know the directive: one word of data, but no grammar
+	aWord         place = iota // one word of any kind: nuncio does not know the directive
 	aText                      // any text
-	aKeyword                   // grammar: no value may stand here
-	aName                      // of a proxy, a server, an ACL
-	anAddress                  // of a server
-	aBindAddress               // to listen on
-	aHost                      // an address or a part of one
+	aKeyword                   // a keyword: no value is allowed
+	aName                      // the name of a proxy, a server or an ACL
+	anAddress                  // the address of a server
+	aBindAddress               // an address to listen on
+	aHost                      // an address or part of one
 	aToken                     // a number, a time, a plain word
-	aHeaderName                // a log-format string in some versions of HAProxy, and plain text in others
-	aHeader                    // a header, or what becomes a part of one
+	aHeaderName                // a header name: a log-format string in some versions of HAProxy, plain text in others
+	aHeader                    // text that becomes part of a header
 	aFormat                    // a log-format string
-	aHeaderFormat              // a log-format string that becomes a header
+	aHeaderFormat              // a log-format string that becomes part of a header
 	anExpression               // a sample expression
-	aPattern                   // of an ACL
+	aPattern                   // a pattern of an ACL
 )
 
-// place finds out what HAProxy expects at the word with index at. Only words without a value in them are
-// taken for grammar.
+// place returns what HAProxy expects at the word with index at. Only words without a value count as grammar.
 func (l *line) place(at int) place {
 	keyword := l.words[0].Text
 	switch {
@@ -52,7 +51,7 @@ func (l *line) place(at int) place {
 	return aWord
 }
 
-// literal is the text of a word that holds no value, and "" otherwise.
+// literal returns the text of a word that contains no value, and "" otherwise.
 func (l *line) literal(i int) string {
 	if i >= len(l.words) || l.covered(l.words[i]) {
 		return ""
@@ -60,7 +59,7 @@ func (l *line) literal(i int) string {
 	return l.words[i].Text
 }
 
-// condition says whether a word stands behind "if" or "unless", and what it is there.
+// condition reports whether a word follows "if" or "unless", and what HAProxy expects there.
 func (l *line) condition(at int) (p place, found bool) {
 	begin := 0
 	for i := 1; i < at; i++ {
@@ -81,7 +80,7 @@ func (l *line) condition(at int) (p place, found bool) {
 	return aPattern, true
 }
 
-// brace is the index of the "{" that is open at a word, or 0.
+// brace returns the index of the "{" that is open at a word, or 0.
 func (l *line) brace(from, at int) (open int) {
 	for i := from; i < at; i++ {
 		switch l.literal(i) {
@@ -94,7 +93,7 @@ func (l *line) brace(from, at int) (open int) {
 	return open
 }
 
-// patternStart is the index of the first word behind the sample expression that patterns are compared with.
+// patternStart returns the index of the first word after the sample expression that patterns are compared with.
 func (l *line) patternStart(at int) int {
 	if l.words[0].Text == "acl" {
 		return 3
@@ -102,7 +101,7 @@ func (l *line) patternStart(at int) int {
 	return l.brace(1, at) + 2
 }
 
-// options gives the place of a word in a list of options, each with its arguments, that begins at from.
+// options returns the place of a word in a list of options that begins at from. arguments has the arguments of each option.
 func (l *line) options(from, at int, arguments map[string][]place) place {
 	for i := from; i <= at; {
 		if i == at {
@@ -118,12 +117,12 @@ func (l *line) options(from, at int, arguments map[string][]place) place {
 	return aKeyword
 }
 
-// sequence is a directive with arguments in a fixed order; the last place holds for all that follow.
+// sequence describes a directive with arguments in a fixed order. The last place applies to all further arguments.
 func sequence(places ...place) func(*line, int) place {
 	return func(_ *line, at int) place { return places[min(at, len(places))-1] }
 }
 
-// behind is a directive with arguments in a fixed order and options behind them.
+// behind describes a directive with arguments in a fixed order, followed by options.
 func behind(arguments map[string][]place, places ...place) func(*line, int) place {
 	return func(l *line, at int) place {
 		if at <= len(places) {
@@ -133,7 +132,7 @@ func behind(arguments map[string][]place, places ...place) func(*line, int) plac
 	}
 }
 
-// directives says what HAProxy expects behind a keyword. Directives that are not here take any word.
+// directives has what HAProxy expects after a keyword. A directive that is missing here accepts any word.
 var directives = map[string]func(*line, int) place{
 	"server":          behind(serverOptions, aName, anAddress),
 	"default-server":  behind(serverOptions),

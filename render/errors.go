@@ -10,16 +10,16 @@ import (
 	"text/template"
 )
 
-// Error says where a template is at fault, or which of its places a value does not fit.
+// Error is an error in a template, or in a value that its place in a template does not allow.
 type Error struct {
 	File    string // name of the template within its tree
-	Line    int    // counted from 1; 0 when the fault has no place
-	Column  int    // counted from 1 in bytes; 0 when only the line is known
+	Line    int    // counted from 1; 0 if the error has no place
+	Column  int    // counted from 1 in bytes; 0 if only the line is known
 	Message string
 	Excerpt string // the line of the template, without its LF
 }
 
-// Error gives place and message on the first line, then the template's line and a caret below the column.
+// Error returns place and message on the first line, then the line of the template and a caret below the column.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
@@ -39,16 +39,16 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Dropped is a line that was left out of a file, because a value in it does not fit where it stands.
+// Dropped is a line that was dropped from a file because its place does not allow a value in it.
 type Dropped struct {
 	File     string `json:"file"`     // the rendered file, such as "haproxy.cfg"
-	Line     int    `json:"line"`     // of the rendered file: where the line would have been
+	Line     int    `json:"line"`     // of the rendered file, where the line would have been
 	Template string `json:"template"` // the template's place, such as "haproxy.cfg.tmpl:12:7"
 	Value    string `json:"value"`    // the value, shortened and printable
-	Reason   string `json:"reason"`   // what is wrong and what would be right
+	Reason   string `json:"reason"`   // what is wrong, and what would be allowed
 }
 
-// String is one line for a log or a terminal.
+// String returns one line for a log or a terminal.
 func (r Dropped) String() string {
 	return fmt.Sprintf("%s: line %d of %s dropped: value %s: %s", r.Template, r.Line, r.File, r.Value, r.Reason)
 }
@@ -61,7 +61,7 @@ type position struct {
 
 func (p position) String() string { return fmt.Sprintf("%s:%d:%d", p.file, p.line, p.column) }
 
-// fault is an error at a known place; the excerpt is added where the template's text is at hand.
+// fault is an error at a known place. withExcerpt adds the text of the line.
 type fault struct {
 	at      position
 	message string
@@ -69,11 +69,11 @@ type fault struct {
 
 func (f *fault) Error() string { return f.message }
 
-// located is the only place that reads positions out of text/template's messages, whose form
-// "template: NAME:LINE: MESSAGE" or "template: NAME:LINE:COLUMN: MESSAGE" its documentation shows but no type carries.
+// located reads the position in a message of text/template, "template: NAME:LINE: MESSAGE" or "template: NAME:LINE:COLUMN:
+// MESSAGE". The form is documented, but no error type has the position.
 var located = regexp.MustCompile(`(?s)^(?:template: )?(.+?):(\d+):(?:(\d+):)? (.*)$`)
 
-// explain makes an *Error of whatever parsing or executing a template returned.
+// explain makes an *Error from an error of parsing or executing a template.
 func explain(tree map[string]string, file string, err error) *Error {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e
@@ -88,7 +88,7 @@ func explain(tree map[string]string, file string, err error) *Error {
 	at := position{file: file}
 	if m := located.FindStringSubmatch(message); m != nil {
 		if _, known := tree[m[1]]; known {
-			line, _ := strconv.Atoi(m[2])   // digits by the expression; a huge number has no excerpt
+			line, _ := strconv.Atoi(m[2])   // digits, by the expression; a huge number has no excerpt
 			column, _ := strconv.Atoi(m[3]) // empty for a parse error
 			if column > 0 || m[3] != "" {
 				column++ // text/template counts bytes before the place
@@ -107,7 +107,7 @@ func withExcerpt(tree map[string]string, at position, message string) *Error {
 	return e
 }
 
-// shorten makes a value printable on one line, and short.
+// shorten returns a value quoted and on one line, and cuts it after 60 bytes.
 func shorten(value string) string {
 	const limit = 60
 	if len(value) <= limit {

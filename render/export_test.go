@@ -31,7 +31,7 @@ func OwnAndSprig() template.FuncMap {
 }
 
 // SetTurns bounds the loops of a rendering.
-func (t *Templates) SetTurns(most int) { t.most = most }
+func (t *Templates) SetTurns(most int) { t.loopLimit = most }
 
 // Remembered counts the memoised texts.
 func (t *Templates) Remembered() int { return len(t.memo) }

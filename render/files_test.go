@@ -48,7 +48,7 @@ func TestNewRefusesATree(t *testing.T) {
 		message string
 	}{
 		"empty":             {nil, "HAProxy cannot run without a configuration"},
-		"only a partial":    {map[string]string{"_haproxy.cfg.tmpl": ""}, "must hold haproxy.cfg.tmpl"},
+		"only a partial":    {map[string]string{"_haproxy.cfg.tmpl": ""}, "must contain haproxy.cfg.tmpl"},
 		"same output twice": {map[string]string{cfg: "", "haproxy.cfg": ""}, "remove one of them"},
 		"same define twice": {map[string]string{cfg: "", "_a.tmpl": `{{define "x"}}a{{end}}`, "_b.tmpl": `{{define "x"}}b{{end}}`}, "_a.tmpl and in _b.tmpl"},
 		"define of a file":  {map[string]string{cfg: "", "_a.tmpl": "a", "_b.tmpl": `{{define "_a.tmpl"}}b{{end}}`}, "_a.tmpl and in _b.tmpl"},

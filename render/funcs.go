@@ -12,7 +12,7 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// functions is everything a template can call besides the language's own.
+// functions returns all functions that a template can call besides those of text/template.
 func (t *Templates) functions() template.FuncMap {
 	funcs := make(template.FuncMap)
 	theirs := sprig.TxtFuncMap()
@@ -29,14 +29,14 @@ func (t *Templates) functions() template.FuncMap {
 		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "memo": t.memoise, "fail": fail,
 		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc:  t.mark,
-		enterFunc: func(at int) (void, error) { return t.run.enter(t.where[at]) },
+		enterFunc: func(at int) (void, error) { return t.run.enterTemplate(t.where[at]) },
 		leaveFunc: func(int) void { t.run.depth--; return void{} },
-		tickFunc:  func(at int) (void, error) { return t.run.tick(t.where[at]) },
+		tickFunc:  func(at int) (void, error) { return t.run.countTurn(t.where[at]) },
 	})
 	return funcs
 }
 
-// String makes the parts of the machinery that are called as actions print nothing.
+// String is empty: enterFunc, leaveFunc and tickFunc are actions, but must not print.
 func (void) String() string { return "" }
 
 func (t *Templates) getenv(name string, fallback ...string) string {
@@ -58,10 +58,10 @@ func (t *Templates) setting(name string, fallback ...string) (string, error) {
 	if len(fallback) > 0 {
 		return fallback[0], nil
 	}
-	return "", fmt.Errorf("there is no setting %q and the template gives no default", name)
+	return "", fmt.Errorf("the setting %q is missing, and the template has no default: set it with --set", name)
 }
 
-// service never returns nil, so that a template can range over the instances of a service that is not there.
+// service returns a service without instances if the name is unknown, so that a template can always range over them.
 func (t *Templates) service(name string) (*catalog.Service, error) {
 	if err := t.run.outsideMemo("service"); err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (t *Templates) hasService(name string) (bool, error) {
 	return t.run.snap.Service(name) != nil, nil
 }
 
-// meta looks a key up that a field path cannot name, because it holds a dot.
+// meta returns the value of a meta key. A field path cannot name a key with a dot.
 func meta(of any, key string, fallback ...string) (string, error) {
 	var m map[string]string
 	switch of := of.(type) {
@@ -89,11 +89,11 @@ func meta(of any, key string, fallback ...string) (string, error) {
 		m = of.Meta
 	case *ServiceSummary:
 		if !catalog.ServiceWide(key) {
-			return "", fmt.Errorf("meta %q: a summary has what services say as a whole, such as http.host, and not this; range over .Services instead", key)
+			return "", fmt.Errorf("meta %q: a summary has only the settings of a whole service, such as http.host; range over .Services instead", key)
 		}
 		m = of.Meta
 	default:
-		return "", fmt.Errorf("meta wants a service, an instance or a summary, not %T", of)
+		return "", fmt.Errorf("meta: the first argument must be a service, an instance or a summary, not %T", of)
 	}
 	if v, ok := m[key]; ok && (v != "" || len(fallback) == 0) {
 		return v, nil
@@ -106,7 +106,7 @@ func meta(of any, key string, fallback ...string) (string, error) {
 
 func (t *Templates) include(name string, data ...any) (includedText, error) {
 	if len(data) > 1 {
-		return "", errors.New("include wants a name and one piece of data")
+		return "", errors.New("include: the arguments must be a name and at most one value")
 	}
 	var dot any
 	if len(data) == 1 {
@@ -118,7 +118,7 @@ func (t *Templates) include(name string, data ...any) (includedText, error) {
 
 func fail(message string) (string, error) { return "", errors.New(message) }
 
-// raw is the one way to print text that is not escaped.
+// raw prints a value without escaping it. Nothing else does.
 func raw(value any) (rawText, error) {
 	if r, ok := value.(rawText); ok {
 		return r, nil
@@ -127,10 +127,10 @@ func raw(value any) (rawText, error) {
 	return rawText{text}, err
 }
 
-// q says what happens to every value anyway.
+// q marks a value for escaping, which happens to every value anyway.
 func q(value any) quoted { return quoted{value: value} }
 
-// logformat asks for the rules of log-format strings at a place where nuncio does not know that there is one.
+// logformat applies the rules of log-format strings where nuncio does not know that a directive has them.
 func logformat(value any) quoted { return quoted{value: value, format: true} }
 
 func repeat(count int, text string) (string, error) {

@@ -2,7 +2,7 @@ package render
 
 import "strings"
 
-// rules is a family of rules: http-request, tcp-request content and so on. base is the index of the action.
+// rules describes http-request, tcp-request content and so on. base is the index of the action.
 func rules(base int) func(*line, int) place {
 	return func(l *line, at int) place {
 		if l.words[0].Text == "tcp-request" && l.literal(1) == "inspect-delay" {
@@ -11,7 +11,7 @@ func rules(base int) func(*line, int) place {
 		if at < base {
 			return aKeyword
 		}
-		if at == base { // set-map({{ file }}), but never the action itself
+		if at == base { // set-map({{ file }}): part of the action, but never the action itself
 			return anExpression
 		}
 		action, _, _ := strings.Cut(l.literal(base), "(")
@@ -36,7 +36,7 @@ func rules(base int) func(*line, int) place {
 	}
 }
 
-// actions are the rule actions whose arguments have a fixed order.
+// actions has the rule actions whose arguments have a fixed order.
 var actions = map[string][]place{
 	"set-header": {aHeaderName, aHeaderFormat}, "add-header": {aHeaderName, aHeaderFormat}, "early-hint": {aHeaderName, aHeaderFormat}, "del-header": {aHeaderName},
 	"replace-header": {aHeaderName, aText, aHeaderFormat}, "replace-value": {aHeaderName, aText, aHeaderFormat},
@@ -57,7 +57,7 @@ var ruleRedirectOptions = map[string][]place{
 	"location": {aHeaderFormat}, "prefix": {aHeaderFormat}, "scheme": {aHeaderFormat}, "code": token, "set-cookie": {aHeader}, "clear-cookie": {aHeader},
 }
 
-// check is http-check and tcp-check.
+// check describes http-check and tcp-check.
 func check(l *line, at int) place {
 	if at == 1 {
 		return aKeyword

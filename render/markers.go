@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// Values travel through the rendered text as marks: a marker byte and the index of the value, so that nothing
-// a value holds can be taken for text of the template, and the other way round. Marker bytes are ones that no
-// UTF-8 text holds.
+// In rendered text a value is a mark until the text is escaped: a marker byte and the index of the value. So the bytes of a
+// value are never mistaken for text of the template. UTF-8 text contains no marker byte.
 const (
 	memoMarker  = '\xfd'
 	valueMarker = '\xfe'
@@ -20,7 +19,7 @@ const (
 
 func isMarker(b byte) bool { return b >= 0xfd }
 
-// firstMarker is the index of the first marker byte, or -1.
+// firstMarker returns the index of the first marker byte, or -1.
 func firstMarker(text string) int {
 	for i := range len(text) {
 		if isMarker(text[i]) {
@@ -30,7 +29,7 @@ func firstMarker(text string) int {
 	return -1
 }
 
-// markText encodes an index in bytes that are neither markers nor anything that a file's syntax knows.
+// markText returns a mark. The index is encoded in bytes that are neither markers nor part of any file's syntax.
 func markText(marker byte, index int) string {
 	return string([]byte{marker, 0x80 + byte(index>>24&63), 0x80 + byte(index>>18&63), 0x80 + byte(index>>12&63), 0x80 + byte(index>>6&63), 0x80 + byte(index&63)})
 }
@@ -43,8 +42,8 @@ func markIndex(mark string) int {
 	return n
 }
 
-// The types that nuncio's own functions return for more than a value. Another function cannot take them for strings; where
-// one formats them with fmt, its output becomes invalid on purpose.
+// nuncio's own functions return these types for more than a value. Other functions do not accept them as strings; if one
+// formats them with fmt, its output becomes invalid on purpose.
 type (
 	includedText string // text of a template: its literal parts are trusted, its values are marked
 	memoText     string
@@ -71,7 +70,7 @@ func (rawText) Format(f fmt.State, _ rune) { fmt.Fprint(f, invalid) }
 // Format prints the value itself: quoting is done when it is printed into the file.
 func (q quoted) Format(f fmt.State, _ rune) { fmt.Fprint(f, q.value) }
 
-// mark is what every action of a template prints through.
+// mark is the last function in the pipeline of every action. It stores the value and returns a mark for it.
 func (t *Templates) mark(action int, value any) (string, error) {
 	r := t.run
 	format := false
@@ -111,8 +110,8 @@ func (t *Templates) mark(action int, value any) (string, error) {
 	return markText(valueMarker, len(r.printed)-1), nil
 }
 
-// printable gives the text of a single value. A list or a service has none: it would print memory addresses,
-// or words that nobody meant.
+// printable returns the text of a single value. A list or a service is an error: its text would be memory addresses or
+// Go's notation.
 func printable(value any) (string, error) {
 	if value == nil {
 		return "", errors.New("there is no value to print: the field or key is missing; print a default instead, as in {{ .port | default 80 }}")

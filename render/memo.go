@@ -6,15 +6,15 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// memoKey identifies a memoised text. What it is made of is compared by identity: the catalog gives an unchanged
-// service the same pointer from snapshot to snapshot, and a changed one a new pointer; so does summarizer.
+// memoKey identifies a memoised text. Its data is compared by pointer: in the catalog an unchanged service keeps its
+// pointer from snapshot to snapshot and a changed one gets a new one, and summarizer does the same.
 type memoKey struct {
 	partial string
-	file    string // values are escaped by the kind of file, and refusals name it
+	file    string // the kind of file determines how values are escaped, and dropped lines name it
 	of      any    // *catalog.Service, or list
 }
 
-// list is the identity of a list of summaries.
+// list identifies a list of summaries.
 type list struct {
 	first **ServiceSummary
 	n     int
@@ -35,7 +35,7 @@ func identity(data any) (of any, ok bool) {
 
 type memoEntry struct {
 	escaped
-	used bool // by the rendering that runs
+	used bool // by the current rendering
 }
 
 // memoCall is what one call of memo printed.
@@ -44,8 +44,8 @@ type memoCall struct {
 	action  int // that printed it
 }
 
-// memoise renders a partial for a service or for the summaries, or takes what it rendered to last time. For a list of
-// services it does so for one after the other, without the cost of a loop in the template's language.
+// memoise renders a partial for a service or for the summaries, or returns the text from last time. For a list of services
+// it does so for each, which is faster than a loop in the template's language.
 func (t *Templates) memoise(partial string, data any) (memoText, error) {
 	r := t.run
 	if r.inMemo != "" {
@@ -75,7 +75,7 @@ func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
 	r := t.run
 	of, ok := identity(data)
 	if !ok {
-		return nil, fmt.Errorf("memo %q wants a service, .Services or .Summaries as its second argument, not %T", partial, data)
+		return nil, fmt.Errorf("memo %q: the second argument must be a service, .Services or .Summaries, not %T", partial, data)
 	}
 	key := memoKey{partial, r.file, of}
 	entry, hit := t.memo[key]
@@ -93,8 +93,8 @@ func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
 	return entry, nil
 }
 
-// fresh renders and escapes a partial by itself. That is possible because a LF ends a line whatever stands
-// on it: what the partial prints cannot depend on the lines around it, nor they on it.
+// fresh renders and escapes a partial by itself. In HAProxy's files a LF always ends a line, so lines do not depend on the
+// lines around them.
 func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	r := t.run
 	outer := r.printed
@@ -112,7 +112,7 @@ func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	return made, err
 }
 
-// forget drops what the rendering did not use: services that are gone or have changed.
+// forget deletes the texts that the rendering did not use: those of services that are gone or have changed.
 func (t *Templates) forget() {
 	for key, entry := range t.memo {
 		if !entry.used {
@@ -122,10 +122,10 @@ func (t *Templates) forget() {
 	}
 }
 
-// outsideMemo refuses what a memoised text would depend on besides its service.
+// outsideMemo returns an error inside memo, for functions whose result depends on more than memo's argument.
 func (r *run) outsideMemo(function string) error {
 	if r.inMemo == "" {
 		return nil
 	}
-	return fmt.Errorf("function %q inside memo %q: what a memoised template prints may depend on its argument only; use include instead of memo", function, r.inMemo)
+	return fmt.Errorf("function %q inside memo %q: the output of a memoised template may depend on its argument only; use include instead of memo", function, r.inMemo)
 }

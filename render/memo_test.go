@@ -91,7 +91,7 @@ func TestMemoRefusesWhatItCouldNotRemember(t *testing.T) {
 		`{{ memo "p" (service "web") }}{{ define "p" }}{{ range gets "/*" }}{{ end }}{{ end }}`:            `"gets" inside memo "p"`,
 		`{{ memo "p" (service "web") }}{{ define "p" }}{{ (service "x").Name }}{{ end }}`:                  `"service" inside memo "p"`,
 		`{{ memo "p" (service "web") }}{{ define "p" }}{{ memo "q" . }}{{ end }}{{ define "q" }}{{ end }}`: `within memo`,
-		`{{ memo "p" "web" }}{{ define "p" }}{{ end }}`:                                                    `wants a service`,
+		`{{ memo "p" "web" }}{{ define "p" }}{{ end }}`:                                                    `must be a service`,
 		`{{ memo "none" (service "web") }}`:                                                                `no template "none"`,
 		`x {{ memo "p" (service "web") }}{{ define "p" }}a{{ end }}`:                                       `stand alone`,
 		`"{{ memo "p" (service "web") }}"{{ define "p" }}a{{ end }}`:                                       `stand alone`,

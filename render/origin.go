@@ -6,8 +6,8 @@ import (
 	"text/template/parse"
 )
 
-// Origin is the place that a rendered line comes from: the template text that begins it, or the action that printed it. It
-// is the zero value where nothing tells.
+// Origin is the place that a rendered line comes from: the template text that begins it, or the action that printed it.
+// The zero value means unknown.
 type Origin struct {
 	Template string // name within the tree
 	Line     int    // counted from 1
@@ -64,7 +64,7 @@ func (e *escaper) takeOrigin(marked string) (line string, origin int) {
 	}
 }
 
-// places turns the numbers of an escaped file into places.
+// places returns the origins for the numbers of an escaped file.
 func (t *Templates) places(numbers []int) []Origin {
 	origins := make([]Origin, len(numbers))
 	for i, n := range numbers {
@@ -75,7 +75,7 @@ func (t *Templates) places(numbers []int) []Origin {
 	return origins
 }
 
-// copied are the origins of a file that is no template.
+// copied returns the origins of a file that is not a template.
 func copied(name, text string) []Origin {
 	var origins []Origin
 	for range strings.Lines(text) {

@@ -13,64 +13,63 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// The limits that keep a faulty template from taking the process down.
+// Limits that protect the process from a faulty template.
 const (
 	maxOutputBytes = 64 << 20  // of all files together
 	maxDepth       = 200       // of templates within templates
-	maxSteps       = 2_000_000 // turns of loops
-	maxList        = 1_000_000 // elements that one function call makes
+	maxTurns       = 2_000_000 // of loops
+	maxList        = 1_000_000 // elements in the result of a function
 	maxText        = maxOutputBytes
 )
 
-// Options are the things outside the templates and the store that a rendering may depend on. The zero value
-// is an empty environment and no settings.
+// Options holds what a rendering depends on besides templates and store. The zero value is an empty environment and no
+// settings.
 type Options struct {
-	// Getenv is what the template function env reads. Nil is an empty environment.
+	// Getenv is read by the template function env. Nil means an empty environment.
 	Getenv func(name string) (string, bool)
-	// Settings is what the template function setting reads.
+	// Settings is read by the template function setting.
 	Settings map[string]string
 	// Origins fills Result.Origins. It makes rendering slower.
 	Origins bool
 }
 
-// Templates is a parsed tree of templates. It is safe for concurrent use, one rendering at a time.
+// Templates is a parsed tree of templates. It is safe for concurrent use; renderings run one at a time.
 type Templates struct {
 	tree  map[string]string
-	where []position // of the actions, by their numbers
+	where []position // place of each numbered action and text
 
-	mu   sync.Mutex // held by Render, within which alone template functions are called
-	set  *template.Template
-	run  *run
-	memo map[memoKey]*memoEntry
-	opts Options
-	most int // turns of loops
+	mu        sync.Mutex // held by Render; template functions run only while it is held
+	set       *template.Template
+	run       *run
+	memo      map[memoKey]*memoEntry
+	opts      Options
+	loopLimit int // turns of all loops of a rendering
 
 	summaries summarizer
 	patterns  map[string]*regexp.Regexp
 }
 
-// Result is what a rendering made.
+// Result is the result of a rendering.
 type Result struct {
 	Files haproxy.Files
-	// Dropped lists the lines that were left out because of a value, by file and line.
+	// Dropped has the lines that were dropped because of a value, sorted by file and line.
 	Dropped []Dropped
 	// Origins has the origin of each line of each file; only with Options.Origins.
 	Origins map[string][]Origin
 }
 
-// New parses a tree of files, given by their slash-separated relative names. A name ending in .tmpl is a
-// template; other files are copied as they are; a file whose base name begins with "_" makes no output of its
-// own. An error is always an *Error.
+// New parses a tree of files by their slash-separated relative names. A name ending in .tmpl is a template; other files
+// are copied unchanged; a file whose base name begins with "_" makes no output. An error is always an *Error.
 func New(tree map[string]string, opts Options) (*Templates, error) {
-	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, most: maxSteps}
+	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, loopLimit: maxTurns}
 	t.opts.Settings = maps.Clone(opts.Settings)
 	funcs := t.functions()
 	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), origins: opts.Origins}
 	c.set = template.New("").Option("missingkey=zero").Funcs(funcs)
 	_, isTemplate := tree[haproxy.ConfigFile+".tmpl"]
 	if _, isStatic := tree[haproxy.ConfigFile]; !isTemplate && !isStatic {
-		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: "there is no such template, and HAProxy cannot run without a configuration: " +
-			"the directory of templates must hold haproxy.cfg.tmpl, or haproxy.cfg if it needs no services"}
+		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: "it does not exist, and HAProxy cannot run without a configuration: " +
+			"the template directory must contain haproxy.cfg.tmpl, or haproxy.cfg if the configuration needs no services"}
 	}
 	made := make(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(tree)) {
@@ -81,7 +80,7 @@ func New(tree map[string]string, opts Options) (*Templates, error) {
 			}
 		}
 		if other, taken := made[out]; taken && !isPartial {
-			return nil, &Error{File: name, Message: fmt.Sprintf("it makes the file %s, and so does %s: remove one of them", out, other)}
+			return nil, &Error{File: name, Message: fmt.Sprintf("both this file and %[2]s make the file %[1]s: remove one of them", out, other)}
 		}
 		if !isPartial {
 			made[out] = name
@@ -97,11 +96,11 @@ func New(tree map[string]string, opts Options) (*Templates, error) {
 	return t, nil
 }
 
-// Render makes the files for a snapshot. An error is always an *Error; nothing of a failed rendering is kept.
+// Render returns the files for a snapshot. An error is always an *Error.
 func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.run = &run{snap: snap, left: t.most}
+	t.run = &run{snap: snap, loopBudget: t.loopLimit}
 	defer func() { t.run = nil }()
 	defer t.forget()
 	texts := make(map[string]haproxy.Text)
@@ -142,23 +141,23 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 // run is the state of one rendering.
 type run struct {
 	snap    *catalog.Snapshot
-	store   *store // made when a store function is first called
-	file    string // being made
+	store   *store // created by the first store function
+	file    string // being rendered
 	kind    fileKind
 	memos   []memoCall
-	printed []printed // values printed into the file at hand
+	printed []printed // values printed into the file
 
-	inMemo string // name of the partial being memoised
-	depth  int
-	left   int // turns of loops
-	bytes  int
+	inMemo     string // name of the partial that memo renders
+	depth      int
+	loopBudget int // turns of loops that are left
+	bytes      int
 }
 
-// printed is one value that an action printed.
+// printed is a value that an action printed.
 type printed struct {
 	value  string
 	action int  // the number of the action
-	format bool // the function logformat asked for the log-format rules
+	format bool // the function logformat was applied
 }
 
 func (t *Templates) file(name, out string) (escaped, error) {
@@ -178,8 +177,7 @@ type root struct {
 	Summaries []*ServiceSummary
 }
 
-// execute runs a template and returns its text with marked values. A panic of a template function becomes an
-// error.
+// execute runs a template and returns its text with marked values. A panic in a template function becomes an error.
 func (t *Templates) execute(name string, data any) (text string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -197,9 +195,9 @@ func (t *Templates) execute(name string, data any) (text string, err error) {
 	return w.String(), nil
 }
 
-var errTooLarge = fmt.Errorf("the output is larger than %d MiB: is there a loop that does not end?", maxOutputBytes>>20)
+var errTooLarge = fmt.Errorf("the output is larger than %d MiB: does a loop not end?", maxOutputBytes>>20)
 
-// limitedWriter collects output as long as all of the rendering stays within the limit.
+// limitedWriter collects output until the whole rendering exceeds the limit.
 type limitedWriter struct {
 	strings.Builder
 	run *run
@@ -227,17 +225,17 @@ func (r *run) grow(n int) error {
 	return nil
 }
 
-func (r *run) enter(at position) (void, error) {
+func (r *run) enterTemplate(at position) (void, error) {
 	r.depth++
 	if r.depth > maxDepth {
-		return void{}, &fault{at, fmt.Sprintf("more than %d templates within one another: does one include itself?", maxDepth)}
+		return void{}, &fault{at, fmt.Sprintf("templates are nested more than %d deep: does one include itself?", maxDepth)}
 	}
 	return void{}, nil
 }
 
-func (r *run) tick(at position) (void, error) {
-	if r.left--; r.left < 0 {
-		return void{}, &fault{at, "the loops of the templates took too many turns: does this one count to a huge number?"}
+func (r *run) countTurn(at position) (void, error) {
+	if r.loopBudget--; r.loopBudget < 0 {
+		return void{}, &fault{at, "the loops of the templates take too many turns: does this one count to a huge number?"}
 	}
 	return void{}, nil
 }

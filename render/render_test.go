@@ -93,8 +93,8 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"\na {{ div 1 0 }}", 2, 6, "zero"},
 		{"\na {{ .Services }}", 2, 6, "cannot be printed"},
 		{"\na {{ (json \"{}\").x }}", 2, 6, "no value"},
-		{"{{ define \"x\" }}{{ template \"x\" . }}{{ end }}{{ template \"x\" . }}", 1, 17, "within one another"},
-		{"{{ define \"x\" }}{{ include \"x\" . }}{{ end }}{{ template \"x\" . }}", 1, 0, "within one another"},
+		{"{{ define \"x\" }}{{ template \"x\" . }}{{ end }}{{ template \"x\" . }}", 1, 17, "nested more than"},
+		{"{{ define \"x\" }}{{ include \"x\" . }}{{ end }}{{ template \"x\" . }}", 1, 0, "nested more than"},
 		{"a\n{{ range 2000000000 }}{{ end }}", 2, 10, "turns"},
 		{"{{ $x := repeat 1000000 \"0123456789\" }}\n{{ range until 100 }}a {{ $x }}\n{{ end }}", 2, 27, "larger than"},
 		{"a {{ index (list) 3 }}", 1, 6, ""},
@@ -112,7 +112,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 }
 
 // The way round leads through every kind of call: Go ends a process whose stack has no end, and no recover helps.
-func TestTemplatesWithinOneAnotherEndInAnError(t *testing.T) {
+func TestNestedTemplatesEndInAnError(t *testing.T) {
 	for name, text := range map[string]string{
 		"template":          `{{ define "x" }}{{ template "x" . }}{{ end }}{{ template "x" . }}`,
 		"include":           `{{ define "x" }}{{ include "x" . }}{{ end }}{{ include "x" . }}`,
@@ -123,7 +123,7 @@ func TestTemplatesWithinOneAnotherEndInAnError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := try(text, snapshot(twoServices))
 			var e *render.Error
-			if !errors.As(err, &e) || !strings.Contains(e.Message, "within one another") || e.Line != 1 {
+			if !errors.As(err, &e) || !strings.Contains(e.Message, "nested more than") || e.Line != 1 {
 				t.Errorf("error %v, want an *Error that says what is wrong in line 1", err)
 			}
 		})

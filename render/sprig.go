@@ -1,7 +1,6 @@
 package render
 
-// fromSprig are the functions of sprig that depend on nothing but their arguments and have the meaning sprig
-// gives them.
+// fromSprig has the functions of sprig that depend on their arguments only and are offered unchanged.
 var fromSprig = []string{
 	// text
 	"abbrev", "abbrevboth", "camelcase", "cat", "hasPrefix", "hasSuffix", "indent", "initials", "kebabcase", "lower", "nindent", "nospace", "plural",
@@ -36,13 +35,13 @@ var fromSprig = []string{
 const (
 	noClock   = "templates have no clock, because equal records must give equal files"
 	noChance  = "templates have no randomness, because equal records must give equal files"
-	noNetwork = "templates ask nothing of the network, because a slow answer would stop every update"
-	noDisk    = "templates read no files: put them into the template directory, where they are copied as they are"
-	noKeys    = "templates make no keys and certificates: mount them where HAProxy can read them"
+	noNetwork = "templates have no network access, because a slow answer would stop every update"
+	noDisk    = "templates read no files: put files into the template directory, from where they are copied unchanged"
+	noKeys    = "templates create no keys and certificates: mount them where HAProxy can read them"
 	noSecrets = "encrypted values of confd are not supported"
 )
 
-// unavailable says why a function of sprig or confd is not there.
+// unavailable has the reason why a function of sprig or confd is not offered.
 var unavailable = map[string]string{
 	"now": noClock, "date": noClock, "dateInZone": noClock, "date_in_zone": noClock, "dateModify": noClock, "date_modify": noClock, "mustDateModify": noClock,
 	"must_date_modify": noClock, "ago": noClock, "duration": noClock, "durationRound": noClock, "htmlDate": noClock, "htmlDateInZone": noClock, "toDate": noClock,
@@ -55,5 +54,5 @@ var unavailable = map[string]string{
 	"genSignedCertWithKey": noKeys, "buildCustomCert": noKeys, "derivePassword": noKeys, "encryptAES": noKeys, "decryptAES": noKeys,
 	"cget": noSecrets, "cgets": noSecrets, "cgetv": noSecrets, "cgetvs": noSecrets,
 	"expandenv": "use env, which reads one variable",
-	"hello":     "it says hello and nothing else",
+	"hello":     "it only prints a greeting",
 }

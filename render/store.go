@@ -10,13 +10,13 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// KVPair is what the store functions get and gets return, named as confd names it.
+// KVPair is the result of the store functions get and gets, with confd's name.
 type KVPair struct {
 	Key   string
 	Value string
 }
 
-// store answers confd's questions about keys.
+// store is what confd's store functions read.
 type store struct{ pairs []KVPair } // sorted by key
 
 func newStore(snap *catalog.Snapshot) *store {
@@ -40,7 +40,7 @@ func (s *store) get(key string) (KVPair, bool) {
 	return s.pairs[i], true
 }
 
-// from is the part of the store whose keys begin with prefix.
+// from returns the pairs whose keys begin with prefix.
 func (s *store) from(prefix string) []KVPair {
 	start := sort.Search(len(s.pairs), func(i int) bool { return s.pairs[i].Key >= prefix })
 	end := start + sort.Search(len(s.pairs)-start, func(i int) bool { return !strings.HasPrefix(s.pairs[start+i].Key, prefix) })
@@ -57,15 +57,15 @@ func (s *store) glob(pattern string) ([]KVPair, error) {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
 	for _, kv := range s.from(prefix) {
-		if ok, _ := path.Match(pattern, kv.Key); ok { // the pattern was found good above
+		if ok, _ := path.Match(pattern, kv.Key); ok { // the pattern is valid, see above
 			found = append(found, kv)
 		}
 	}
 	return found, nil
 }
 
-// list gives the names directly below a key, each once and sorted; dirs only those that have names below
-// them in turn. A key that is itself in the store lists its own name, as confd has it.
+// list returns the names directly below a key, each once and sorted; with dirs only those that have names below them. A
+// key that is itself in the store lists its own name, as in confd.
 func (s *store) list(key string, dirs bool) []string {
 	names := []string{}
 	key = strings.TrimSuffix(key, "/")
@@ -85,7 +85,7 @@ func (s *store) list(key string, dirs bool) []string {
 	return slices.Compact(names)
 }
 
-// keys returns the store of the rendering that runs.
+// keys returns the store of the current rendering.
 func (t *Templates) keys(function string) (*store, error) {
 	r := t.run
 	if err := r.outsideMemo(function); err != nil {
@@ -107,16 +107,16 @@ func (t *Templates) exists(key string) (bool, error) {
 }
 
 func noKey(key string) error {
-	return fmt.Errorf("the store has no key %q: give getv a default, or ask exists first", key)
+	return fmt.Errorf("the store has no key %q: give getv a default, or check with exists first", key)
 }
 
-// get is confd's with a key, and sprig's with a dictionary and a key.
+// get is confd's get for one argument, a key, and sprig's get for two, a dictionary and a key.
 func (t *Templates) get(args ...any) (any, error) {
 	if len(args) == 2 {
 		dict, ok1 := args[0].(map[string]any)
 		key, ok2 := args[1].(string)
 		if !ok1 || !ok2 {
-			return nil, fmt.Errorf("get wants a key of the store, or a dictionary and a key")
+			return nil, fmt.Errorf("get: the arguments must be a key of the store, or a dictionary and a key")
 		}
 		if v, ok := dict[key]; ok {
 			return v, nil
@@ -124,11 +124,11 @@ func (t *Templates) get(args ...any) (any, error) {
 		return "", nil
 	}
 	if len(args) != 1 {
-		return nil, fmt.Errorf("get wants one key")
+		return nil, fmt.Errorf("get: the argument must be one key")
 	}
 	key, ok := args[0].(string)
 	if !ok {
-		return nil, fmt.Errorf("get wants a key of the store as text, not %T", args[0])
+		return nil, fmt.Errorf("get: the key must be text, not %T", args[0])
 	}
 	s, err := t.keys("get")
 	if err != nil {
@@ -163,7 +163,7 @@ func (t *Templates) getv(key string, fallback ...string) (string, error) {
 	return "", noKey(key)
 }
 
-// getvs returns values sorted by themselves, as confd does.
+// getvs returns the values of the matching keys, sorted, as confd does.
 func (t *Templates) getvs(pattern string) ([]string, error) {
 	s, err := t.keys("getvs")
 	if err != nil {

@@ -7,16 +7,16 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// ServiceSummary is what a service says of itself as a whole, without its instances. Instances come, go and move all the time;
-// what concerns all services at once, such as routes and listeners, nearly always depends on nothing else.
+// ServiceSummary has the settings of a service as a whole, without its instances. Instances change all the time; routes,
+// listeners and whatever else concerns all services usually depend on the summaries only.
 type ServiceSummary struct {
 	Name string
-	// Meta is the part of the service's meta that its instances have to agree on.
+	// Meta is the part of the service's meta on which its instances must agree.
 	Meta map[string]string
 }
 
-// summarizer makes the summaries of successive snapshots. Where nothing but instances differs they are the same list, so
-// that a text which was made of it can be used again.
+// summarizer makes the summaries of successive snapshots. As long as only instances differ it returns the same list, so that
+// memo can use its text again.
 type summarizer struct {
 	services []*catalog.Service
 	list     []*ServiceSummary
@@ -56,7 +56,7 @@ func summaryOf(s *catalog.Service) *ServiceSummary {
 	return o
 }
 
-// describes says whether the summary of one service is that of another, too.
+// describes reports whether o, the summary of old, is also that of s.
 func (o *ServiceSummary) describes(s, old *catalog.Service) bool {
 	return s == old || s.Name == o.Name && maps.Equal(summaryOf(s).Meta, o.Meta)
 }

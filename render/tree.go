@@ -11,8 +11,8 @@ import (
 	"text/template/parse"
 )
 
-// Names of the functions that New puts into every template. A template cannot call them itself: a name that
-// begins with "_" is refused.
+// Names of the functions that New inserts into every template. A template cannot call them: names that begin with "_" are
+// rejected.
 const (
 	markFunc  = "_nuncio_mark"
 	enterFunc = "_nuncio_enter"
@@ -20,13 +20,13 @@ const (
 	tickFunc  = "_nuncio_tick"
 )
 
-// compiler parses a tree of templates and rewrites them, so that each action's output is marked, each partial
-// counts its depth and each loop its turns.
+// compiler parses a tree of templates and rewrites them: the output of each action is marked, the nesting of templates and
+// the turns of loops are counted.
 type compiler struct {
 	tree    map[string]string
 	funcs   template.FuncMap
 	set     *template.Template
-	where   []position        // of each marked action, by its number
+	where   []position        // place of each numbered action and text
 	defined map[string]string // template name -> the file that defines it
 	origins bool              // mark the lines of text
 	current *parse.Tree
@@ -38,7 +38,7 @@ func (c *compiler) add(file string) error {
 	text := c.tree[file]
 	c.file = file
 	if at := firstMarker(text); at >= 0 {
-		return &fault{c.placeOf(parse.Pos(at)), "a byte 0xFD, 0xFE or 0xFF, which no UTF-8 text holds: save the template as UTF-8"}
+		return &fault{c.placeOf(parse.Pos(at)), "a byte 0xFD, 0xFE or 0xFF, which no UTF-8 text contains: save the template as UTF-8"}
 	}
 	trees := make(map[string]*parse.Tree)
 	t := parse.New(file)
@@ -69,7 +69,7 @@ func (c *compiler) add(file string) error {
 	return nil
 }
 
-// call is a {{template}} action, to be resolved when all files are parsed.
+// call is a {{template}} action. It is resolved after all files are parsed.
 type call struct {
 	at   position
 	name string
@@ -78,7 +78,7 @@ type call struct {
 func (c *compiler) resolve() error {
 	for _, call := range c.calls {
 		if _, ok := c.defined[call.name]; !ok {
-			return &fault{call.at, fmt.Sprintf("there is no template %q: a file is named by its path, a partial also by its {{define}}", call.name)}
+			return &fault{call.at, fmt.Sprintf("there is no template %q: its name is the path of a file, or the name in a {{define}}", call.name)}
 		}
 	}
 	return nil
@@ -137,7 +137,7 @@ func (c *compiler) branch(b *parse.BranchNode) error {
 	return c.list(b.ElseList)
 }
 
-// pipe checks that every function it calls exists.
+// pipe checks that every function in a pipeline exists.
 func (c *compiler) pipe(p *parse.PipeNode) error {
 	for _, cmd := range p.Cmds {
 		for _, arg := range cmd.Args {
@@ -168,12 +168,12 @@ func (c *compiler) argument(arg parse.Node) error {
 	return nil
 }
 
-// mark pipes an action's value into the marking function, with the number of the action.
+// mark pipes the value of an action into the marking function, with the number of the action.
 func (c *compiler) mark(n *parse.ActionNode) {
 	n.Pipe.Cmds = append(n.Pipe.Cmds, c.command(markFunc, n.Pos))
 }
 
-// command calls a function of ours with a number for the place.
+// command is a call of a function with the number of a place.
 func (c *compiler) command(name string, pos parse.Pos) *parse.CommandNode {
 	number := c.number(pos)
 	return &parse.CommandNode{NodeType: parse.NodeCommand, Pos: pos, Args: []parse.Node{
@@ -182,7 +182,7 @@ func (c *compiler) command(name string, pos parse.Pos) *parse.CommandNode {
 	}}
 }
 
-// number numbers a place of the file at hand.
+// number returns a new number for a place of the current file.
 func (c *compiler) number(pos parse.Pos) int {
 	c.where = append(c.where, c.placeOf(pos))
 	return len(c.where) - 1
@@ -198,13 +198,13 @@ var builtins = map[string]bool{
 	"len": true, "lt": true, "ne": true, "not": true, "or": true, "print": true, "printf": true, "println": true, "slice": true, "urlquery": true,
 }
 
-// placeOf is the place of a byte of a template.
+// placeOf returns the place of a byte of the current file.
 func (c *compiler) placeOf(pos parse.Pos) position {
 	before := c.tree[c.file][:pos]
 	return position{c.file, strings.Count(before, "\n") + 1, len(before) - strings.LastIndexByte(before, '\n')}
 }
 
-// output is the name of the file that a template makes; partials make none.
+// output returns the name of the file that a template makes. Partials make none.
 func output(name string) (out string, isTemplate, isPartial bool) {
 	if !strings.HasSuffix(name, ".tmpl") {
 		return name, false, strings.HasPrefix(path.Base(name), "_")

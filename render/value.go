@@ -7,7 +7,7 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// checkValue decides whether a value fits where it stands, and what it needs there besides quoting.
+// checkValue refuses a value that its place does not allow, and notes what it needs there besides quoting.
 func (l *line) checkValue(p *piece) {
 	at := -1
 	for i, w := range l.words {
@@ -54,7 +54,7 @@ func (l *line) checkValue(p *piece) {
 	}
 }
 
-// HAProxy sends such bytes as they are.
+// HAProxy sends such bytes unchanged.
 const endsHeader = "it holds a line break or another control character, which would begin another header"
 
 func (p *piece) refuseIf(err error) {
@@ -63,7 +63,7 @@ func (p *piece) refuseIf(err error) {
 	}
 }
 
-// allow accepts letters, digits and the bytes of more.
+// allow refuses a value that has anything but letters, digits and the bytes of more.
 func (p *piece) allow(more, reason string) {
 	for i := range len(p.value) {
 		c := p.value[i]
@@ -78,7 +78,7 @@ func (l *line) keywordReason(at int) string {
 	if at == 0 {
 		return "a value cannot be the keyword of a line, or a part of it: write the keyword in the template, or use raw for text that you trust"
 	}
-	return fmt.Sprintf("a value cannot stand here, behind %q, where HAProxy expects a keyword: write the keyword in the template, or use raw for text that you trust",
+	return fmt.Sprintf("a value is not allowed here, after %q, where HAProxy expects a keyword: write the keyword in the template, or use raw for text that you trust",
 		shortWord(l.words[at-1].Text))
 }
 
@@ -89,7 +89,7 @@ func shortWord(s string) string {
 	return s
 }
 
-// anyName are the keywords behind which HAProxy takes any name, even a word of its conditions: a service may be called "or".
+// anyName has the keywords after which HAProxy accepts any name, even a word of its conditions: a service may be called "or".
 var anyName = map[string]bool{
 	"frontend": true, "backend": true, "listen": true, "server": true, "use_backend": true, "default_backend": true, "use-server": true,
 }
@@ -97,26 +97,26 @@ var anyName = map[string]bool{
 func (l *line) name(p *piece, at int) {
 	p.allow("_.:-", "a name holds letters, digits and _ . : - only")
 	word := l.words[at].Text
-	if strings.Contains(word, "%[") { // use_backend with a name that is found at run time
+	if strings.Contains(word, "%[") { // use_backend with a name that HAProxy looks up for each request
 		l.format(p, at)
 		return
 	}
 	free := at == 1 && anyName[l.literal(0)]
 	if !free && (word == "or" || word == "if" || word == "unless") {
-		p.refuse("it means something to HAProxy: use another name")
+		p.refuse("the word is part of HAProxy's conditions: use a different name")
 	}
 	p.refuseIf(haproxy.CheckName(strings.TrimLeft(word, "!")))
 }
 
-// notReserved refuses what HAProxy takes for grammar even in quotes.
+// notReserved refuses words that HAProxy treats as grammar even in quotes.
 func (l *line) notReserved(p *piece, at int) {
 	switch l.words[at].Text {
 	case "if", "unless", "or", "||", "{", "}", "!":
-		p.refuse("it means something to HAProxy here, even in quotes")
+		p.refuse("the word is part of HAProxy's grammar here, even in quotes")
 	}
 }
 
-// prefix is the text of the word at hand before the value.
+// prefix returns the text of a word before the value.
 func (l *line) prefix(p *piece, at int) string {
 	begin := string(l.text[l.words[at].Start:p.start])
 	switch p.quoting {
@@ -134,8 +134,7 @@ func (l *line) prefix(p *piece, at int) string {
 
 const inExpression = "inside a sample expression a value may hold letters, digits and _ . : / - only: HAProxy reads the rest as grammar; look other values up in a map"
 
-// expression accepts a value as an argument, inside parentheses, of a fetch or a converter that the template
-// names.
+// expression allows a value only as an argument, inside parentheses, of a fetch or a converter that the template names.
 func (l *line) expression(p *piece, at int) {
 	before := l.prefix(p, at)
 	if strings.Count(before, "(") <= strings.Count(before, ")") {
@@ -157,7 +156,7 @@ func (l *line) format(p *piece, at int) {
 		}
 		p.allow("_.:/-", inExpression)
 	case inVariable:
-		p.refuse(`it stands directly behind "%", where it would choose a variable: write "%%" for the character in the template`)
+		p.refuse(`it directly follows "%", where it would select a variable: write "%%" for the character in the template`)
 	}
 }
 
@@ -169,7 +168,7 @@ const (
 	inVariable
 )
 
-// formatState is what the next byte of a log-format string would be part of.
+// formatState returns what the next byte of a log-format string would be part of.
 func formatState(s string) logState {
 	for i := 0; i < len(s); i++ {
 		if s[i] != '%' {
@@ -245,12 +244,12 @@ func (l *line) pattern(p *piece, at int) {
 	switch word {
 	case "eq", "ge", "gt", "le", "lt":
 		if !method {
-			p.refuse(`it is a comparison to HAProxy: write "-m str" before the value in the template if it is text`)
+			p.refuse(`HAProxy reads it as a comparison: if it is text, write "-m str" before the value in the template`)
 		}
 	}
 }
 
-// checkBind accepts what a bind line may listen on: addresses with ports, but no socket files and variables.
+// checkBind allows addresses with ports on a bind line, but no socket files and variables.
 func checkBind(word string) error {
 	for address := range strings.SplitSeq(word, ",") {
 		for _, family := range []string{"ipv4@", "ipv6@"} {
