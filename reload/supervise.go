@@ -232,6 +232,9 @@ func (m *Manager) restoreFiles(ctx context.Context) error {
 	if m.store.Activate(g.Number) == nil && m.store.Verify(g.Number, m.running.files) == nil {
 		return nil
 	}
+	if !m.running.files.Equal(m.running.saved) {
+		g.Kind = KindEndpoints
+	}
 	next, err := m.stage(ctx, m.running.files, g, 0, m.probe)
 	if err != nil {
 		return err

@@ -62,9 +62,9 @@ func KeywordsOf(v Version) ServerKeywords {
 // it.
 const HelpOnServers = "add server help"
 
-// Told returns the table as changed by the reply to HelpOnServers, and whether the reply was a list. Listed words that
+// WithHelp returns the table as changed by the reply to HelpOnServers, and whether the reply was a list. Listed words that
 // are not in the table stay unknown, because the list does not say how many arguments they have.
-func (k ServerKeywords) Told(help string) (ServerKeywords, bool) {
+func (k ServerKeywords) WithHelp(help string) (ServerKeywords, bool) {
 	head, list, _ := strings.Cut(help, "\n")
 	listed := map[string]bool{}
 	for word := range strings.FieldsSeq(list) {
@@ -74,11 +74,11 @@ func (k ServerKeywords) Told(help string) (ServerKeywords, bool) {
 	if !strings.HasSuffix(head, ":") || !listed["weight"] || !listed["check"] {
 		return k, false
 	}
-	told := make(ServerKeywords, len(k))
+	changed := make(ServerKeywords, len(k))
 	for word, known := range k {
-		told[word] = ServerKeyword{Args: known.Args, Dynamic: listed[word]}
+		changed[word] = ServerKeyword{Args: known.Args, Dynamic: listed[word]}
 	}
-	return told, true
+	return changed, true
 }
 
 // IsDynamicBalance reports whether servers can be added at run time to a backend with these arguments of "balance" and

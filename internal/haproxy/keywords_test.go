@@ -20,7 +20,7 @@ func TestServerKeywordsAgreeWithHAProxy(t *testing.T) {
 		}
 		s := session(t, h)
 		table := haproxy.KeywordsOf(version)
-		told, answered := table.Told(do(t, s, haproxy.Command{Line: haproxy.HelpOnServers})[0].Text)
+		listed, answered := table.WithHelp(do(t, s, haproxy.Command{Line: haproxy.HelpOnServers})[0].Text)
 		if answered != version.AtLeast(3, 2) {
 			t.Errorf("%q is answered: %v", haproxy.HelpOnServers, answered)
 		}
@@ -32,8 +32,8 @@ func TestServerKeywordsAgreeWithHAProxy(t *testing.T) {
 			}
 			text := do(t, s, haproxy.Command{Line: line})[0].Text
 			taken := !strings.Contains(text, "not accepted for dynamic server") && !strings.Contains(text, "unknown keyword")
-			if answered && told[word].Dynamic != taken {
-				t.Errorf("%s: listed %v, and the answer to it is %q", word, told[word].Dynamic, text)
+			if answered && listed[word].Dynamic != taken {
+				t.Errorf("%s: listed %v, and the answer to it is %q", word, listed[word].Dynamic, text)
 			}
 			// These two are taken and mean something else than in a file, or need another server: the planner knows them.
 			if word != "enabled" && word != "disabled" && word != "track" && table[word].Dynamic != taken {
@@ -46,14 +46,14 @@ func TestServerKeywordsAgreeWithHAProxy(t *testing.T) {
 func TestServerKeywordsFromAnAnswer(t *testing.T) {
 	table := haproxy.ServerKeywords{"weight": {1, true}, "check": {0, true}, "cookie": {1, true}, "npn": {1, false}}
 	const answer = "List of keywords supported for dynamic server:\nweight\ncheck\nnpn\nnew-one\n"
-	told, ok := table.Told(answer)
+	listed, ok := table.WithHelp(answer)
 	want := haproxy.ServerKeywords{"weight": {1, true}, "check": {0, true}, "cookie": {1, false}, "npn": {1, true}}
-	if !ok || !maps.Equal(told, want) {
-		t.Errorf("got %v, %v; want %v", told, ok, want)
+	if !ok || !maps.Equal(listed, want) {
+		t.Errorf("got %v, %v; want %v", listed, ok, want)
 	}
 	for _, other := range []string{"", "Require 'backend/server'.", "weight\ncheck\n", "Keywords:\nweight\n", "Unknown command: 'add server'\nweight:\ncheck"} {
-		if told, ok := table.Told(other); ok || !maps.Equal(told, table) {
-			t.Errorf("%q is taken for a list: %v", other, told)
+		if listed, ok := table.WithHelp(other); ok || !maps.Equal(listed, table) {
+			t.Errorf("%q is taken for a list: %v", other, listed)
 		}
 	}
 }

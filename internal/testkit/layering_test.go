@@ -56,6 +56,8 @@ var notImported = []struct{ from, pkg, why string }{
 	{"render", "os", "render is pure: texts in, files out"},
 	{"render", "os/exec", "render is pure: it starts nothing"},
 	{"render", "net", "render is pure: it makes no connection"},
+	{"reload/internal/plan", "os", "planning is pure: texts in, commands out"},
+	{"reload/internal/plan", "context", "planning waits for nothing"},
 	{"internal/catalog", "time", "the contract keeps no clock"},
 	{"templates", "os", "the shipped templates are embedded"},
 }
@@ -71,6 +73,9 @@ var forbidden = []struct{ from, dep, why string }{
 	{"reload", "go.etcd.io/etcd/client/v3", "applying must not care where the files come from"},
 	{"reload", "nuncio/internal/catalog", "reload sees files, not records"},
 	{"reload", "text/template", "reload sees files, not templates"},
+	{"reload/internal/plan", "nuncio/reload/internal/process", "planning must not know how commands are sent"},
+	{"reload/internal/generation", "nuncio/reload/internal/process", "files on disk need no process"},
+	{"reload/internal/process", "nuncio/reload/internal/generation", "a process loads whatever files it is given"},
 	{"watch", "nuncio/internal/haproxy", "watching must not know who uses the snapshot"},
 	{"cmd/nuncio-registrar", "go.etcd.io/etcd/server/v3/embed", "a registrar on every host must stay small"},
 	{"cmd/nuncio-registrar", "nuncio/internal/haproxy", "the registrar serves any consumer of records"},

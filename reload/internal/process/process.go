@@ -229,7 +229,7 @@ func (h *Process) Keywords(ctx context.Context, table haproxy.ServerKeywords) ha
 	if err != nil {
 		return table // before 3.2 it is refused
 	}
-	asked, _ := table.Told(reply.Text)
+	asked, _ := table.WithHelp(reply.Text)
 	return asked
 }
 
