@@ -62,7 +62,7 @@ func TestMembersOfEtcdFail(t *testing.T) {
 
 	members[0].Kill()
 	members[1].Kill()
-	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("etcd: last heard") })
+	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("etcd: last answer") })
 	if _, err := e.get(); err != nil {
 		t.Errorf("without a quorum: %v", err)
 	}
