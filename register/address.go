@@ -15,15 +15,15 @@ import (
 // Advertise is the address under which other machines reach the ports that this host publishes.
 type Advertise struct {
 	IP netip.Addr
-	// Origin says where the address comes from, for messages: "--advertise-ip", "interface eth1".
+	// Origin is where the address comes from, for messages: "--advertise-ip", "interface eth1".
 	Origin string
-	// Guessed is true for an address that nobody asked for: the one on the route to etcd.
+	// Guessed is true for the source address of the route to etcd, which no flag has set.
 	Guessed bool
-	// Reason says why there is no IP.
+	// Reason is why there is no IP.
 	Reason string
 }
 
-// FixedAddress advertises what the operator says, loopback included.
+// FixedAddress advertises the operator's address, even if it is loopback.
 func FixedAddress(ip netip.Addr) Advertise {
 	return Advertise{IP: ip.Unmap(), Origin: "--advertise-ip"}
 }
@@ -54,7 +54,7 @@ func InterfaceAddress(name string) Advertise {
 // RouteAddress advertises the source address of the route to the first endpoint that has one. No packet is
 // sent. It refuses loopback addresses and those of Docker's own bridges, which other hosts cannot reach.
 func RouteAddress(ctx context.Context, endpoints []string) Advertise {
-	const cure = "; --advertise-ip or --advertise-interface says what to use"
+	const cure = "; set --advertise-ip or --advertise-interface"
 	var reasons []error
 	for _, endpoint := range endpoints {
 		ip, err := routeTo(ctx, endpoint)
@@ -127,7 +127,7 @@ type endpoint struct {
 	port int
 }
 
-// locate finds the address of one TCP port. Its error is the reason for people why there is none.
+// locate returns the address of one TCP port. Its error is the reason why there is none, as shown to operators.
 func (r Rules) locate(c *Container, s settings, port int, adv Advertise) (endpoint, error) {
 	host, hostLabel, _ := s.get(port, "host")
 	network, _, named := s.get(0, "network")
@@ -158,7 +158,7 @@ func (r Rules) locate(c *Container, s settings, port int, adv Advertise) (endpoi
 	return bestBinding(bindings, port, adv)
 }
 
-// errNoAddress keeps a port out whose host has no address, through no fault of its container.
+// errNoAddress is the reason to skip a port whose host has no address, which says nothing about its container.
 var errNoAddress = errors.New("there is no address to advertise")
 
 func (a Advertise) usable() (netip.Addr, error) {
@@ -206,10 +206,10 @@ func bestBinding(bindings []Binding, port int, adv Advertise) (endpoint, error) 
 	return endpoint{}, fmt.Errorf("TCP port %d is published for the other address family than %s (%s)", port, ip, adv.Origin)
 }
 
-// bindingFor finds the binding that belongs to a host which the operator named.
+// bindingFor returns the binding that matches a host from a label.
 func bindingFor(bindings []Binding, host string) (Binding, error) {
 	if len(bindings) == 1 {
-		return bindings[0], nil // whatever stands before this host leads to its only port
+		return bindings[0], nil // the name may be that of a device in front of this host
 	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
@@ -233,13 +233,13 @@ func bindingFor(bindings []Binding, host string) (Binding, error) {
 	return Binding{}, fmt.Errorf("none of its %d bindings has that address, and their host ports differ", len(bindings))
 }
 
-// containerAddress is registrator's --internal: the container's own address and port.
+// containerAddress returns the container's own address and port, as registrator does with --internal.
 func containerAddress(c *Container, network, host string, port int) (endpoint, error) {
 	if host != "" {
 		return endpoint{host, port}, nil
 	}
 	if c.hostNetwork() {
-		return endpoint{}, errors.New("it uses host networking and has no address of its own; label it with a host")
+		return endpoint{}, errors.New("it uses host networking and has no address of its own; set a host label")
 	}
 	names := make([]string, 0, len(c.Networks))
 	for name, a := range c.Networks {
@@ -254,7 +254,7 @@ func containerAddress(c *Container, network, host string, port int) (endpoint, e
 	case network == "" && len(names) == 0:
 		return endpoint{}, errors.New("it has no address on any network")
 	case network == "" && len(names) > 1:
-		return endpoint{}, fmt.Errorf("it is on several networks (%s); a network label says which one to use", strings.Join(names, ", "))
+		return endpoint{}, fmt.Errorf("it is on several networks (%s); set a network label", strings.Join(names, ", "))
 	case network == "":
 		network = names[0]
 	}

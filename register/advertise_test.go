@@ -11,7 +11,7 @@ import (
 
 func TestTheLastAddressStaysWhileNoneIsFound(t *testing.T) {
 	t.Parallel()
-	a := &answers{now: advertised}
+	a := &addressLookup{now: advertised}
 	w := watch(t, register.DockerOptions{API: newFakeAPI(oldWeb("nuncio.")), Advertise: a.lookup, ResyncInterval: 20 * time.Millisecond})
 	w.expect(ready)
 	a.set(noAddress, nil)
@@ -27,9 +27,9 @@ func TestTheLastAddressStaysWhileNoneIsFound(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatComesLateIsTaken(t *testing.T) {
+func TestAnAddressFoundLateIsUsed(t *testing.T) {
 	t.Parallel()
-	a := &answers{now: noAddress}
+	a := &addressLookup{now: noAddress}
 	w := watch(t, register.DockerOptions{API: newFakeAPI(oldWeb("nuncio.")), Advertise: a.lookup, ResyncInterval: time.Hour})
 	w.expect("[]")
 	a.set(advertised, nil)
@@ -38,7 +38,7 @@ func TestAnAddressThatComesLateIsTaken(t *testing.T) {
 
 func TestALookupThatHangsDelaysNoStopSignal(t *testing.T) {
 	t.Parallel()
-	api, a := newFakeAPI(oldWeb("nuncio.")), &answers{now: advertised}
+	api, a := newFakeAPI(oldWeb("nuncio.")), &addressLookup{now: advertised}
 	w := watch(t, register.DockerOptions{API: api, Advertise: a.lookup, ResyncInterval: 20 * time.Millisecond})
 	w.expect(ready)
 	release := make(chan struct{})
@@ -50,7 +50,7 @@ func TestALookupThatHangsDelaysNoStopSignal(t *testing.T) {
 }
 
 // fakeHarness is a harness whose Docker and address the test decides.
-func fakeHarness(t *testing.T, a *answers) (*harness, *fakeAPI) {
+func fakeHarness(t *testing.T, a *addressLookup) (*harness, *fakeAPI) {
 	t.Helper()
 	h := newHarness(t)
 	api := newFakeAPI(oldWeb(h.rules.LabelPrefix))
@@ -58,9 +58,9 @@ func fakeHarness(t *testing.T, a *answers) (*harness, *fakeAPI) {
 	return h, api
 }
 
-func TestWithoutAnAddressTheRecordsOfAnEarlierLifeStay(t *testing.T) {
+func TestWithoutAnAddressExistingRecordsStay(t *testing.T) {
 	t.Parallel()
-	a := &answers{now: advertised}
+	a := &addressLookup{now: advertised}
 	h, api := fakeHarness(t, a)
 	want := map[string]entry{"web/n1:web1": {"192.0.2.10:32768", catalog.StateReady}}
 	h.start()

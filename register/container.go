@@ -14,14 +14,14 @@ type Container struct {
 	ID    string // 64 hexadecimal digits
 	Name  string // without the leading slash
 	Image string // as the container was started with
-	// Status is Docker's word: "running", "paused", "restarting", "exited" and so on. Docker's own
+	// Status is Docker's term: "running", "paused", "restarting", "exited" and so on. Docker's own
 	// "Running" flag is true while a container restarts and while it is paused.
 	Status string
 	// Health is "starting", "healthy" or "unhealthy"; empty without a HEALTHCHECK.
 	Health     string
 	StartedAt  time.Time
 	StopSignal string // "SIGQUIT", "3", or empty for SIGTERM
-	Stopping   bool   // it was sent a signal that is meant to end it
+	Stopping   bool   // it was sent a signal that should end it
 	Labels     map[string]string
 	Env        []string
 	// NetworkMode is "default", "bridge", "host", "none", "container:<id>" or a network's name.
@@ -80,8 +80,8 @@ func (c *Container) exposedTCP() []int {
 	return ports
 }
 
-// borrowNetwork gives a container that lives in another one's network ("--network container:X") that one's
-// ports and addresses: Docker refuses ports on the guest and lists them on the host container only.
+// borrowNetwork returns a container with the ports and addresses of the container whose network it uses ("--network
+// container:X"): Docker lists them on that one only.
 func borrowNetwork(c *Container, byID map[string]*Container) (*Container, error) {
 	guest := c
 	for range 8 {
@@ -97,10 +97,10 @@ func borrowNetwork(c *Container, byID map[string]*Container) (*Container, error)
 		}
 		c = next
 	}
-	return nil, fmt.Errorf("its network leads from container to container without an end")
+	return nil, fmt.Errorf("its network leads from container to container in a circle")
 }
 
-// byAge sorts containers by their start, so that of two that claim one key the older keeps it.
+// byAge sorts containers by their start, so that the older of two with the same key is registered.
 func byAge(a, b *Container) int {
 	return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
 }

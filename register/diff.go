@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// stored is one key as etcd holds it.
+// stored is one key in etcd.
 type stored struct {
 	value []byte
 	mod   int64 // the revision of its last change
@@ -18,7 +18,7 @@ type stored struct {
 	owner owner
 }
 
-// identity says which stored records are this registrar's own.
+// identity determines which stored records are this registrar's own.
 type identity struct {
 	node string
 	kind string
@@ -33,23 +33,23 @@ func (id identity) owns(key string, o owner) bool {
 type Change struct {
 	Key   string `json:"key"`
 	Value string `json:"value,omitempty"` // empty for a removal
-	// Why is "new", "changed", "lease" (the value stays, its lease is another one) or "gone".
+	// Why is "new", "changed", "lease" (the value stays, under a different lease) or "gone".
 	Why string `json:"why"`
-	// Reason says of a removal what keeps its container out; empty when the container itself is gone.
+	// Reason is why the container of a removed record is skipped; empty when the container itself is gone.
 	Reason string `json:"reason,omitempty"`
 
 	mod   int64 // the key's revision that this change is based on, 0 where there is no key
 	moves bool  // the endpoint gets another address
 }
 
-// plan is everything that has to be written, and what must not be.
+// plan has the changes to write, and the desired records that must not be written.
 type plan struct {
 	changes   []Change
 	conflicts []Skipped
 	records   []RecordStatus
 }
 
-// diff compares what should be with what is. Lease 0 stands for "any", for a dry run. It is pure.
+// diff compares the desired records with those in etcd. Lease 0 stands for any lease, for a dry run. It is pure.
 func diff(d Desired, keyOf func(Record) (string, error), actual map[string]stored, id identity, lease int64) plan {
 	var p plan
 	desired := map[string]bool{}
@@ -93,20 +93,20 @@ func diff(d Desired, keyOf func(Record) (string, error), actual map[string]store
 			p.changes = append(p.changes, Change{Key: key, Why: "gone", Reason: d.reasonFor(have.owner), mod: have.mod})
 		}
 	}
-	// A port that one container gave up may be another one's already: removals come first, then endpoints
-	// that move away, so that no record is added while a stale one still claims its address.
+	// A port that one container gave up may already belong to a different one: removals come first, then endpoints that
+	// move away, so that no record is added while an outdated one has the same address.
 	slices.SortStableFunc(p.changes, func(a, b Change) int { return cmp.Compare(a.rank(), b.rank()) })
 	return p
 }
 
-// keeps reports whether a record that is not desired stays all the same.
+// keeps reports whether a record that is not desired stays nevertheless.
 func (d Desired) keeps(o owner) bool {
 	start, noAddress := d.NoAddress[o.ContainerID]
-	// A container that was started again has other ports: its old address may be another one's already.
+	// A container that was started again has different ports: its old address may already belong to a different one.
 	return d.Unknown[o.ContainerID] || noAddress && start == o.StartedAt
 }
 
-// reasonFor says why the container of a stored record has none any more.
+// reasonFor returns why the container of a stored record is skipped; empty when the container is gone.
 func (d Desired) reasonFor(o owner) string {
 	var reasons []string
 	for _, s := range d.Skipped {

@@ -17,7 +17,7 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// errGone is Inspect's answer for a container that does not exist any more.
+// errGone is returned by Inspect for a container that does not exist any more.
 var errGone = errors.New("no such container")
 
 // API is the part of Docker that the registrar uses. Every call is a GET request (_ping is tried with HEAD
@@ -49,11 +49,11 @@ type Event struct {
 // engine is the API over Docker's own client.
 type engine struct{ client *client.Client }
 
-// NewAPI makes an API of Docker's client, which must negotiate the API version and have no time-out of its
-// own: that would cut the stream of events.
+// NewAPI returns an API that uses Docker's client. The client must negotiate the API version, and have no timeout: that
+// would cut the stream of events.
 func NewAPI(c *client.Client) API { return engine{c} }
 
-// Ping asks for a sign of life; the answer's header also settles the API version.
+// Ping implements API. The answer's header also sets the API version.
 func (e engine) Ping(ctx context.Context) error {
 	ping, err := e.client.Ping(ctx)
 	if err != nil {
@@ -78,7 +78,7 @@ func (e engine) List(ctx context.Context) ([]Listed, error) {
 
 func digest(s container.Summary) string {
 	var b strings.Builder
-	// "Up 2 minutes (healthy)": the time would make every digest differ from the last one.
+	// "Up 2 minutes (healthy)": the time would change the digest every time.
 	health := ""
 	if i := strings.IndexByte(s.Status, '('); i >= 0 {
 		health = s.Status[i:]
@@ -91,7 +91,7 @@ func digest(s container.Summary) string {
 		var networks []string
 		for name, n := range s.NetworkSettings.Networks {
 			if n != nil {
-				// The endpoint's id is a new one after every start.
+				// The endpoint has a new id after every start.
 				networks = append(networks, name+" "+n.EndpointID+" "+n.IPAddress+" "+n.GlobalIPv6Address)
 			}
 		}

@@ -1,6 +1,7 @@
 package register_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -8,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/client"
 
 	"nuncio/internal/catalog"
 	"nuncio/internal/testkit"
@@ -121,7 +124,7 @@ func TestHealthDecidesAsTheLabelSays(t *testing.T) {
 	ignore := h.web(containers.Spec{Health: true, Env: sick, Labels: h.labels("service", "web", "health", "ignore")})
 	mark := h.web(containers.Spec{Health: true, Env: sick, Labels: h.labels("service", "web", "health", "mark")})
 	h.expect("unhealthy", merge(h.recordsOf(catalog.StateReady, ignore), h.recordsOf(catalog.StateMaint, mark)))
-	h.awaitLog("container skipped", wait.Name, "HEALTHCHECK says")
+	h.awaitLog("container skipped", wait.Name, "HEALTHCHECK is")
 	for _, c := range []*containers.Container{wait, mark} {
 		get(t, c.Addr(80), "/well")
 	}
@@ -248,12 +251,11 @@ func TestAGuestOfAnotherContainersNetworkUsesItsPorts(t *testing.T) {
 	h.expect("the guest", map[string]entry{h.key("web", guest): {host.Addr(80), catalog.StateReady}})
 }
 
-func TestTheSweepFindsWhatEventsDoNotTell(t *testing.T) {
+func TestAResyncFindsChangesWithoutEvents(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.docker.ResyncInterval = 300 * time.Millisecond
-	deaf := &deafAPI{}
-	h.opts.Source = deaf.source(t, h)
+	h.opts.Source = (&noEvents{}).source(t, h)
 	network := h.engine.Network(t)
 	c := h.web(containers.Spec{Network: network, Publish: []string{"80"}})
 	h.start()
@@ -283,4 +285,25 @@ func get(t *testing.T, addr, path string) {
 	})
 }
 
-var _ register.API = (*deafAPI)(nil)
+// noEvents is a real Docker whose events never arrive.
+type noEvents struct{ register.API }
+
+func (n *noEvents) Events(ctx context.Context, _ time.Time, _ func(register.Event)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (n *noEvents) source(t *testing.T, h *harness) register.Source {
+	t.Helper()
+	c, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	n.API = register.NewAPI(c)
+	o := h.docker
+	o.API, o.Rules = n, h.rules
+	return register.NewDocker(o)
+}
+
+var _ register.API = (*noEvents)(nil)

@@ -16,22 +16,22 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// drainPoll is the pause between two looks at the marked records.
+// drainPoll is the pause between two checks of the marked records.
 const drainPoll = time.Second
 
 // ErrNoRecord is returned by Drain when nothing of this node matches.
 var ErrNoRecord = errors.New("no record")
 
-// DrainOptions says what is to be drained.
+// DrainOptions configures Drain.
 type DrainOptions struct {
 	Client *clientv3.Client
 	// Prefix of the records; empty means catalog.DefaultPrefix.
 	Prefix string
-	// Node limits it to the records of this host, because names of containers repeat from host to host.
+	// Node is the host whose records may match, because names of containers repeat from host to host.
 	Node string
 	// Target is the name of a container, the beginning of its id (12 digits or more), or service/instance.
 	Target string
-	// Undo takes the mark away again.
+	// Undo removes the mark again.
 	Undo bool
 	// Timeout is how long etcd may take to confirm, all attempts together; 0 means as long as the context lasts.
 	Timeout time.Duration
@@ -41,22 +41,22 @@ type DrainOptions struct {
 	onPass passHook
 }
 
-// Drain marks the records of one container "drain", in etcd itself, so that it works while no registrar runs.
-// The registrar keeps the mark for as long as the container lives, and a restarted container is without it.
+// Drain marks the records of one container "drain", in etcd itself, so that it works while no registrar runs. The
+// registrar keeps the mark until the container stops or restarts.
 //
-// It returns the keys once etcd holds the mark and Wait is over; or earlier, when all records are gone. What
-// the proxies do within that time it cannot know: they take the change from etcd, usually within milliseconds.
-// Its error says so when a mark was taken away within that time.
+// It returns the keys when etcd has confirmed the mark and Wait is over, or earlier when all records are gone. It does not
+// know what the proxies do within that time; they usually follow etcd within milliseconds. It returns an error when a
+// mark was removed within that time, and ErrNoRecord, wrapped, when nothing matches.
 func Drain(ctx context.Context, o DrainOptions) ([]string, error) {
 	o.Prefix = catalog.NormalizePrefix(cmp.Or(o.Prefix, catalog.DefaultPrefix))
 	marked, err := o.confirm(ctx)
 	if err != nil || o.Undo || o.Wait <= 0 {
 		return marked, err
 	}
-	return marked, o.stay(ctx, marked)
+	return marked, o.wait(ctx, marked)
 }
 
-// confirm returns when etcd holds the marks.
+// confirm returns the keys when etcd has confirmed the marks.
 func (o DrainOptions) confirm(ctx context.Context) (marked []string, err error) {
 	if o.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -121,8 +121,8 @@ func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []s
 	return keys, nil
 }
 
-// stay waits with the marked records. Polling is enough: what proxies do with the mark is not reported back anyway.
-func (o DrainOptions) stay(ctx context.Context, keys []string) error {
+// wait returns when Wait is over or the records are gone. Polling is enough: what proxies do with the mark is not reported back anyway.
+func (o DrainOptions) wait(ctx context.Context, keys []string) error {
 	over := time.NewTimer(o.Wait)
 	defer over.Stop()
 	poll := time.NewTicker(drainPoll)
@@ -135,16 +135,16 @@ func (o DrainOptions) stay(ctx context.Context, keys []string) error {
 		case <-over.C:
 			return nil
 		case <-poll.C:
-			if gone, err := o.look(ctx, keys); gone || err != nil {
+			if gone, err := o.check(ctx, keys); gone || err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// look reports whether all the records are gone. Its error says that one has lost its mark. An etcd that does not answer
+// check reports whether all the records are gone. Its error says that one has lost its mark. An etcd that does not answer
 // changes nothing: it has confirmed the mark, and only the time is left to wait for.
-func (o DrainOptions) look(ctx context.Context, keys []string) (gone bool, err error) {
+func (o DrainOptions) check(ctx context.Context, keys []string) (gone bool, err error) {
 	gone = true
 	for _, key := range keys {
 		resp, err := get(ctx, o.Client, key)
@@ -161,7 +161,7 @@ func (o DrainOptions) look(ctx context.Context, keys []string) (gone bool, err e
 	return gone, nil
 }
 
-// readRecord takes a stored value apart again, so that what encode makes of it differs only where it should.
+// readRecord parses a stored value. encode of the result gives the same bytes.
 func readRecord(prefix, key string, value []byte) (Record, error) {
 	service, instance, err := catalog.ParseKey(prefix, key)
 	if err != nil {
@@ -186,6 +186,6 @@ func readRecord(prefix, key string, value []byte) (Record, error) {
 		Container: pop("container"), ContainerID: pop("container_id"), StartedAt: pop("started_at"),
 		Image: pop("image"), Health: pop("health"),
 	}
-	rec.Origin.Port, _ = strconv.Atoi(pop("container_port")) // absent for one that is no container
+	rec.Origin.Port, _ = strconv.Atoi(pop("container_port")) // absent where there is no container
 	return rec, nil
 }

@@ -22,7 +22,7 @@ func (h *harness) drain(target string, change ...func(*register.DrainOptions)) (
 	return register.Drain(ctx10(h.t), o)
 }
 
-func TestAnOperatorsDrainLastsAsLongAsTheContainer(t *testing.T) {
+func TestADrainLastsAsLongAsTheContainer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c, other := h.web(containers.Spec{}), h.web(containers.Spec{})
@@ -40,7 +40,7 @@ func TestAnOperatorsDrainLastsAsLongAsTheContainer(t *testing.T) {
 	h.expect("a neighbour restarts", drained)
 
 	h.opts.RemoveOnExit = false
-	if err := h.stop(); err != nil { // Leave as it was at the start: removes
+	if err := h.stop(); err != nil { // RemoveOnExit as it was at the start
 		t.Fatal(err)
 	}
 	h.start()
@@ -72,8 +72,8 @@ func TestAnOperatorsDrainLastsAsLongAsTheContainer(t *testing.T) {
 	h.expect("a restarted container has no mark", h.recordsOf(catalog.StateReady, c, other))
 }
 
-// TestADrainEndsWithARestartThatNobodySaw restarts a container while no registrar runs.
-func TestADrainEndsWithARestartThatNobodySaw(t *testing.T) {
+// TestADrainEndsWithARestartWhileNoRegistrarRuns restarts a container while no registrar runs.
+func TestADrainEndsWithARestartWhileNoRegistrarRuns(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	h.opts.RemoveOnExit, h.opts.TTL = false, time.Minute
@@ -92,8 +92,8 @@ func TestADrainEndsWithARestartThatNobodySaw(t *testing.T) {
 	h.expect("restarted", h.recordsOf(catalog.StateReady, c))
 }
 
-// TestDrainGivesEtcdTheTimeThatItWasTold asks an etcd that stands still.
-func TestDrainGivesEtcdTheTimeThatItWasTold(t *testing.T) {
+// TestDrainWaitsForEtcdUntilItsTimeout asks an etcd that stands still.
+func TestDrainWaitsForEtcdUntilItsTimeout(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	source, want := fixed(1)
@@ -125,10 +125,10 @@ func TestDrainGivesEtcdTheTimeThatItWasTold(t *testing.T) {
 	h.expect("drained", map[string]entry{"web/i000": {"192.0.2.7:1000", catalog.StateDrain}})
 }
 
-// TestADrainDrainsWhateverTheLabelsSay has a label with the name of the mark that drain leaves in a record.
-func TestADrainDrainsWhateverTheLabelsSay(t *testing.T) {
+// TestALabelCannotSetTheMarkOfDrain has a label with the name of the mark that drain leaves in a record.
+func TestALabelCannotSetTheMarkOfDrain(t *testing.T) {
 	t.Parallel()
-	h, api := fakeHarness(t, &answers{now: advertised})
+	h, api := fakeHarness(t, &addressLookup{now: advertised})
 	api.container.Labels[h.rules.LabelPrefix+"meta.operator"] = "alice"
 	h.start()
 	h.expect("start", map[string]entry{"web/n1:web1": {"192.0.2.10:32768", catalog.StateReady}})

@@ -109,21 +109,21 @@ func oldWeb(prefix string) *register.Container {
 	return c
 }
 
-// answers are what the lookup of the address finds; a test changes them while the registrar runs.
-type answers struct {
+// addressLookup finds the address that a test sets while the registrar runs.
+type addressLookup struct {
 	mu    sync.Mutex
 	now   register.Advertise
 	hang  chan struct{} // until it is closed, there is no answer
 	asked int
 }
 
-func (a *answers) set(now register.Advertise, hang chan struct{}) {
+func (a *addressLookup) set(now register.Advertise, hang chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.now, a.hang, a.asked = now, hang, 0
 }
 
-func (a *answers) lookup(context.Context) register.Advertise {
+func (a *addressLookup) lookup(context.Context) register.Advertise {
 	a.mu.Lock()
 	a.asked++
 	now, hang := a.now, a.hang
@@ -135,7 +135,7 @@ func (a *answers) lookup(context.Context) register.Advertise {
 }
 
 // awaitAsked waits until the lookup was asked n times since the last set.
-func (a *answers) awaitAsked(t *testing.T, n int) {
+func (a *addressLookup) awaitAsked(t *testing.T, n int) {
 	t.Helper()
 	testkit.Eventually(t, within, func() error {
 		a.mu.Lock()
@@ -244,8 +244,8 @@ func (w *sourceRun) settled(connection int) {
 	})
 }
 
-// ends fails the test unless the newest set is this one.
-func (w *sourceRun) ends(want string) {
+// lastIs fails the test unless the newest set is this one.
+func (w *sourceRun) lastIs(want string) {
 	w.t.Helper()
 	if got := w.sets(); len(got) == 0 || got[len(got)-1] != want {
 		w.t.Errorf("published %q, want the last one to be %q\n%s", got, want, w.log)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,36 @@ func TestEtcdWiped(t *testing.T) {
 	h.awaitRunning()
 }
 
+func TestARecordThatABackupBringsBackIsRemoved(t *testing.T) {
+	t.Parallel()
+	h, sets := newHarness(t), make(changing, 1)
+	h.opts.Source, h.opts.ResyncInterval, h.opts.TTL = sets, 100*time.Millisecond, time.Minute
+	two, wantTwo := fixed(2)
+	one, wantOne := fixed(1)
+	h.start()
+	sets <- two
+	h.expect("start", wantTwo)
+	h.etcd.Stop()
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(h.etcd.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	h.etcd.Start()
+	sets <- one
+	h.expect("one is removed", wantOne)
+	h.etcd.Stop()
+	h.etcd.Wipe()
+	if err := os.CopyFS(h.etcd.Dir, os.DirFS(backup)); err != nil {
+		t.Fatal(err)
+	}
+	h.awaitLog("request to etcd failed")
+	h.etcd.Start()
+	for range 10 { // so that the revision is not behind
+		h.etcd.Put("/elsewhere", "x")
+	}
+	h.expect("restored", wantOne)
+}
+
 func TestEtcdStopped(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -220,10 +251,10 @@ func TestASuccessorTakesTheLeaseOver(t *testing.T) {
 	t.Parallel()
 	h, want := fixedHarness(t, 3)
 	h.opts.RemoveOnExit = false
-	if err := h.stop(); err != nil { // this one leaves its records...
+	if err := h.stop(); err != nil { // this one removes its records...
 		t.Fatal(err)
 	}
-	h.expect("left with Leave", map[string]entry{})
+	h.expect("removed", map[string]entry{})
 	h.start()
 	h.expect("second", want)
 	before := h.raw()
@@ -307,7 +338,7 @@ func TestARegistrarOnAnotherHostIsRefusedWhileTheFirstLives(t *testing.T) {
 	}
 }
 
-func TestARegistrarThatVanishedElsewhereIsReplacedWithoutAFlap(t *testing.T) {
+func TestTakingOverFromALostHostChangesNoRecord(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	source, want := fixed(2)
@@ -352,7 +383,7 @@ func TestARegistrarThatLostItsClaimStops(t *testing.T) {
 	}
 }
 
-func TestWithoutPermissionForTheClaimItWorksAndSaysSo(t *testing.T) {
+func TestWithoutPermissionForTheClaimARegistrarWorksAndWarns(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	source, want := fixed(2)

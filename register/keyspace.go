@@ -37,15 +37,16 @@ func (k *keyspace) replaced(h *etcdserverpb.ResponseHeader) bool {
 func (s *syncer) read(ctx context.Context) error {
 	if s.keyspace.complete && s.resync {
 		if err := s.compare(ctx); err != nil {
-			return err
+			return err // etcd is still away: one small request, however many keys there are
 		}
+		s.keyspace.complete = s.keyspace.complete && !s.outage
 	}
 	if !s.keyspace.complete {
 		if err := s.list(ctx); err != nil {
 			return err
 		}
 	}
-	s.resync = false
+	s.resync, s.outage = false, false
 	return nil
 }
 

@@ -23,8 +23,7 @@ const (
 	keyMeta     = "meta."
 )
 
-// settings are the labels and variables of one container, read once. Every question about one of its ports is
-// answered in one order: own label of the port, own label, SERVICE_<port> label, SERVICE_ label,
+// settings are the parsed labels and variables of one container. Each setting of a port is looked up in one order: own label of the port, own label, SERVICE_<port> label, SERVICE_ label,
 // SERVICE_<port> variable, SERVICE_ variable.
 type settings struct {
 	layers   []layer // strongest first
@@ -125,11 +124,11 @@ func (s *settings) registrator(to layer, name, rest, value string) {
 	case rest == "IP":
 		to.put(port, keyHost, name, value)
 	case rest == "IGNORE":
-		// registrator ignores a container for any value; "false" surely was not meant that way.
+		// registrator ignores a container for any value, "false" included.
 		off, err := strconv.ParseBool(value)
 		if err != nil {
 			off = value != ""
-			s.warnings = append(s.warnings, fmt.Sprintf("%s=%s is not true or false; taken as %t", name, value, off))
+			s.warnings = append(s.warnings, fmt.Sprintf("%s=%s is neither true nor false; read as %t", name, value, off))
 		}
 		to.put(port, keyEnable, name, strconv.FormatBool(!off))
 	case strings.HasPrefix(rest, "CHECK_"):
@@ -141,7 +140,7 @@ func (s *settings) registrator(to layer, name, rest, value string) {
 	}
 }
 
-// reserved refuses a meta entry that would have the name of one of the registrar's own members.
+// reserved reports whether a meta entry has the name of a member that the registrar writes itself, and warns of it.
 func (s *settings) reserved(name, entry string) bool {
 	if !Reserved(entry) {
 		return false
@@ -163,7 +162,7 @@ func parsePort(s, sep string) (Port, bool) {
 	return Port{int(n), proto}, true
 }
 
-// get answers for one TCP port; port 0 asks about the container as a whole.
+// get returns a setting of one TCP port, or of the whole container for port 0, and the name that it was set by.
 func (s settings) get(port int, key string) (value, name string, ok bool) {
 	for _, l := range s.layers {
 		if v, ok := l.ports[Port{port, "tcp"}][key]; ok && port != 0 {
@@ -176,7 +175,7 @@ func (s settings) get(port int, key string) (value, name string, ok bool) {
 	return "", "", false
 }
 
-// named lists the ports that some label or variable names a service for, sorted.
+// named returns the ports that a label or variable names a service for, sorted.
 func (s settings) named() []Port {
 	ports := map[Port]bool{}
 	for _, l := range s.layers {
@@ -191,8 +190,8 @@ func (s settings) named() []Port {
 	})
 }
 
-// enabled says whether a port (0: the container) is switched off, or on without a name.
-func (s settings) enabled(port int) (on, said bool, reason string, err error) {
+// enabled reports whether a port (0: the container) is switched on, and whether a setting says so.
+func (s settings) enabled(port int) (on, set bool, reason string, err error) {
 	value, name, ok := s.get(port, keyEnable)
 	if !ok {
 		return true, false, "", nil
@@ -204,38 +203,38 @@ func (s settings) enabled(port int) (on, said bool, reason string, err error) {
 	return on, true, fmt.Sprintf("%s switches it off", name), nil
 }
 
-// off is the reason why a port is left out; empty when it is not. The error is that of a setting that cannot be read.
+// off returns the reason why a port is skipped; empty when it is not. The error is that of an invalid setting.
 func (s settings) off(port int) (string, error) {
-	on, said, why, err := s.enabled(port)
-	if err != nil || !said || on {
+	on, set, why, err := s.enabled(port)
+	if err != nil || !set || on {
 		return "", err
 	}
 	return fmt.Sprintf("port %d/tcp: %s", port, why), nil
 }
 
-// left are the ports that are neither taken nor off. It gives a reason for each whose switch cannot be read; those that are
-// off as they should be need one only when nothing is left.
-func (s settings) left(ports []int, taken map[int]bool) (left []int, reasons []string) {
+// usable returns the ports that are neither named nor switched off. It gives a reason for each whose switch is invalid, and
+// for those that are switched off if no port is usable.
+func (s settings) usable(ports []int, named map[int]bool) (usable []int, reasons []string) {
 	var off []string
 	for _, p := range ports {
 		why, err := s.off(p)
 		switch {
-		case taken[p]:
+		case named[p]:
 		case err != nil:
 			reasons = append(reasons, err.Error())
 		case why != "":
 			off = append(off, why)
 		default:
-			left = append(left, p)
+			usable = append(usable, p)
 		}
 	}
-	if len(left) == 0 {
+	if len(usable) == 0 {
 		reasons = append(reasons, off...)
 	}
-	return left, reasons
+	return usable, reasons
 }
 
-// meta unites the entries for one port, the strongest source of each entry winning.
+// meta merges the entries for one port; the strongest source of each entry wins.
 func (s settings) meta(port int) map[string]string {
 	meta := map[string]string{}
 	add := func(from map[string]setting) {
@@ -253,8 +252,8 @@ func (s settings) meta(port int) map[string]string {
 	return meta
 }
 
-// splitTags splits at commas; a comma behind a backslash belongs to the tag, as in registrator. The result is
-// sorted and free of doubles, so that the order of a label does not change the record.
+// splitTags splits at commas; a comma after a backslash belongs to the tag, as in registrator. The result is sorted and
+// without duplicates, so that the order in a label does not change the record.
 func splitTags(s string) []string {
 	var tags []string
 	var b strings.Builder

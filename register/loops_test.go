@@ -15,19 +15,22 @@ import (
 	"nuncio/register"
 )
 
-// passes counts the passes of each loop.
+// passes counts the passes of each loop, by case and name.
 type passes struct {
 	mu sync.Mutex
 	n  map[string]int
 }
 
-func (p *passes) count(loop string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.n == nil {
-		p.n = map[string]int{}
+// of returns what counts for one case.
+func (p *passes) of(name string) func(loop string) {
+	return func(loop string) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.n == nil {
+			p.n = map[string]int{}
+		}
+		p.n[name+": "+loop]++
 	}
-	p.n[loop]++
 }
 
 // bounded fails the test if a loop makes more than 20 passes a second. While a peer is away the pause between two
@@ -43,62 +46,55 @@ func (p *passes) bounded(t *testing.T) {
 	defer p.mu.Unlock()
 	for loop, n := range p.n {
 		if n > most {
-			t.Errorf("loop %q made %d passes in %v, want %d at most", loop, n, window, most)
+			t.Errorf("%s made %d passes in %v, want %d at most", loop, n, window, most)
 		}
 	}
 }
 
-func (h *harness) countPasses() *passes {
-	p := &passes{}
-	h.opts.CountPasses(p.count)
-	h.docker.CountPasses(p.count)
-	return p
+func (h *harness) countPasses(p *passes, name string) {
+	h.opts.CountPasses(p.of(name))
+	h.docker.CountPasses(p.of(name))
 }
 
 func TestNoLoopSpinsWhileEtcdIsAway(t *testing.T) {
 	t.Parallel()
+	p := &passes{}
+	var all []*harness
+	var changes []changing
 	for name, away := range map[string]func(*testkit.Etcd){"refuses connections": (*testkit.Etcd).Kill, "stands still": (*testkit.Etcd).Pause} {
-		t.Run(name+" at the start", func(t *testing.T) {
-			t.Parallel()
-			h := newHarness(t)
-			h.opts.Source, _ = fixed(2)
-			p := h.countPasses()
-			away(h.etcd)
-			h.start()
-			p.bounded(t)
-			h.awaitLog("request to etcd failed")
-			p.bounded(t)
-		})
-		t.Run(name+" later, with nothing to write", func(t *testing.T) {
-			t.Parallel()
-			h := newHarness(t)
-			source, want := fixed(2)
-			h.opts.Source, h.opts.ResyncInterval, h.opts.TTL = source, 100*time.Millisecond, time.Minute
-			p := h.countPasses()
-			h.start()
-			h.expect("start", want)
-			h.awaitRunning()
-			away(h.etcd)
-			h.awaitLog("request to etcd failed")
-			p.bounded(t)
-		})
-		t.Run(name+" later, with something to write", func(t *testing.T) {
-			t.Parallel()
-			h := newHarness(t)
-			s := make(changing, 1)
-			h.opts.Source, h.opts.TTL = s, time.Minute
-			p := h.countPasses()
-			h.start()
-			first, want := fixed(2)
-			s <- first
-			h.expect("start", want)
-			away(h.etcd)
-			second, _ := fixed(3)
-			s <- second
-			h.awaitLog("request to etcd failed")
-			p.bounded(t)
-		})
+		start := newHarness(t)
+		start.countPasses(p, name+" at the start")
+		start.opts.Source, _ = fixed(2)
+		away(start.etcd)
+		start.start()
+
+		idle := newHarness(t)
+		idle.countPasses(p, name+" later, with nothing to write")
+		records, want := fixed(2)
+		idle.opts.Source = records
+		idle.opts.ResyncInterval, idle.opts.TTL = 100*time.Millisecond, time.Minute
+		idle.start()
+		idle.expect("start", want)
+
+		busy, sets := newHarness(t), make(changing, 1)
+		busy.countPasses(p, name+" later, with something to write")
+		busy.opts.Source, busy.opts.TTL = sets, time.Minute
+		busy.start()
+		sets <- records
+		busy.expect("start", want)
+		away(idle.etcd)
+		away(busy.etcd)
+		all, changes = append(all, start, idle, busy), append(changes, sets)
 	}
+	p.bounded(t)
+	for _, c := range changes {
+		next, _ := fixed(3)
+		c <- next
+	}
+	for _, h := range all {
+		h.awaitLog("request to etcd failed")
+	}
+	p.bounded(t)
 }
 
 // changing is a source of the sets that a test sends.
@@ -165,72 +161,52 @@ func (f *failing) Events(ctx context.Context, since time.Time, handle func(regis
 
 func TestNoLoopSpinsWhileDockerIsAway(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"ping", "list", "inspect", "events"} {
-		for _, later := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s fails, later %t", call, later), func(t *testing.T) {
-				t.Parallel()
-				api, p, a := &failing{fakeAPI: newFakeAPI(oldWeb("nuncio."))}, &passes{}, &answers{now: advertised}
-				o := register.DockerOptions{API: api, Advertise: a.lookup, ResyncInterval: time.Hour}
-				o.CountPasses(p.count)
-				if !later {
-					api.fail(call)
-				}
-				w := watch(t, o)
-				if later {
-					w.expect(ready)
-					api.fail(call)
-					api.breakStream()
-				}
-				p.bounded(t)
-			})
-		}
+	p := &passes{}
+	source := func(name string, api register.API, adv register.Advertise) *sourceRun {
+		o := register.DockerOptions{API: api, Advertise: (&addressLookup{now: adv}).lookup, ResyncInterval: time.Hour}
+		o.CountPasses(p.of(name))
+		return watch(t, o)
 	}
-	t.Run("no address is found", func(t *testing.T) {
-		t.Parallel()
-		p, a := &passes{}, &answers{now: noAddress}
-		o := register.DockerOptions{API: newFakeAPI(oldWeb("nuncio.")), Advertise: a.lookup, ResyncInterval: time.Hour}
-		o.CountPasses(p.count)
-		watch(t, o).expect("[]")
-		p.bounded(t)
-	})
+	for _, call := range []string{"ping", "list", "inspect", "events"} {
+		start, later := &failing{fakeAPI: newFakeAPI(oldWeb("nuncio."))}, &failing{fakeAPI: newFakeAPI(oldWeb("nuncio."))}
+		start.fail(call)
+		source(call+" fails at the start", start, advertised)
+		source(call+" fails later", later, advertised).expect(ready)
+		later.fail(call)
+		later.breakStream()
+	}
+	source("no address is found", newFakeAPI(oldWeb("nuncio.")), noAddress).expect("[]")
+	p.bounded(t)
 }
 
 func TestNoLoopOfDrainSpinsWhileEtcdIsAway(t *testing.T) {
 	t.Parallel()
+	p := &passes{}
+	ctx, cancel := context.WithCancel(t.Context())
+	var drains sync.WaitGroup
 	for _, wait := range []time.Duration{0, time.Hour} {
-		t.Run(fmt.Sprintf("wait %v", wait), func(t *testing.T) {
-			t.Parallel()
-			h, _ := fixedHarness(t, 1)
-			o := register.DrainOptions{Client: h.store, Node: h.node, Target: "web/i000", Wait: wait}
-			p := &passes{}
-			o.CountPasses(p.count)
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			drain := func() {
-				defer close(done)
-				_, _ = register.Drain(ctx, o) // the passes are what counts
-			}
-			if wait == 0 {
-				h.etcd.Kill()
-				go drain()
-			} else {
-				go drain()
-				h.expect("drained", map[string]entry{"web/i000": {"192.0.2.7:1000", catalog.StateDrain}})
-				h.etcd.Kill()
-			}
-			p.bounded(t)
-			cancel()
-			<-done
-		})
+		h, _ := fixedHarness(t, 1)
+		o := register.DrainOptions{Client: h.store, Node: h.node, Target: "web/i000", Wait: wait}
+		o.CountPasses(p.of(fmt.Sprintf("drain with --wait=%v", wait)))
+		if wait == 0 {
+			h.etcd.Kill()
+		}
+		drains.Go(func() { _, _ = register.Drain(ctx, o) }) // only its passes count here
+		if wait > 0 {
+			h.expect("drained", map[string]entry{"web/i000": {"192.0.2.7:1000", catalog.StateDrain}})
+			h.etcd.Kill()
+		}
 	}
+	p.bounded(t)
+	cancel()
+	drains.Wait()
 }
 
 func TestWaitingForAnotherRegistrarDoesNotSpin(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t)
-	source, _ := fixed(2)
-	h.opts.Source = source
-	p := h.countPasses()
+	h, p := newHarness(t), &passes{}
+	h.opts.Source, _ = fixed(2)
+	h.countPasses(p, "claim")
 	lease, err := h.store.Grant(ctx10(t), 60)
 	if err != nil {
 		t.Fatal(err)

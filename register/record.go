@@ -18,8 +18,8 @@ const (
 // operatorDrain marks a record that "nuncio-registrar drain" has put into drain.
 const operatorDrain = "drain"
 
-// Reserved says whether a registrar writes a member of this name itself, if only at times: no meta entry may have it,
-// because a reader could not tell the two apart, and the codec refuses a record with both.
+// Reserved reports whether a registrar may write a member of this name itself. No meta entry may have it, because readers
+// could not tell the two apart, and the codec rejects a record with both.
 func Reserved(name string) bool {
 	switch name {
 	case "node", "registrar", "container", "container_id", "started_at", "image", "container_port", "health", "operator":
@@ -28,7 +28,7 @@ func Reserved(name string) bool {
 	return false
 }
 
-// encode makes the value of the record. Equal records give equal bytes.
+// encode returns the value of the record. Equal records give equal bytes.
 func (r Record) encode(node, kind string, drained bool) ([]byte, error) {
 	inst := r.Instance
 	members := []catalog.Member{{Name: "node", Value: node}, {Name: "registrar", Value: kind}}
@@ -58,7 +58,7 @@ func (r Record) encode(node, kind string, drained bool) ([]byte, error) {
 	return value, nil
 }
 
-// owner is what a stored value says about who wrote it, and for which incarnation of a container.
+// owner is the part of a stored value that identifies its writer and the run of the container.
 type owner struct {
 	Host        string      `json:"host"`
 	Port        json.Number `json:"port"`

@@ -13,7 +13,7 @@ const (
 )
 
 func fakeOptions(api *fakeAPI) register.DockerOptions {
-	a := &answers{now: advertised}
+	a := &addressLookup{now: advertised}
 	return register.DockerOptions{API: api, Advertise: a.lookup, ResyncInterval: 20 * time.Millisecond}
 }
 
@@ -65,7 +65,7 @@ func TestTheStopWindowOfAReplayedSignalBeganWithTheSignal(t *testing.T) {
 			o.StopWindow = tc.window
 			w := watch(t, o)
 			w.settled(1)
-			w.ends(tc.want[0])
+			w.lastIs(tc.want[0])
 		})
 	}
 }

@@ -57,7 +57,7 @@ func TestAResyncOfUnchangedKeysReadsNone(t *testing.T) {
 	}
 }
 
-func TestACutConnectionIsForgottenWhenItIsBack(t *testing.T) {
+func TestARegistrarRecoversFromACutConnection(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 3} {
 		t.Run(fmt.Sprintf("%d records", n), func(t *testing.T) {
@@ -96,8 +96,8 @@ func (silent) Run(ctx context.Context, _ func(register.Published)) error {
 	return nil
 }
 
-// TestADryRunForgetsACutConnectionToo has a registrar that never writes, and so has no write that would show the end of an outage.
-func TestADryRunForgetsACutConnectionToo(t *testing.T) {
+// TestADryRunRecoversFromACutConnection has a registrar that never writes, and so has no write that would show the end of an outage.
+func TestADryRunRecoversFromACutConnection(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	proxy := testkit.StartFaultProxy(t, strings.TrimPrefix(h.etcd.Endpoint, "http://"))

@@ -15,13 +15,13 @@ import (
 // DefaultLabelPrefix is the prefix of the registrar's own labels.
 const DefaultLabelPrefix = "nuncio."
 
-// What becomes of a container that publishes several ports and names one service without saying which port.
+// Values of Rules.MultiPort, for containers that publish several ports and name one service without a port.
 const (
-	MultiPortRefuse = "refuse" // left out, with a reason
+	MultiPortRefuse = "refuse" // skipped, with a reason
 	MultiPortSuffix = "suffix" // registrator's way: one service per port, "name-port"
 )
 
-// Rules say which containers become records and what the records hold.
+// Rules determine which containers become records and what the records contain.
 type Rules struct {
 	// Node is the stable name of this host; it begins the names of instances.
 	Node string
@@ -39,19 +39,18 @@ type Rules struct {
 	Only *Only
 }
 
-// Only is the classic form: one container, its port, the service that it is, and nothing else. The instance
-// has the name of the container.
+// Only is the classic form: one container, its port and its service. The instance has the name of the container.
 type Only struct {
 	Container string
 	Port      int
 	Service   string
 }
 
-// Record is one endpoint that should stand in the store.
+// Record is one endpoint that should be in the store.
 type Record struct {
 	Service  string
 	Instance catalog.Instance
-	// Origin tells where it comes from; empty for an endpoint that is no container.
+	// Origin is the container behind it; empty for an endpoint that is not a container.
 	Origin Origin
 	// Note says why the state is not ready; empty when it is.
 	Note string
@@ -67,21 +66,21 @@ type Origin struct {
 	Health      string // of a container that is registered whatever its health
 }
 
-// Skipped is a container, or one port of it, that became no record.
+// Skipped is a container, or one port of it, that has no record, with the reason.
 type Skipped struct {
 	Container   string `json:"container"`
 	ContainerID string `json:"container_id"`
 	Reason      string `json:"reason"`
 }
 
-// Desired is what the store should hold of this registrar. It is immutable.
+// Desired is the set of records that the store should have from this registrar. It is immutable.
 type Desired struct {
 	Records  []Record  // sorted by service and instance
 	Skipped  []Skipped // sorted by container
 	Warnings []Skipped // settings that were ignored
-	// Unknown holds the ids of containers whose facts are not in yet: their records are left as they are.
+	// Unknown has the ids of containers that were not inspected yet: their records are left as they are.
 	Unknown map[string]bool
-	// NoAddress holds the containers without a record because there is no address to advertise, which says nothing about
+	// NoAddress has the containers without a record because there is no address to advertise, which says nothing about
 	// them: the record of the same start stays in the store. Keys are ids, values are starts as in an Origin.
 	NoAddress map[string]string
 }
@@ -109,7 +108,7 @@ func (r Rules) Decide(containers []*Container, adv Advertise) Desired {
 		for _, rec := range made.records {
 			key := rec.Service + "/" + rec.Instance.Name
 			if by, ok := used[key]; ok {
-				made.reasons = append(made.reasons, fmt.Sprintf("%s is taken by container %s, which is older", key, by))
+				made.reasons = append(made.reasons, fmt.Sprintf("%s is already registered for container %s, which is older", key, by))
 				continue
 			}
 			used[key] = c.Name
@@ -130,8 +129,8 @@ func (r Rules) Decide(containers []*Container, adv Advertise) Desired {
 	return d
 }
 
-// outside drops a guessed address that belongs to a container: then the registrar itself runs inside a
-// container's network, and what it sees as its own address is no other host's way in.
+// outside drops a guessed address that belongs to a container: the registrar itself then runs inside a container's
+// network, and other hosts do not reach it at its own address.
 func (a Advertise) outside(containers []*Container) Advertise {
 	if !a.Guessed {
 		return a
@@ -140,7 +139,7 @@ func (a Advertise) outside(containers []*Container) Advertise {
 		for _, n := range c.Networks {
 			if n.IPv4 == a.IP || n.IPv6 == a.IP {
 				return Advertise{Reason: fmt.Sprintf("%s, the source of the route to etcd, is the address of container %s; "+
-					"run the registrar with --network host, or give --advertise-ip", a.IP, c.Name)}
+					"run the registrar with --network host, or set --advertise-ip", a.IP, c.Name)}
 			}
 		}
 	}
@@ -156,7 +155,7 @@ type decision struct {
 
 func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) decision {
 	s := readSettings(r.LabelPrefix, c.Labels, c.Env)
-	wants, reasons := r.wants(c, s, byID)
+	wants, reasons := r.desiredPorts(c, s, byID)
 	for _, name := range slices.Sorted(maps.Keys(c.Labels)) {
 		if r.copies(name) {
 			s.reserved("label "+name, name)
@@ -191,31 +190,32 @@ func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) d
 	return d
 }
 
-// want is one port of a container that should be registered.
-type want struct {
+// desiredPort is one port of a container that should be registered.
+type desiredPort struct {
 	service string
 	port    int
 }
 
-// wants finds the ports and their services. No wants and no reasons means that the container is none of ours.
-func (r Rules) wants(c *Container, s settings, byID map[string]*Container) (wants []want, reasons []string) {
+// desiredPorts returns the ports and their services, and the reasons for others. It returns neither for a container that
+// concerns this registrar in no way.
+func (r Rules) desiredPorts(c *Container, s settings, byID map[string]*Container) (wants []desiredPort, reasons []string) {
 	if r.Only != nil {
-		return []want{{r.Only.Service, r.Only.Port}}, nil
+		return []desiredPort{{r.Only.Service, r.Only.Port}}, nil
 	}
-	on, said, why, err := s.enabled(0)
+	on, set, why, err := s.enabled(0)
 	if err != nil {
 		return nil, []string{err.Error()}
 	}
-	if said && !on {
+	if set && !on {
 		return nil, []string{why}
 	}
-	taken := map[int]bool{}
+	named := map[int]bool{}
 	for _, p := range s.named() {
 		if p.Proto == "udp" {
 			reasons = append(reasons, fmt.Sprintf("port %s: only TCP ports can be registered", p))
 			continue
 		}
-		taken[p.Number] = true
+		named[p.Number] = true
 		if why, err := s.off(p.Number); err != nil || why != "" {
 			if err != nil {
 				why = err.Error()
@@ -224,13 +224,13 @@ func (r Rules) wants(c *Container, s settings, byID map[string]*Container) (want
 			continue
 		}
 		service, _, _ := s.get(p.Number, keyService)
-		wants = append(wants, want{service, p.Number})
+		wants = append(wants, desiredPort{service, p.Number})
 	}
 	name, label, ok := s.get(0, keyService)
 	switch {
 	case ok && name == "":
 		return nil, []string{label + " is empty"}
-	case !ok && !r.All && !said:
+	case !ok && !r.All && !set:
 		if len(wants) == 0 && len(reasons) == 0 {
 			reasons = []string{"no label " + r.LabelPrefix + "service names a service"}
 		}
@@ -238,21 +238,21 @@ func (r Rules) wants(c *Container, s settings, byID map[string]*Container) (want
 	case !ok:
 		name = defaultService(c)
 	}
-	more, others := r.ports(c, s, name, taken, byID)
+	more, others := r.ports(c, s, name, named, byID)
 	return append(wants, more...), append(reasons, others...)
 }
 
-// ports finds the ports of the service that the container as a whole is: without those that are taken, because they
-// have a service of their own, and those that are switched off.
-func (r Rules) ports(c *Container, s settings, service string, taken map[int]bool, byID map[string]*Container) (wants []want, reasons []string) {
+// ports returns the ports of the service that the whole container belongs to: without the named ones, which have a service
+// of their own, and those that are switched off.
+func (r Rules) ports(c *Container, s settings, service string, named map[int]bool, byID map[string]*Container) (wants []desiredPort, reasons []string) {
 	if list, label, ok := s.get(0, keyPort); ok {
 		listed, err := listedPorts(list, label)
 		if err != nil {
 			return nil, []string{err.Error()}
 		}
-		left, reasons := s.left(listed, taken)
-		for _, p := range left {
-			wants = append(wants, want{service, p})
+		ports, reasons := s.usable(listed, named)
+		for _, p := range ports {
+			wants = append(wants, desiredPort{service, p})
 		}
 		return wants, reasons
 	}
@@ -263,34 +263,34 @@ func (r Rules) ports(c *Container, s settings, service string, taken map[int]boo
 	var candidates []int
 	switch {
 	case c.hostNetwork():
-		if len(taken) > 0 {
+		if len(named) > 0 {
 			return nil, nil
 		}
-		return nil, []string{fmt.Sprintf("it uses host networking; label %sport has to say its port", r.LabelPrefix)}
+		return nil, []string{fmt.Sprintf("it uses host networking; set label %sport to its port", r.LabelPrefix)}
 	case network || r.ContainerAddresses:
 		candidates = c.exposedTCP()
 	default:
 		candidates = c.publishedTCP()
 	}
-	left, reasons := s.left(candidates, taken)
+	ports, reasons := s.usable(candidates, named)
 	switch {
-	case len(left) == 1:
-		return []want{{service, left[0]}}, reasons
-	case len(left) == 0 && (len(taken) > 0 || len(reasons) > 0):
+	case len(ports) == 1:
+		return []desiredPort{{service, ports[0]}}, reasons
+	case len(ports) == 0 && (len(named) > 0 || len(reasons) > 0):
 		return nil, reasons
-	case len(left) == 0:
+	case len(ports) == 0:
 		return nil, []string{"it publishes no TCP port; publish one with docker run -p"}
 	case r.MultiPort == MultiPortSuffix:
-		for _, p := range left {
-			wants = append(wants, want{service + "-" + strconv.Itoa(p), p})
+		for _, p := range ports {
+			wants = append(wants, desiredPort{service + "-" + strconv.Itoa(p), p})
 		}
 		return wants, reasons
 	}
 	return nil, append(reasons, fmt.Sprintf("it has the TCP ports %s; label %sport, or labels such as %s%d.service, say which are meant",
-		join(left), r.LabelPrefix, r.LabelPrefix, left[0]))
+		join(ports), r.LabelPrefix, r.LabelPrefix, ports[0]))
 }
 
-// listedPorts reads the list of a port label.
+// listedPorts parses the list of a port label.
 func listedPorts(list, label string) (ports []int, err error) {
 	for p := range strings.SplitSeq(list, ",") {
 		port, ok := parsePort(strings.TrimSpace(p), "/")
@@ -304,7 +304,7 @@ func listedPorts(list, label string) (ports []int, err error) {
 	return ports, nil
 }
 
-func (r Rules) record(c *Container, s settings, w want, several bool, adv Advertise) (Record, error) {
+func (r Rules) record(c *Container, s settings, w desiredPort, several bool, adv Advertise) (Record, error) {
 	state, note, health, err := stateOf(c, s, w.port)
 	if err != nil {
 		return Record{}, err
@@ -369,8 +369,8 @@ func (r Rules) copies(label string) bool {
 	return slices.ContainsFunc(r.CopyLabels, func(prefix string) bool { return prefix != "" && strings.HasPrefix(label, prefix) })
 }
 
-// defaultService is registrator's choice for a container that names none: what Compose calls it, else the
-// last part of the image's name.
+// defaultService returns registrator's choice for a container that names none: its Compose service, otherwise the last
+// part of the image's name.
 func defaultService(c *Container) string {
 	if name := c.Labels["com.docker.compose.service"]; name != "" {
 		return name

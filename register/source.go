@@ -2,20 +2,20 @@ package register
 
 import "context"
 
-// Source says what should be registered.
+// Source determines what should be registered.
 type Source interface {
 	// Run blocks until ctx ends and calls publish, from one goroutine, whenever something changed. It returns
 	// nil only when ctx ended.
 	Run(ctx context.Context, publish func(Published)) error
 }
 
-// Published is one word from a Source.
+// Published is one update from a Source.
 type Published struct {
-	// Desired is the complete set; nil when there is no news, after an error.
+	// Desired is the complete set; nil with an error, after which the last set still counts.
 	Desired *Desired
-	// Err says that the source does not answer; nil when it does again.
+	// Err is why the source does not answer; nil when it does.
 	Err error
-	// Advertise describes the address in use, for people.
+	// Advertise describes the address in use, for display.
 	Advertise string
 }
 

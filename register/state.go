@@ -13,15 +13,15 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// What a container's HEALTHCHECK means for its record.
+// Values of the health label: what a container's HEALTHCHECK means for its record.
 const (
 	HealthWait   = "wait"   // no record while it is not healthy
-	HealthIgnore = "ignore" // it is not looked at
+	HealthIgnore = "ignore" // it does not matter
 	HealthMark   = "mark"   // always a record, in maint while it is not healthy
 )
 
-// stateOf combines everything that has a say in a record's state; the most restrictive wins. Its error is the
-// reason for no record at all.
+// stateOf combines everything that determines a record's state; the most restrictive wins. Its error is the reason why
+// there is no record.
 func stateOf(c *Container, s settings, port int) (state catalog.State, note, health string, err error) {
 	state = catalog.StateReady
 	if v, name, ok := s.get(port, keyState); ok {
@@ -31,7 +31,7 @@ func stateOf(c *Container, s settings, port int) (state catalog.State, note, hea
 		case catalog.StateDrain, catalog.StateMaint:
 			note = fmt.Sprintf("%s=%s", name, v)
 		default:
-			return "", "", "", fmt.Errorf("%s=%s is none of ready, drain, maint", name, v)
+			return "", "", "", fmt.Errorf("%s=%s is not one of ready, drain, maint", name, v)
 		}
 	}
 	restrict := func(to catalog.State, why string) {
@@ -40,7 +40,7 @@ func stateOf(c *Container, s settings, port int) (state catalog.State, note, hea
 		}
 	}
 	if c.Stopping {
-		restrict(catalog.StateDrain, "it was told to stop")
+		restrict(catalog.StateDrain, "it was sent a stop signal")
 	}
 	if c.Status == "paused" {
 		// Docker calls every paused container with a HEALTHCHECK unhealthy, because its probe cannot run.
@@ -52,21 +52,21 @@ func stateOf(c *Container, s settings, port int) (state catalog.State, note, hea
 	case HealthIgnore:
 	case "", HealthWait:
 		if c.Health != "" && c.Health != "healthy" {
-			return "", "", "", errors.New("its HEALTHCHECK says " + c.Health)
+			return "", "", "", errors.New("its HEALTHCHECK is " + c.Health)
 		}
 	case HealthMark:
 		health = c.Health
 		if c.Health != "" && c.Health != "healthy" {
-			restrict(catalog.StateMaint, "its HEALTHCHECK says "+c.Health)
+			restrict(catalog.StateMaint, "its HEALTHCHECK is "+c.Health)
 		}
 	default:
-		return "", "", "", fmt.Errorf("%s=%s is none of wait, ignore, mark", name, gate)
+		return "", "", "", fmt.Errorf("%s=%s is not one of wait, ignore, mark", name, gate)
 	}
 	return state, note, health, nil
 }
 
-// endsContainer says whether a signal that Docker sent is meant to end a container with this stop signal.
-// HUP, USR1 and the like reload programs and are no reason to drain.
+// endsContainer reports whether a signal that Docker sent is meant to end a container with this stop signal. HUP, USR1 and
+// the like reload programs and are not a reason to drain.
 func endsContainer(sig syscall.Signal, stopSignal string) bool {
 	switch sig {
 	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL:
@@ -75,7 +75,7 @@ func endsContainer(sig syscall.Signal, stopSignal string) bool {
 	return sig != 0 && sig == parseSignal(stopSignal)
 }
 
-// parseSignal reads the spellings that Docker takes: "SIGQUIT", "QUIT", "3". It returns 0 for anything else.
+// parseSignal parses the spellings that Docker accepts: "SIGQUIT", "QUIT", "3". It returns 0 for anything else.
 func parseSignal(s string) syscall.Signal {
 	if n, err := strconv.Atoi(s); err == nil {
 		return syscall.Signal(n)
@@ -87,8 +87,8 @@ func parseSignal(s string) syscall.Signal {
 	return unix.SignalNum(s)
 }
 
-// startText is the form of a start in a record: with the container's id it names one incarnation, so that
-// the mark of an operator does not outlive a restart.
+// startText formats the start of a container for its record: with the id it names one run of the container, so that the
+// mark of drain does not outlive a restart.
 func startText(t time.Time) string {
 	if t.IsZero() {
 		return ""

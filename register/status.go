@@ -9,15 +9,15 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// Status is what a registrar knows and does at one moment. It is immutable.
+// Status is the state of a registrar at one moment. It is immutable.
 type Status struct {
 	Node string `json:"node"`
 	Kind string `json:"kind"`
 	// State is "starting", "waiting" (for Docker or etcd), "running" (etcd agrees with Docker) or "writing".
 	State string `json:"state"`
-	// Ready says that etcd has agreed with Docker once, and that both answer.
+	// Ready reports that etcd has agreed with Docker once, and that both answer.
 	Ready bool `json:"ready"`
-	// Docker and Etcd are empty while they answer, else what is wrong with them.
+	// Docker and Etcd say what is wrong with them; empty while they answer.
 	Docker string `json:"docker_error,omitempty"`
 	Etcd   string `json:"etcd_error,omitempty"`
 	Lease  string `json:"lease,omitempty"` // hexadecimal, as etcdctl prints it
@@ -50,7 +50,7 @@ type RecordStatus struct {
 	Note        string        `json:"note,omitempty"`
 	Container   string        `json:"container,omitempty"`
 	ContainerID string        `json:"container_id,omitempty"`
-	// Written is false until etcd holds the record as it should be.
+	// Written is false until etcd has the record as it should be.
 	Written bool `json:"written"`
 }
 
@@ -61,12 +61,12 @@ func (r Record) status(key string, drained, written bool) RecordStatus {
 	}
 	s.ContainerID = r.Origin.ContainerID[:min(len(r.Origin.ContainerID), 12)]
 	if drained && s.State == catalog.StateReady {
-		s.State, s.Note = catalog.StateDrain, "an operator drains it"
+		s.State, s.Note = catalog.StateDrain, "drained by an operator"
 	}
 	return s
 }
 
-// board collects what the two halves of a registrar publish about themselves.
+// board collects what the source and the syncer report about themselves.
 type board struct {
 	mu        sync.Mutex
 	status    Status
@@ -141,6 +141,6 @@ func (b *board) read() Status {
 // longestRetry is the longest pause between attempts to reach Docker, etcd or an address.
 const longestRetry = 3 * time.Second
 
-// retryDelay is the pause after the n-th failure in a row: short at first, so that a restart of Docker or etcd
-// costs little, and capped, so that neither is found late.
+// retryDelay returns the pause after the n-th failure in a row (from 0): short at first, because Docker and etcd restart
+// fast, and capped, so that an outage that ends is noticed in time.
 func retryDelay(n int) time.Duration { return min(50*time.Millisecond<<min(n, 10), longestRetry) }

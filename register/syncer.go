@@ -45,6 +45,7 @@ type syncer struct {
 	failures, refusals int       // in a row
 	retryAt            time.Time // nothing is tried before; zero after a success
 	resync             bool      // the keyspace has to be compared with etcd
+	outage             bool      // etcd was away since the last listing
 
 	loggedConflicts map[string]string
 }
@@ -164,8 +165,8 @@ func (s *syncer) plan() plan {
 	return p
 }
 
-// recordFailure logs once per outage. What etcd holds is compared again afterwards: the lost answer may have been that of a
-// write that happened.
+// recordFailure logs once per outage. The lost answer may have been that of a write that happened, so the keyspace is
+// compared again, and listed if etcd was away: it may have been restored from a backup.
 func (s *syncer) recordFailure(err error) {
 	err = etcd.Explain(s.client, err)
 	if s.failures == 0 {
@@ -173,7 +174,7 @@ func (s *syncer) recordFailure(err error) {
 	}
 	s.retryAt = time.Now().Add(retryDelay(s.failures))
 	s.failures++
-	s.resync = true
+	s.resync, s.outage = true, s.outage || !etcd.IsAuthError(err)
 	s.metrics.etcdUp.Set(0)
 	s.board.store(err)
 }

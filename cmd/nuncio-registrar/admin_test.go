@@ -8,10 +8,10 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestTheAdminListenerRefusesAStrangersName asks as a page would that lets its own name lead here (DNS rebinding).
-func TestTheAdminListenerRefusesAStrangersName(t *testing.T) {
+// TestTheAdminListenerRefusesForeignHostNames asks as a page would that lets its own name lead here (DNS rebinding).
+func TestTheAdminListenerRefusesForeignHostNames(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	addr := testkit.FreeAddr(t)
 	start(t, nil, "nuncio-registrar", s.run("--admin-listen="+addr, "--admin-host=registrar.example.com")...)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

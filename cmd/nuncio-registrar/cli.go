@@ -13,13 +13,13 @@ import (
 
 const (
 	envPrefix   = "NUNCIO_REGISTRAR"
-	description = `Registers this host's Docker containers as service records in etcd, and takes the records away in time.
+	description = `Registers this host's Docker containers as service records in etcd, and removes the records when the containers end.
 
 "nuncio-registrar CONTAINER PORT SERVICE" serves one container as docker-register did: the record is
 /services/SERVICE/CONTAINER. A container that has the name of a command needs "classic" in front.
 
 Every flag may be given as an environment variable: --node is NUNCIO_REGISTRAR_NODE. A flag wins over its variable.
-The etcd flags and --prefix also read nuncio's own variables, NUNCIO_ETCD_ENDPOINTS and so on. Exit codes: 0 as asked,
+The etcd flags and --prefix also read nuncio's own variables, NUNCIO_ETCD_ENDPOINTS and so on. Exit codes: 0 ended as asked,
 1 no such record (drain), 2 usage, 3 cannot start, 4 no answer in time or failed while running, 5 another registrar
 serves this node; register exits with the code of its command.`
 )
@@ -28,18 +28,18 @@ type grammar struct {
 	Run      runCmd      `cmd:"" help:"Register the labelled containers of this host: the daemon."`
 	Classic  classicCmd  `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
 	Register registerCmd `cmd:"" help:"Register an endpoint that is not a container, for as long as this process or its command lives."`
-	Drain    drainCmd    `cmd:"" help:"Take the traffic off a container before docker stop."`
+	Drain    drainCmd    `cmd:"" help:"Stop traffic to a container before docker stop."`
 	List     listCmd     `cmd:"" help:"Show what the running daemon has registered, and what it skipped and why."`
 	Version  versionCmd  `cmd:"" help:"Show the version."`
 }
 
-// streams are the program's own, so that tests can run it within their process.
+// streams are the program's output and environment, so that tests can run it within their process.
 type streams struct {
 	out, err io.Writer
 	environ  []string
 }
 
-// lookup finds a variable in the environment that Main was given.
+// lookup returns a variable of the environment that Main was given; empty when it is not set.
 func (s *streams) lookup(name string) string {
 	for _, pair := range s.environ {
 		if value, ok := strings.CutPrefix(pair, name+"="); ok {
@@ -72,7 +72,7 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// untilSignal is the context of a command that runs until it is told to end.
+// untilSignal returns a context that ends with TERM or INT.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 }

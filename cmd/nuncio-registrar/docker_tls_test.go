@@ -46,7 +46,7 @@ func TestDockerBehindTLS(t *testing.T) {
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { server.Close() })
 
-	s := newSite(t)
+	s := newEnv(t)
 	c := containers.Connect(t, "").Run(t, containers.Spec{Labels: s.label("web"), Publish: []string{"80"}})
 	own, ownKey := pki.Issue("registrar")
 	start(t, nil, "nuncio-registrar", s.run("--docker-host=tcp://"+addr, "--docker-ca="+pki.CA, "--docker-cert="+own, "--docker-key="+ownKey)...)
@@ -54,8 +54,8 @@ func TestDockerBehindTLS(t *testing.T) {
 	c.Kill("KILL")
 	s.expect("killed", nil)
 
-	stranger := start(t, nil, "nuncio-registrar", s.run("--docker-host=tcp://"+addr, "--docker-ca="+pki.CA, "--once", "--timeout=2s", "--node=n2")...)
-	if code := stranger.code(); code != 4 && code != 3 {
+	unknown := start(t, nil, "nuncio-registrar", s.run("--docker-host=tcp://"+addr, "--docker-ca="+pki.CA, "--once", "--timeout=2s", "--node=n2")...)
+	if code := unknown.code(); code != 4 && code != 3 {
 		t.Errorf("without a certificate: exit code %d, want 3 or 4", code)
 	}
 }

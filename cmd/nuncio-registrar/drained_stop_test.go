@@ -13,9 +13,9 @@ import (
 	"nuncio/internal/testkit/containers"
 )
 
-// traffic is a site with both daemons and an HAProxy.
+// traffic is an env with both daemons and an HAProxy.
 type traffic struct {
-	*site
+	*env
 	url    string
 	admin  string // nuncio's
 	engine *containers.Engine
@@ -23,7 +23,7 @@ type traffic struct {
 
 func newTraffic(t testing.TB, haproxy testkit.HAProxy) *traffic {
 	t.Helper()
-	s := newSite(t)
+	s := newEnv(t)
 	engine := containers.Connect(t, "")
 	start(t, nil, "nuncio-registrar", s.run()...)
 	addr, admin := testkit.FreeAddr(t), testkit.FreeAddr(t)

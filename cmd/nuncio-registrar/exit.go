@@ -11,9 +11,9 @@ import (
 const (
 	exitOK       = 0 // ended as asked, also by TERM or INT
 	exitNoRecord = 1 // drain: this node has no such record
-	exitUsage    = 2 // unknown or unusable flags, arguments or environment variables
-	exitStart    = 3 // cannot start: certificates, password file or listener are unusable, or the command of register cannot be run
-	exitRun      = 4 // no answer in time (drain, list, --once, --dry-run), or failed while it ran
+	exitUsage    = 2 // unknown or invalid flags, arguments or environment variables
+	exitStart    = 3 // cannot start: certificates, password file or listener cannot be used, or the command of register cannot be run
+	exitRun      = 4 // no answer in time (drain, list, --once, --dry-run), or failed while running
 	exitClaimed  = 5 // another registrar serves this node, or this record
 )
 

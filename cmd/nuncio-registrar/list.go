@@ -12,7 +12,7 @@ import (
 	"nuncio/register"
 )
 
-// listCmd asks the running daemon, because only it knows what it decided and why.
+// listCmd asks the running daemon, because only the daemon knows what it decided and why.
 type listCmd struct {
 	AdminListen string `default:"127.0.0.1:9117" help:"The daemon's --admin-listen."`
 	JSON        bool   `name:"json" help:"Print JSON."`
@@ -28,8 +28,8 @@ func (c *listCmd) Run(ctx context.Context, s *streams) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the registrar (is \"nuncio-registrar run\" up? --admin-listen has to be its own; "+
-			"\"run --dry-run\" answers without a daemon): %w", err)
+		return fmt.Errorf("ask the registrar (is \"nuncio-registrar run\" running, with the same --admin-listen? "+
+			"\"run --dry-run\" works without a daemon): %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
@@ -37,7 +37,7 @@ func (c *listCmd) Run(ctx context.Context, s *streams) error {
 	case err != nil:
 		return fmt.Errorf("ask the registrar at %s: %w", c.AdminListen, err)
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("the answer of %s is %q: --admin-listen has to be the registrar's own, by an address or one of its --admin-host names",
+		return fmt.Errorf("the answer of %s is %q: --admin-listen must be the registrar's, as an address or one of its --admin-host names",
 			c.AdminListen, resp.Status)
 	}
 	if c.JSON {
@@ -81,7 +81,7 @@ func printSkipped(w io.Writer, title string, skipped []register.Skipped) {
 	}
 }
 
-// printChanges is the outcome of a dry run.
+// printChanges prints the outcome of a dry run.
 func printChanges(out io.Writer, s register.Status) {
 	for _, ch := range s.Changes {
 		if ch.Value == "" {

@@ -113,28 +113,28 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// site is an etcd and the flags that every registrar of a test needs.
-type site struct {
+// env is an etcd and the flags that every registrar of a test needs.
+type env struct {
 	t     testing.TB
 	etcd  *testkit.Etcd
 	store *clientv3.Client
 	word  string
 }
 
-func newSite(t testing.TB) *site {
+func newEnv(t testing.TB) *env {
 	e := testkit.StartEtcd(t)
-	return &site{t, e, e.Client(), containers.Name()}
+	return &env{t, e, e.Client(), containers.Name()}
 }
 
 // run are the flags of a daemon that sees only this test's containers.
-func (s *site) run(args ...string) []string {
+func (s *env) run(args ...string) []string {
 	return append([]string{
 		"run", "--node=n1", "--etcd-endpoints=" + s.etcd.Endpoint, "--label-prefix=" + s.word, "--ttl=5s",
 		"--advertise-ip=" + testkit.Host(), "--admin-listen=",
 	}, args...)
 }
 
-func (s *site) label(service string) map[string]string {
+func (s *env) label(service string) map[string]string {
 	return map[string]string{s.word + ".service": service}
 }
 
@@ -143,7 +143,7 @@ type kv struct {
 	mod, create, lease int64
 }
 
-func (s *site) records() map[string]kv {
+func (s *env) records() map[string]kv {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -159,7 +159,7 @@ func (s *site) records() map[string]kv {
 }
 
 // expect waits until the store holds exactly these records; each value has to begin as given.
-func (s *site) expect(what string, want map[string]string) map[string]kv {
+func (s *env) expect(what string, want map[string]string) map[string]kv {
 	s.t.Helper()
 	var got map[string]kv
 	testkit.Eventually(s.t, within, func() error {
@@ -178,7 +178,7 @@ func (s *site) expect(what string, want map[string]string) map[string]kv {
 }
 
 // awaitRenewals waits until a lease of 5 seconds was renewed four times, which takes longer than it lives without.
-func (s *site) awaitRenewals(lease int64) {
+func (s *env) awaitRenewals(lease int64) {
 	s.t.Helper()
 	renewals, last := 0, int64(0)
 	testkit.Eventually(s.t, within, func() error {

@@ -18,9 +18,9 @@ import (
 	"nuncio/internal/testkit/containers"
 )
 
-func TestKilledAndRestartedNothingFlaps(t *testing.T) {
+func TestARestartAfterKillChangesNoRecord(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	c := containers.Connect(t, "").Run(t, containers.Spec{Labels: s.label("web"), Publish: []string{"80"}})
 	want := map[string]string{"web/n1:" + c.Name: begins(c.Addr(80))}
 	first := start(t, nil, "nuncio-registrar", s.run()...)
@@ -42,9 +42,9 @@ func TestKilledAndRestartedNothingFlaps(t *testing.T) {
 	s.expect("stopped", nil)
 }
 
-func TestTwoOfOneNode(t *testing.T) {
+func TestASecondRegistrarOfANodeExits(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	first := start(t, nil, "nuncio-registrar", s.run()...)
 	first.logged("lease granted")
 	second := start(t, nil, "nuncio-registrar", s.run()...)
@@ -60,9 +60,9 @@ func TestTwoOfOneNode(t *testing.T) {
 	}
 }
 
-func TestOnExitRemoves(t *testing.T) {
+func TestOnExit(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	c := containers.Connect(t, "").Run(t, containers.Spec{Labels: s.label("web"), Publish: []string{"80"}})
 	want := map[string]string{"web/n1:" + c.Name: begins(c.Addr(80))}
 	for _, exit := range []string{"keep", "remove"} {
@@ -89,7 +89,7 @@ func TestOnExitRemoves(t *testing.T) {
 
 func TestClassic(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	engine := containers.Connect(t, "")
 	host, port, _ := net.SplitHostPort(strings.TrimPrefix(s.etcd.Endpoint, "http://"))
 	// The endpoint comes from "docker run --link ...:etcd", as in the units of the ambassador pattern.
@@ -116,7 +116,7 @@ func TestClassic(t *testing.T) {
 
 func TestRegister(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	flags := []string{"register", "--node=n1", "--ttl=5s", "--etcd-endpoints=" + s.etcd.Endpoint, "--tags=a,b", "--meta=http.host=x.example.com"}
 	p := start(t, nil, "nuncio-registrar", append(flags, "web/legacy", "192.0.2.7:8080")...)
 	s.expect("registered", map[string]string{"web/legacy": `{"host":"192.0.2.7","port":8080,"tags":["a","b"],"meta":{"http.host":"x.example.com"},"node":"n1","registrar":"register"}`})
@@ -137,7 +137,7 @@ func TestRegister(t *testing.T) {
 
 func TestRegisterWithACommand(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	addr := testkit.FreeAddr(t)
 	flags := []string{"register", "--node=n1", "--ttl=5s", "--etcd-endpoints=" + s.etcd.Endpoint, "web/cmd", addr, "--"}
 	dir := t.TempDir()
@@ -190,7 +190,7 @@ func TestRegisterWithACommand(t *testing.T) {
 // Go's runtime sends SIGURG by itself, to preempt goroutines.
 func TestNoSignalToTheCommandIsLost(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	l, err := net.Listen("tcp", testkit.FreeAddr(t)) // stands for the command's own listener
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +214,7 @@ func TestNoSignalToTheCommandIsLost(t *testing.T) {
 
 func TestTheExitCodeOfTheCommandSurvivesAnEtcdOutage(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	l, err := net.Listen("tcp", testkit.FreeAddr(t)) // stands for the command's own listener
 	if err != nil {
 		t.Fatal(err)
@@ -234,18 +234,18 @@ func TestTheExitCodeOfTheCommandSurvivesAnEtcdOutage(t *testing.T) {
 	p.logged("remove the records (they end with their lease")
 }
 
-func TestListOfAnotherListenerSaysSo(t *testing.T) {
+func TestListNamesAListenerThatIsNotTheRegistrars(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	p := start(t, nil, "nuncio-registrar", "list", "--admin-listen="+strings.TrimPrefix(s.etcd.Endpoint, "http://"))
-	if code, out := p.code(), p.out.String(); code != 4 || !strings.Contains(out, `is "404 Not Found": --admin-listen has to be`) {
+	if code, out := p.code(), p.out.String(); code != 4 || !strings.Contains(out, `is "404 Not Found": --admin-listen must be`) {
 		t.Errorf("exit code %d, want 4; output:\n%s", code, out)
 	}
 }
 
 func TestListDrainAndHealth(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	engine := containers.Connect(t, "")
 	c := engine.Run(t, containers.Spec{Labels: s.label("web"), Publish: []string{"80"}})
 	none := engine.Run(t, containers.Spec{Labels: s.label("dark")})
@@ -282,7 +282,7 @@ func TestListDrainAndHealth(t *testing.T) {
 	}
 	testkit.Eventually(t, within, func() error {
 		text, code := list()
-		if line := regexp.QuoteMeta(c.Name) + ` +\S+ +drain +` + regexp.QuoteMeta(c.Name) + ` +an operator drains it`; code != 0 || !regexp.MustCompile(line).MatchString(text) {
+		if line := regexp.QuoteMeta(c.Name) + ` +\S+ +drain +` + regexp.QuoteMeta(c.Name) + ` +drained by an operator`; code != 0 || !regexp.MustCompile(line).MatchString(text) {
 			return fmt.Errorf("code %d, output:\n%s", code, text)
 		}
 		if !strings.Contains(text, none.Name) || !strings.Contains(text, "publishes no TCP port") {
@@ -310,7 +310,7 @@ func TestListDrainAndHealth(t *testing.T) {
 
 func TestDryRunAndOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newEnv(t)
 	c := containers.Connect(t, "").Run(t, containers.Spec{Labels: s.label("web"), Publish: []string{"80"}})
 	dry := start(t, nil, "nuncio-registrar", s.run("--dry-run")...)
 	if code := dry.code(); code != 0 || !strings.Contains(dry.out.String(), "put /services/web/n1:"+c.Name+" "+begins(c.Addr(80))) {
@@ -327,7 +327,7 @@ func TestDryRunAndOnce(t *testing.T) {
 	}
 }
 
-func TestWrongUsageSaysWhatToDo(t *testing.T) {
+func TestUsageErrors(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		args string
@@ -335,30 +335,30 @@ func TestWrongUsageSaysWhatToDo(t *testing.T) {
 		code int
 		want string
 	}{
-		"an unknown flag":                {"run --colour=red", nil, 2, "unknown flag --colour"},
-		"an unknown variable":            {"version", []string{"NUNCIO_REGISTRAR_NOED=x"}, 2, "NUNCIO_REGISTRAR_NOED"},
-		"nuncio's variables are known":   {"version", []string{"NUNCIO_TEMPLATES=x"}, 0, "nuncio-registrar"},
-		"too few words":                  {"apache.service 80", nil, 2, "expected"},
-		"a port that is none":            {"a eighty web", nil, 2, "port"},
-		"port 0":                         {"a 0 web --node=n", nil, 2, "from 1 to 65535"},
-		"a service that is none":         {"a 80 we/b --node=n", nil, 2, "service name"},
-		"a node that is none":            {"run --node=a/b", nil, 2, "node name"},
-		"a time to live too short":       {"run --node=n --ttl=1s", nil, 2, "from 5s to 10m"},
-		"claims among records":           {"run --node=n --claim-prefix=/services/x/", nil, 2, "below the record prefix"},
-		"no address":                     {"run --node=n --advertise-ip=0.0.0.0", nil, 2, "other hosts reach"},
-		"two addresses":                  {"run --node=n --advertise-ip=1.1.1.1 --advertise-interface=lo", nil, 2, "can't be used together"},
-		"no endpoint":                    {"run --node=n --etcd-endpoints=ftp://x:1", nil, 3, "ftp"},
-		"a listener that is taken":       {"run --node=n --admin-listen=256.0.0.1:1", nil, 3, "--admin-listen"},
-		"ssh":                            {"run --node=n --docker-host=ssh://x", nil, 2, "ssh is not supported"},
-		"register without a slash":       {"register web 192.0.2.7:80 --node=n", nil, 2, "SERVICE/INSTANCE"},
-		"register without a port":        {"register web/a 192.0.2.7 --node=n", nil, 2, "HOST:PORT"},
-		"register with a bad host":       {"register web/a 0.0.0.0:80 --node=n", nil, 2, "any address"},
-		"register without its command":   {"register web/a 192.0.2.7:80 --node=n -- /no/such/command", nil, 3, "/no/such/command"},
-		"drain without etcd":             {"drain a --node=n --timeout=300ms --etcd-endpoints=http://127.0.0.1:1", nil, 4, "127.0.0.1:1"},
-		"drain without any time":         {"drain a --node=n --timeout=0s", nil, 2, "above zero"},
-		"register with a member of ours": {"register web/a 192.0.2.7:80 --node=n --meta=operator=x", nil, 2, "writes an entry of this name itself"},
-		"help":                           {"--help", nil, 0, "classic"},
-		"nothing":                        {"", nil, 0, "Commands:"},
+		"an unknown flag":                     {"run --colour=red", nil, 2, "unknown flag --colour"},
+		"an unknown variable":                 {"version", []string{"NUNCIO_REGISTRAR_NOED=x"}, 2, "NUNCIO_REGISTRAR_NOED"},
+		"nuncio's variables are known":        {"version", []string{"NUNCIO_TEMPLATES=x"}, 0, "nuncio-registrar"},
+		"too few words":                       {"apache.service 80", nil, 2, "expected"},
+		"a port that is not a number":         {"a eighty web", nil, 2, "port"},
+		"port 0":                              {"a 0 web --node=n", nil, 2, "from 1 to 65535"},
+		"an invalid service name":             {"a 80 we/b --node=n", nil, 2, "service name"},
+		"an invalid node name":                {"run --node=a/b", nil, 2, "node name"},
+		"a time to live too short":            {"run --node=n --ttl=1s", nil, 2, "from 5s to 10m"},
+		"claims among records":                {"run --node=n --claim-prefix=/services/x/", nil, 2, "below the record prefix"},
+		"no address":                          {"run --node=n --advertise-ip=0.0.0.0", nil, 2, "other hosts reach"},
+		"two addresses":                       {"run --node=n --advertise-ip=1.1.1.1 --advertise-interface=lo", nil, 2, "can't be used together"},
+		"no endpoint":                         {"run --node=n --etcd-endpoints=ftp://x:1", nil, 3, "ftp"},
+		"an invalid listener":                 {"run --node=n --admin-listen=256.0.0.1:1", nil, 3, "--admin-listen"},
+		"ssh":                                 {"run --node=n --docker-host=ssh://x", nil, 2, "ssh is not supported"},
+		"register without a slash":            {"register web 192.0.2.7:80 --node=n", nil, 2, "SERVICE/INSTANCE"},
+		"register without a port":             {"register web/a 192.0.2.7 --node=n", nil, 2, "HOST:PORT"},
+		"register with an invalid host":       {"register web/a 0.0.0.0:80 --node=n", nil, 2, "any address"},
+		"register without its command":        {"register web/a 192.0.2.7:80 --node=n -- /no/such/command", nil, 3, "/no/such/command"},
+		"drain without etcd":                  {"drain a --node=n --timeout=300ms --etcd-endpoints=http://127.0.0.1:1", nil, 4, "127.0.0.1:1"},
+		"drain without any time":              {"drain a --node=n --timeout=0s", nil, 2, "above zero"},
+		"register with a reserved meta entry": {"register web/a 192.0.2.7:80 --node=n --meta=operator=x", nil, 2, "writes an entry of this name itself"},
+		"help":                                {"--help", nil, 0, "classic"},
+		"nothing":                             {"", nil, 0, "Commands:"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

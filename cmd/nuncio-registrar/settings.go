@@ -90,7 +90,7 @@ func (f *nodeFlags) node() (string, error) {
 		return "", usage("--node is needed: %w", err)
 	}
 	if containerID.MatchString(host) {
-		return "", usage("--node is needed: the host name %s is that of a container and changes with it", host)
+		return "", usage("--node is needed: the host name %s is that of a container and differs for every container", host)
 	}
 	return host, nil
 }
@@ -131,7 +131,7 @@ func (f *advertiseFlags) advertise(endpoints []string) (func(context.Context) re
 	if f.AdvertiseIP != "" {
 		ip, err := netip.ParseAddr(f.AdvertiseIP)
 		if err != nil || ip.IsUnspecified() || ip.Zone() != "" {
-			return nil, usage("--advertise-ip %s: the IP address under which other hosts reach this one is needed", f.AdvertiseIP)
+			return nil, usage("--advertise-ip %s: it must be the IP address under which other hosts reach this one", f.AdvertiseIP)
 		}
 		return func(context.Context) register.Advertise { return register.FixedAddress(ip) }, nil
 	}
