@@ -189,6 +189,21 @@ func TestTheLastGoodTemplatesServeAfterARestartToo(t *testing.T) {
 	})
 }
 
+func TestAfterARestartTheTemplatesOfTodayComeFirst(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := startIn(t, dir)
+		e.services("a")
+		e.template("# old" + names)
+		e.stop()
+		e = startIn(t, dir)
+		e.services("a")
+		e.wantTaken("before the templates have been read")
+		e.template("# new" + names)
+		e.wantTaken("once they have been", "# new a")
+	})
+}
+
 func TestFreezeKeepsExactlyWhatRuns(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

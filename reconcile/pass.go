@@ -32,7 +32,7 @@ func (r *Reconciler) pass(ctx context.Context) {
 		return
 	case r.state == StateRolledBack:
 		r.serve(ctx, r.current, changed)
-	default:
+	case r.edited: // before that the last good templates of the previous run would be applied, and then replaced
 		r.follow(ctx, changed)
 	}
 	r.publishDesired(changed)

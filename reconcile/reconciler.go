@@ -70,6 +70,7 @@ type Reconciler struct {
 	current   *templateSet // HAProxy has run what it renders; nil until one is known
 	candidate *templateSet // the newest templates, unless they are current or do not parse
 	unparsed  bool         // the newest templates do not parse
+	edited    bool         // templates have been received
 	earlier   *templateSet // while nothing is current: the last candidate before this one that HAProxy was given
 	order     Resumed      // the order in force: what Resume would end
 	frozen    *frozenFiles // in StateFrozen
@@ -189,7 +190,7 @@ func (r *Reconciler) attempted() (all []*retry) {
 	switch {
 	case r.state == StateFrozen:
 		return []*retry{&r.frozen.retry}
-	case r.snapshot == nil:
+	case r.snapshot == nil || !r.edited && r.state != StateRolledBack:
 		return nil
 	}
 	if r.candidate != nil && r.state != StateRolledBack {
@@ -207,7 +208,7 @@ func (r *Reconciler) edit(tree map[string]string) {
 	if r.current == nil && r.candidate != nil && (r.earlier == nil || r.candidate.tried) {
 		r.earlier = r.candidate
 	}
-	r.candidate, r.unparsed = nil, false
+	r.candidate, r.unparsed, r.edited = nil, false, true
 	r.restartSets()
 	set, err := newTemplateSet(tree, r.opts.Render)
 	switch {
