@@ -289,7 +289,7 @@ func (r *Reconciler) restore() {
 	if r.opts.StateDir == "" {
 		return
 	}
-	r.sets.complain(r, r.sets.open())
+	r.historyFailed(r.sets.open())
 	saved, err := r.readOrder()
 	if err == nil {
 		err = r.restoreOrder(saved)
@@ -303,7 +303,7 @@ func (r *Reconciler) restore() {
 		if err == nil {
 			r.current = set
 		}
-		r.sets.complain(r, err)
+		r.historyFailed(err)
 	}
 }
 

@@ -239,33 +239,30 @@ func (r *Reconciler) ran(set *templateSet) {
 	if r.sets.dir == "" || set.number > 0 {
 		return
 	}
-	r.sets.complain(r, r.sets.record(set, r.inUse()...))
-}
-
-// inUse lists the numbers of the sets that must stay on disk.
-func (r *Reconciler) inUse() (numbers []int64) {
-	for _, set := range []*templateSet{r.current, r.candidate} {
-		if set != nil {
-			numbers = append(numbers, set.number)
+	var inUse []int64
+	for _, other := range []*templateSet{r.current, r.candidate} {
+		if other != nil {
+			inUse = append(inUse, other.number)
 		}
 	}
-	return numbers
+	r.historyFailed(r.sets.record(set, inUse...))
 }
 
 // leaveTemplateSet notes that the current set is not in use from now on.
 func (r *Reconciler) leaveTemplateSet() {
 	if r.current != nil {
-		r.sets.complain(r, r.sets.left(r.current.number))
+		r.historyFailed(r.sets.left(r.current.number))
 	}
 }
 
-func (h *setHistory) complain(r *Reconciler, err error) {
+// historyFailed logs an error of the history, once for as long as it lasts; nil ends it.
+func (r *Reconciler) historyFailed(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	if h.failed != text && err != nil {
+	if r.sets.failed != text && err != nil {
 		r.opts.Logger.Warn("history of template sets incomplete, rollback may not reach them", "err", err)
 	}
-	h.failed = text
+	r.sets.failed = text
 }
