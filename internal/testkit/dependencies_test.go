@@ -107,9 +107,9 @@ func importersOf(t *testing.T, modules []string) map[string]string {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		name := strings.TrimPrefix(p.ImportPath, "nuncio/")
+		name, _, _ := strings.Cut(strings.TrimPrefix(p.ImportPath, "nuncio/"), "/internal/") // reload/internal/plan is part of reload
 		for _, m := range modules {
-			if slices.ContainsFunc(p.Imports, func(i string) bool { return i == m || strings.HasPrefix(i, m+"/") }) {
+			if !slices.Contains(importers[m], name) && slices.ContainsFunc(p.Imports, func(i string) bool { return i == m || strings.HasPrefix(i, m+"/") }) {
 				importers[m] = append(importers[m], name)
 			}
 		}
