@@ -45,7 +45,7 @@ func TestStreamsShareOneLook(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
+		t.Cleanup(func() { resp.Body.Close() })
 	}
 	e.mu.Lock()
 	before := e.asked

@@ -62,7 +62,7 @@ func (c *historyCmd) print(s *streams, changes []status.Change) {
 		}
 		why, took := change.Reason, ""
 		if change.Changes > 0 {
-			why = cmp.Or(why, plural(change.Changes, "endpoint change", "endpoint changes"))
+			why = cmp.Or(why, plural(change.Changes, "change", "changes"))
 		}
 		if change.Seconds > 0 {
 			took = brief(change.Seconds)
