@@ -9,7 +9,7 @@ import (
 const hidden = "[hidden]"
 
 // secretLine finds what follows a word after which configurations keep secrets: HAProxy's own passwords ("stats
-// auth", userlists) and the headers and variables that templates set. Whoever may read the file itself sees it with
+// auth", userlists) and the headers and variables that templates set. An operator who may read the file sees it with
 // "nuncio diff", which does not come this way.
 var secretLine = regexp.MustCompile(`(?i)(\bstats\s+auth\s+|\binsecure-password\s+|\bpassword\s+|\bauthorization\b\s*|\b[a-z0-9_.-]*(?:password|passwd|secret|token|api[-_]?key)[a-z0-9_.-]*["']?[\s=:]+)(\S.*)`)
 
