@@ -29,7 +29,7 @@ func TestDocumentationListsTheFunctions(t *testing.T) {
 	var want strings.Builder
 	line := 0
 	for _, name := range render.FromSprig() {
-		if line += len(name) + 3; line > 116 {
+		if line += len(name) + 3; line > 100 {
 			want.WriteString("\n")
 			line = len(name) + 3
 		}

@@ -1,8 +1,7 @@
 // Package templates holds the templates that nuncio ships, embedded into the program.
 //
-// It promises a tree that makes a complete configuration for HAProxy 2.6 and later out of any snapshot, and
-// whose text explains itself to operators who copy and change it. It refuses to hold any other code: the
-// templates are the content of this package.
+// It promises a tree that makes a complete configuration for HAProxy 2.6 and later from any snapshot, with comments for
+// operators who copy and change it. It contains no other code.
 //
 //	tree := templates.Shipped()
 //	tree["haproxy.cfg.tmpl"] // the text of the main template
@@ -14,12 +13,12 @@ import (
 	"io/fs"
 )
 
-// FS holds the shipped templates under the names that render.New wants.
+// FS has the shipped templates, under the names that render.New expects.
 //
 //go:embed haproxy.cfg.tmpl _backend.tmpl maps/routes.map.tmpl errors/503.http
 var FS embed.FS
 
-// Shipped returns the shipped templates by name, in a map of the caller's own.
+// Shipped returns the shipped templates by name, in a new map.
 func Shipped() map[string]string {
 	tree := make(map[string]string)
 	err := fs.WalkDir(FS, ".", func(name string, d fs.DirEntry, err error) error {
@@ -31,7 +30,7 @@ func Shipped() map[string]string {
 		return err
 	})
 	if err != nil {
-		// Reading what the compiler put into the program cannot go wrong.
+		// Embedded files can always be read.
 		panic(fmt.Sprintf("read the embedded templates: %v", err))
 	}
 	return tree
