@@ -181,7 +181,7 @@ func watch(t *testing.T, o register.DockerOptions) *sourceRun {
 	return w
 }
 
-// sets are the published sets in short, such as "web/n1:web1 192.0.2.10:32768 drain", repetitions left out.
+// sets are the published sets in short, such as "web/n1:web1 192.0.2.10:32768 drain", without repetitions.
 func (w *sourceRun) sets() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

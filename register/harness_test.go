@@ -344,7 +344,7 @@ func (h *harness) revision() int64 {
 	return resp.Header.Revision
 }
 
-// longTests reports whether the long variants of the tests are wanted.
+// longTests reports whether the long variants of the tests are to run.
 func longTests() bool { return os.Getenv("NUNCIO_TEST_LONG") == "1" }
 
 type recorder struct {

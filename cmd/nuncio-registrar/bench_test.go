@@ -21,7 +21,7 @@ import (
 )
 
 // BenchmarkContainerToTraffic measures the way of one more container of a service: from "docker run" returning to
-// the first request that it serves through HAProxy, and from its die event to the moment when HAProxy is told. Each
+// the first request that it serves through HAProxy, and from its die event to the moment when HAProxy knows. Each
 // figure is reported as p50 and p99 in milliseconds, together with the shares of the parts:
 //
 //	run-to-served    docker run has returned -> a request is answered by the container
@@ -124,12 +124,12 @@ func oneShotClient() *http.Client {
 	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
-// until sends requests until one is as wanted and returns when.
-func (f *traffic) until(wanted func(string, error) bool) time.Time {
+// until sends requests until one satisfies the condition, and returns the time.
+func (f *traffic) until(condition func(string, error) bool) time.Time {
 	f.t.Helper()
 	client := oneShotClient()
 	for deadline := time.Now().Add(3 * within); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if wanted(f.ask(client)) {
+		if condition(f.ask(client)) {
 			return time.Now()
 		}
 	}
