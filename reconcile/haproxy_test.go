@@ -77,10 +77,11 @@ func (l *setup) services(names ...string) {
 func (l *setup) wantPage(addr, want string) {
 	l.Helper()
 	testkit.Eventually(l.T, 30*time.Second, func() error {
-		if got, err := testkit.Get("http://" + addr + "/"); err != nil || got != want {
-			return fmt.Errorf("page %q, %v, want %q: %s", got, err, want, l.manager.Status().LastError)
+		got, err := testkit.Get("http://" + addr + "/")
+		if err == nil && got != want {
+			err = fmt.Errorf("page %q, want %q: %s", got, want, l.manager.Status().LastError)
 		}
-		return nil
+		return err
 	})
 }
 
