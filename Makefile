@@ -32,16 +32,15 @@ demo: ## the main job on this machine: embedded etcd, real HAProxy, two real Apa
 
 .PHONY: test
 test: tools check ## everything that CI checks: formatting, linters, all tests on real parts with the race detector
-	@# All is built first, so that no test competes with the compiler. Then two packages at a time, the longest first, since
-	@# the tests of cmd/nuncio, deploy and reload mostly wait for real processes.
-	go test -race -exec true ./... >/dev/null
+	@# All is compiled first, so that tests do not compete with the compiler ("go list -export" compiles and does not link).
+	@# Then two packages at a time, the longest first: the tests of cmd/nuncio, deploy and reload mostly wait for processes.
+	go list -race -export -test -deps ./... >/dev/null
 	NUNCIO_TEST_STRICT=1 go test -race -p 2 -parallel 4 -timeout 20m $(TESTFLAGS) ./cmd/nuncio ./deploy ./reload ./...
 
 .PHONY: check
-check: tools ## formatting, vet and linters
+check: tools ## formatting and linters, vet's analyzers among them
 	$(TOOLS)/golangci-lint fmt --diff
-	go vet ./...
-	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: fmt
 fmt: tools ## format the code
