@@ -180,26 +180,19 @@ func mul(args ...any) (int, error) { return fold(args, func(a, b int) int { retu
 
 func sub(a, b any) (int, error) { return fold([]any{a, b}, func(a, b int) int { return a - b }) }
 
-func div(a, b any) (int, error) {
-	n, err := numbers([]any{a, b})
-	if err != nil {
-		return 0, err
-	}
-	if n[1] == 0 {
-		return 0, errors.New("division by zero")
-	}
-	return n[0] / n[1], nil
-}
+func div(a, b any) (int, error) { return divide(a, b, func(a, b int) int { return a / b }) }
 
-func mod(a, b any) (int, error) {
+func mod(a, b any) (int, error) { return divide(a, b, func(a, b int) int { return a % b }) }
+
+func divide(a, b any, f func(a, b int) int) (int, error) {
 	n, err := numbers([]any{a, b})
+	if err == nil && n[1] == 0 {
+		err = errors.New("division by zero")
+	}
 	if err != nil {
 		return 0, err
 	}
-	if n[1] == 0 {
-		return 0, errors.New("division by zero")
-	}
-	return n[0] % n[1], nil
+	return f(n[0], n[1]), nil
 }
 
 // seq returns the numbers from first to last, as confd's seq does.

@@ -138,7 +138,7 @@ func structureHolds(t *testing.T, tmpl *render.Templates, s standing, value stri
 	}
 	if len(result.Dropped) > 0 {
 		if len(got) != 2 || !strings.HasPrefix(s.line, "server ") {
-			t.Errorf("%s: %q: left out, but the file is %q", s.line, value, result.Files.Config())
+			t.Errorf("%s: %q: dropped, but the file is %q", s.line, value, result.Files.Config())
 		}
 		return false
 	}

@@ -67,7 +67,7 @@ func TestNewRefusesATree(t *testing.T) {
 
 func TestMapAndPatternFiles(t *testing.T) {
 	for _, tt := range []struct {
-		file, line, value, want string // want "" if the line is left out
+		file, line, value, want string // want "" if the line is dropped
 	}{
 		{"a.map", "{{v}} x", "key", "key x"},
 		{"a.map", "{{v}} x", "k y", ""},
