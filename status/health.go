@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -70,9 +71,13 @@ func (m *moment) state() reload.State {
 	switch {
 	case m.applier.State != reload.Running:
 		return m.applier.State
-	case m.ordered():
-		return reload.State(m.reconciler.State)
-	case m.reconciler.TemplatesError != "", m.reconciler.RenderError != "", len(m.problems) > 0:
+	case m.reconciler.Frozen != nil:
+		return reload.State(reconcile.StateFrozen)
+	case m.reconciler.RenderError != "", m.reconciler.ApplyError != "":
+		return reload.Degraded
+	case m.reconciler.RolledBack != nil:
+		return reload.State(reconcile.StateRolledBack)
+	case m.reconciler.TemplatesError != "", len(m.problems) > 0:
 		return reload.Degraded
 	case m.reconciler.Hold != nil:
 		return stateHolding
@@ -112,7 +117,7 @@ func (m *moment) reasons() (reasons []string) {
 	if text := m.reconciler.RenderError; text != "" {
 		add("rendering: %s", text)
 	}
-	if text := m.applier.LastError; text != "" {
+	if text := cmp.Or(m.applier.LastError, m.reconciler.ApplyError); text != "" {
 		add("haproxy: %s", text)
 	}
 	for _, part := range slices.Sorted(maps.Keys(m.problems)) {

@@ -38,7 +38,7 @@ type HistoryDoc struct {
 
 // History joins what is known of the past, newest first: the template sets and generations on disk, which reach back over
 // days, and attempts, which are those since nuncio started, oldest first, and know the reasons. Numbers come from the disk
-// and never change. A template set that cannot be read is left out and named in the error.
+// and never change. The error names what cannot be read; the rest is there.
 func History(disk Disk, attempts []reload.Result) ([]Change, error) {
 	all := []Change{}
 	generations, err := disk.Generations()

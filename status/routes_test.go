@@ -42,7 +42,7 @@ func TestABackendIsUnreachableOnlyIfTheFilesProveIt(t *testing.T) {
 		{"what a map answers otherwise", "frontend f\n\tuse_backend %[req.hdr(host),map(maps/routes.map,beta)]\n", alone, false},
 		{"a constant", "frontend f\n\tuse_backend %[str(beta)]\n", alone, false},
 
-		{"a map of somebody else's", "frontend f\n\tuse_backend %[req.hdr(host),map(/etc/other.map)]\n", alone, false},
+		{"a map outside the generation", "frontend f\n\tuse_backend %[req.hdr(host),map(/etc/other.map)]\n", alone, false},
 		{"a path that begins elsewhere", "global\n\tdefault-path origin /etc\n" + shippedRules, alone, false},
 		{"a map that requests change", shippedRules + "\thttp-request set-map(maps/routes.map) %[src] x\n", alone, false},
 		{"a name that is a request's own", "frontend f\n\tuse_backend %[req.hdr(x-backend)]\n", alone, false},

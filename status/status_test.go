@@ -90,6 +90,14 @@ func TestStateAndReasons(t *testing.T) {
 		{"new templates do not work", func(s *sources) { s.reconciler.TemplatesError = "x.tmpl:1" }, "degraded", "templates: x.tmpl:1", false},
 		{"records cannot be rendered", func(s *sources) { s.reconciler.RenderError = "x.tmpl:1" }, "degraded", "rendering: x.tmpl:1", false},
 		{"an apply failed", func(s *sources) { s.applier.State, s.applier.LastError = "degraded", "no" }, "degraded", "haproxy: no", true},
+		{"files were rejected", func(s *sources) { s.reconciler.ApplyError = "no" }, "degraded", "haproxy: no", true},
+		{"rolled back", func(s *sources) { s.reconciler.RolledBack = &reconcile.RolledBack{TemplateSet: 3} }, "rolled_back", "rolled back: an operator went back to template set 3", false},
+		{
+			"rolled back, and records cannot be rendered", func(s *sources) {
+				s.reconciler.RolledBack, s.reconciler.RenderError = &reconcile.RolledBack{TemplateSet: 3}, "x.tmpl:1"
+			}, "degraded", "rendering: x.tmpl:1", false,
+		},
+		{"frozen", func(s *sources) { s.reconciler.Frozen = &reconcile.Frozen{Generation: 3} }, "frozen", "frozen: an operator froze generation 3", false},
 		{"instances are held", func(s *sources) { s.reconciler.Hold = hold }, "holding", "holding: 3 instances of 2 services", false},
 		{"held, with templates that do not work", func(s *sources) { s.reconciler.Hold, s.reconciler.TemplatesError = hold, "x" }, "degraded", "templates: x", false},
 		{"draining says more than holding", func(s *sources) { s.reconciler.Hold, s.applier.State = hold, reload.Draining }, "draining", "holding:", false},

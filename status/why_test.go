@@ -63,12 +63,12 @@ func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
 			}
 		})
 	}
-	// What HAProxy runs is not what is wanted: the files are those of the generation, and where it is not to be had nothing is claimed.
+	// HAProxy runs something other than what is desired: the files are those of the generation; without them nothing is claimed.
 	w.run(t, config("frontend f\n\tdefault_backend alpha\n", ""))
 	newer := files(t, "# newer\n")
 	w.change(func(s *sources) { s.desired, s.reconciler.Frozen = newer, &reconcile.Frozen{Generation: 2} })
 	if v := explain(t, w, "beta/b"); !strings.Contains(v.Why, "leads to backend beta; generation 2 is frozen") {
-		t.Errorf("beta/b while pinned: got %q, want the backend and the pin", v.Why)
+		t.Errorf("beta/b while frozen: got %q, want the backend and the generation", v.Why)
 	}
 	w.change(func(s *sources) { s.applier.AppliedDigest = "older" })
 	if v := explain(t, w, "beta/b"); v.Why != "" {
@@ -84,7 +84,7 @@ func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
 	w.run(t, map[string][]byte{haproxy.ConfigFile: []byte(text)})
 	w.put("web/a", "127.0.0.3:3", "web/n", "localhost:3", "web/six", "[::1]:6", "other/x", "192.0.2.9:9")
 	newer := files(t, "# newer\n")
-	pin := func(s *sources) { s.desired, s.reconciler.Frozen = newer, &reconcile.Frozen{Generation: 2} }
+	frozen := func(s *sources) { s.desired, s.reconciler.Frozen = newer, &reconcile.Frozen{Generation: 2} }
 	free := func(s *sources) {
 		s.desired, s.applier.LastError, s.reconciler.RenderError, s.reconciler.Frozen = s.generations[2], "", "", nil
 	}
@@ -93,15 +93,15 @@ func TestWhyNamesTheAddressThatHAProxyStillHas(t *testing.T) {
 		change              func(s *sources)
 		health, why         string
 	}{
-		{"pinned, not moved", "web/a", "127.0.0.3:3", pin, "unchecked", ""},
-		{"pinned, moved", "web/a", "192.0.2.77:9999", pin, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is frozen; nuncio resume ends that"},
-		{"pinned, moved to where another one is", "web/a", "127.0.0.9:9", pin, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is frozen"},
-		{"pinned, new, where one of another service was", "new/n", "127.0.0.9:9", pin, "absent", "HAProxy has its address for other/x only: generation 2 is frozen"},
-		{"pinned, in a backend of another name", "x-service/n1", "127.0.0.8:8", pin, "unchecked", ""},
+		{"frozen, not moved", "web/a", "127.0.0.3:3", frozen, "unchecked", ""},
+		{"frozen, moved", "web/a", "192.0.2.77:9999", frozen, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is frozen; nuncio resume ends that"},
+		{"frozen, moved to where another one is", "web/a", "127.0.0.9:9", frozen, "absent", "HAProxy still has 127.0.0.3:3 for it: generation 2 is frozen"},
+		{"frozen, new, where one of another service was", "new/n", "127.0.0.9:9", frozen, "absent", "HAProxy has its address for other/x only: generation 2 is frozen"},
+		{"frozen, in a backend of another name", "x-service/n1", "127.0.0.8:8", frozen, "unchecked", ""},
 		{"new, where one of another service is", "new/n", "127.0.0.9:9", free, "unchecked", ""},
-		{"pinned, a name not moved", "web/n", "localhost:3", pin, "unchecked", ""},
-		{"pinned, a name moved", "web/n", "elsewhere.example.com:3", pin, "absent", "HAProxy still has localhost:3 for it: generation 2 is frozen"},
-		{"pinned, an IPv6 address not moved", "web/six", "[::1]:6", pin, "unchecked", ""},
+		{"frozen, a name not moved", "web/n", "localhost:3", frozen, "unchecked", ""},
+		{"frozen, a name moved", "web/n", "elsewhere.example.com:3", frozen, "absent", "HAProxy still has localhost:3 for it: generation 2 is frozen"},
+		{"frozen, an IPv6 address not moved", "web/six", "[::1]:6", frozen, "unchecked", ""},
 		{
 			"refused, moved", "web/a", "192.0.2.77:9999", func(s *sources) { s.desired, s.applier.LastError = newer, "haproxy -c says no\nand more" },
 			"absent", "HAProxy still has 127.0.0.3:3 for it: the newest configuration could not be applied: haproxy -c says no",

@@ -40,7 +40,7 @@ type statusCmd struct {
 }
 
 // errNotRunning is how status says by its exit code that something needs attention; the reason has been printed.
-var errNotRunning = errors.New("not running as wanted")
+var errNotRunning = errors.New("not running as desired")
 
 // Run asks the running nuncio and prints one screen.
 func (c *statusCmd) Run(ctx context.Context, s *streams) error {
@@ -81,7 +81,7 @@ func (c *statusCmd) again(s *streams, text string) {
 	fmt.Fprint(s.out, text)
 }
 
-// look makes the text, and says whether HAProxy runs what is wanted or is about to.
+// look returns the text, and whether HAProxy runs what is desired or is about to.
 func (c *statusCmd) look(ctx context.Context, s *streams) (text string, fine bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
