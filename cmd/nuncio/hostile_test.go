@@ -91,14 +91,15 @@ func TestHostileStore(t *testing.T) {
 		e.put(fmt.Sprintf("aflood%d/i%d", i%50, i), "127.0.0.1:9")
 	}
 	stillFollows("a flood of records")
-	after, err := e.usage()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("before the floods %+v, after them %+v", before, after)
-	if after.rss > before.rss+250 {
-		t.Errorf("nuncio grew from %d to %d MiB", before.rss, after.rss)
-	}
+	// On a busy machine the garbage collector lags behind; what has been kept stays.
+	testkit.Eventually(t, 60*time.Second, func() error {
+		stillFollows("the floods")
+		after, err := e.usage()
+		if err == nil && after.rss > before.rss+250 {
+			err = fmt.Errorf("nuncio grew from %d to %d MiB", before.rss, after.rss)
+		}
+		return err
+	})
 	// A start lists all of it at once.
 	e.stop()
 	e.start()
