@@ -147,3 +147,15 @@ func TestALostListenerIsOpenedAgain(t *testing.T) {
 		t.Errorf("once the listener is back: %q", all)
 	}
 }
+
+// A document that asked twice could show the state of one moment beside the error of a later one.
+func TestEachDocumentIsOfOneMoment(t *testing.T) {
+	e := newEnv(t, nil)
+	for _, path := range []string{"/", "/healthz", "/readyz", "/v1/status", "/v1/services", "/v1/diff"} {
+		before := e.asked
+		fetch(t, e.URL+path)
+		if n := e.asked - before; n != 1 {
+			t.Errorf("%s asked for the applier's status %d times, want once", path, n)
+		}
+	}
+}

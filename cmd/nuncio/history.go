@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"nuncio/reload"
 	"nuncio/status"
 )
 
@@ -17,26 +16,25 @@ type historyCmd struct {
 	Limit int  `default:"20" help:"Show at most this many lines, the newest; 0 for all."`
 }
 
-// Run asks the running nuncio for its attempts and the disk for the past; it works without a running nuncio too.
+// Run asks the running nuncio, which knows how long attempts took and why they failed. Without one it reads the disk.
 func (c *historyCmd) Run(ctx context.Context, s *streams) error {
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
-	var o status.Overview
-	if err := c.client().Get(ctx, "/v1/status", &o); err != nil && !errors.Is(err, status.ErrUnreachable) {
+	var doc status.HistoryDoc
+	err := c.client().Get(ctx, "/v1/history", &doc)
+	switch {
+	case errors.Is(err, status.ErrUnreachable):
+		doc.Document = 1
+		if doc.Changes, err = status.History(status.StateDir(c.StateDir), nil); err != nil {
+			return cannotStart("%w", err)
+		}
+	case err != nil:
 		return notRunning(err)
 	}
-	attempts := make([]reload.Result, 0, len(o.Applies))
-	for _, a := range o.Applies {
-		attempts = append(attempts, a.Result)
-	}
-	changes, err := status.History(status.StateDir(c.StateDir), attempts)
-	if err != nil {
-		return cannotStart("%w", err)
-	}
 	if c.JSON {
-		return encode(s.out, status.HistoryDoc{Document: 1, Changes: changes})
+		return encode(s.out, doc)
 	}
-	c.print(s, changes)
+	c.print(s, doc.Changes)
 	return nil
 }
 
@@ -68,7 +66,7 @@ func (c *historyCmd) print(s *streams, changes []status.Change) {
 			took = brief(change.Seconds)
 		}
 		fmt.Fprintf(s.out, columns, change.Time.Local().Format("01-02 15:04:05"), word, orDash(change.Generation), orDash(change.TemplateSet),
-			orDash(change.Revision), took, fit(why, 20))
+			orDash(change.Revision), took, firstLine(why))
 	}
 }
 

@@ -110,13 +110,18 @@ func brief(seconds float64) string {
 
 // fit truncates text that is too wide for a terminal of 80 columns.
 func fit(text string, width int) string {
-	line, rest, more := strings.Cut(sanitize(text), "\n")
-	runes := []rune(line)
-	if len(runes) > width {
-		return string(runes[:width-1]) + "…"
+	line := []rune(firstLine(text))
+	if len(line) > width {
+		return string(line[:width-1]) + "…"
 	}
-	if more && strings.TrimSpace(rest) != "" && len(runes) < width {
-		return line + "…"
+	return string(line)
+}
+
+// firstLine returns the first line of text that is safe to print, with a mark if there are more.
+func firstLine(text string) string {
+	line, rest, _ := strings.Cut(sanitize(text), "\n")
+	if strings.TrimSpace(rest) != "" {
+		line += "…"
 	}
 	return line
 }
