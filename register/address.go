@@ -30,52 +30,47 @@ func FixedAddress(ip netip.Addr) Advertise {
 
 // InterfaceAddress advertises the first global address of an interface, IPv4 before IPv6.
 func InterfaceAddress(name string) Advertise {
-	iface, err := net.InterfaceByName(name)
-	if err != nil {
-		return Advertise{Reason: fmt.Sprintf("--advertise-interface %s: %v", name, err)}
-	}
-	addrs, err := iface.Addrs()
-	if err != nil {
-		return Advertise{Reason: fmt.Sprintf("--advertise-interface %s: %v", name, err)}
-	}
 	var found []netip.Addr
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
-			found = append(found, p.Addr().Unmap())
-		}
+	iface, err := net.InterfaceByName(name)
+	if err == nil {
+		found, err = addressesOf(iface)
 	}
+	if err != nil {
+		return Advertise{Reason: fmt.Sprintf("--advertise-interface %s: %v", name, err)}
+	}
+	found = slices.DeleteFunc(found, netip.Addr.IsLinkLocalUnicast)
 	if len(found) == 0 {
 		return Advertise{Reason: fmt.Sprintf("--advertise-interface %s has no address that other hosts can reach", name)}
 	}
-	slices.SortStableFunc(found, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
-	return Advertise{IP: found[0], Origin: "interface " + name}
+	first := slices.MinFunc(found, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
+	return Advertise{IP: first, Origin: "interface " + name}
+}
+
+func addressesOf(iface *net.Interface) (found []netip.Addr, err error) {
+	addrs, err := iface.Addrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			found = append(found, p.Addr().Unmap())
+		}
+	}
+	return found, err
 }
 
 // RouteAddress advertises the source address of the route to the first endpoint that has one. No packet is
 // sent. It refuses loopback addresses and those of Docker's own bridges, which other hosts cannot reach.
 func RouteAddress(ctx context.Context, endpoints []string) Advertise {
-	const cure = "; set --advertise-ip or --advertise-interface"
 	var reasons []error
 	for _, endpoint := range endpoints {
 		ip, err := routeTo(ctx, endpoint)
-		switch {
-		case err != nil:
-			reasons = append(reasons, err)
-			continue
-		case ip.IsLoopback():
-			reasons = append(reasons, fmt.Errorf("the route to etcd at %s leaves from loopback (%s)", endpoint, ip))
-			continue
+		if err == nil {
+			return Advertise{IP: ip, Origin: "route to etcd", Guessed: true}
 		}
-		if bridge := dockerBridge(ip); bridge != "" {
-			reasons = append(reasons, fmt.Errorf("the route to etcd at %s leaves from Docker's bridge %s (%s)", endpoint, bridge, ip))
-			continue
-		}
-		return Advertise{IP: ip, Origin: "route to etcd", Guessed: true}
+		reasons = append(reasons, err)
 	}
 	if len(reasons) == 0 {
 		reasons = append(reasons, errors.New("there is no etcd endpoint to find a route to"))
 	}
-	return Advertise{Reason: errors.Join(reasons...).Error() + cure}
+	return Advertise{Reason: errors.Join(reasons...).Error() + "; set --advertise-ip or --advertise-interface"}
 }
 
 func routeTo(ctx context.Context, endpoint string) (netip.Addr, error) {
@@ -91,31 +86,29 @@ func routeTo(ctx context.Context, endpoint string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("find the route to etcd at %s: %w", endpoint, err)
 	}
 	defer conn.Close()
-	ap, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("find the route to etcd at %s: %w", endpoint, err)
 	}
-	return ap.Addr().Unmap().WithZone(""), nil
+	ip := local.Addr().Unmap().WithZone("")
+	if ip.IsLoopback() {
+		return ip, fmt.Errorf("the route to etcd at %s leaves from loopback (%s)", endpoint, ip)
+	}
+	if bridge := dockerBridge(ip); bridge != "" {
+		return ip, fmt.Errorf("the route to etcd at %s leaves from Docker's bridge %s (%s)", endpoint, bridge, ip)
+	}
+	return ip, nil
 }
 
 // dockerBridge names the Docker bridge that owns ip, or is empty.
 func dockerBridge(ip netip.Addr) string {
-	ifaces, err := net.Interfaces()
-	if err != nil {
-		return ""
-	}
+	ifaces, _ := net.Interfaces() // without an answer no address is refused
 	for _, iface := range ifaces {
 		if iface.Name != "docker0" && iface.Name != "docker_gwbridge" && !strings.HasPrefix(iface.Name, "br-") {
 			continue
 		}
-		addrs, err := iface.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == ip {
-				return iface.Name
-			}
+		if own, _ := addressesOf(&iface); slices.Contains(own, ip) {
+			return iface.Name
 		}
 	}
 	return ""
@@ -129,8 +122,8 @@ type endpoint struct {
 
 // locate returns the address of one TCP port. Its error is the reason why there is none, as shown to operators.
 func (r Rules) locate(c *Container, s settings, port int, adv Advertise) (endpoint, error) {
-	host, hostLabel, _ := s.get(port, "host")
-	network, _, named := s.get(0, "network")
+	host, hostLabel, _ := s.get(port, keyHost)
+	network, _, named := s.get(0, keyNetwork)
 	switch {
 	case named || r.ContainerAddresses:
 		return containerAddress(c, network, host, port)
@@ -169,35 +162,32 @@ func (a Advertise) usable() (netip.Addr, error) {
 }
 
 // bestBinding takes host and port from the same binding: two bindings of one port may have different host
-// ports. A specific address comes first, the advertised one before others; loopback counts only
+// ports. The advertised address comes first, then a specific one, then one for all addresses; loopback counts only
 // where the operator advertises loopback.
 func bestBinding(bindings []Binding, port int, adv Advertise) (endpoint, error) {
-	specific, anyIP := []Binding{}, []Binding{}
-	loopback := false
-	for _, b := range bindings {
+	var specific, anyIP []Binding
+	for _, b := range slices.SortedFunc(slices.Values(bindings), func(a, b Binding) int {
+		return cmp.Or(a.IP.Compare(b.IP), cmp.Compare(a.Port, b.Port))
+	}) {
 		switch {
 		case b.IP.IsUnspecified():
 			anyIP = append(anyIP, b)
-		case b.IP.IsLoopback() && !adv.IP.IsLoopback():
-			loopback = true
-		default:
+		case b.IP == adv.IP:
+			return endpoint{b.IP.String(), b.Port}, nil
+		case !b.IP.IsLoopback() || adv.IP.IsLoopback():
 			specific = append(specific, b)
 		}
 	}
 	if len(specific) > 0 {
-		best := slices.MinFunc(specific, func(a, b Binding) int {
-			return cmp.Or(falseFirst(a.IP != adv.IP, b.IP != adv.IP), a.IP.Compare(b.IP), cmp.Compare(a.Port, b.Port))
-		})
-		return endpoint{best.IP.String(), best.Port}, nil
+		return endpoint{specific[0].IP.String(), specific[0].Port}, nil
 	}
-	if len(anyIP) == 0 && loopback {
+	if len(anyIP) == 0 {
 		return endpoint{}, fmt.Errorf("TCP port %d is published on loopback only, which other hosts cannot reach", port)
 	}
 	ip, err := adv.usable()
 	if err != nil {
 		return endpoint{}, err
 	}
-	slices.SortFunc(anyIP, func(a, b Binding) int { return cmp.Compare(a.Port, b.Port) })
 	for _, b := range anyIP {
 		if b.IP.Is4() == ip.Is4() {
 			return endpoint{ip.String(), b.Port}, nil
@@ -206,31 +196,22 @@ func bestBinding(bindings []Binding, port int, adv Advertise) (endpoint, error) 
 	return endpoint{}, fmt.Errorf("TCP port %d is published for the other address family than %s (%s)", port, ip, adv.Origin)
 }
 
-// bindingFor returns the binding that matches a host from a label.
+// bindingFor returns the binding that matches a host from a label: an address, or the name of a device in front of this host.
 func bindingFor(bindings []Binding, host string) (Binding, error) {
-	if len(bindings) == 1 {
-		return bindings[0], nil // the name may be that of a device in front of this host
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		ip = netip.Addr{}
-	}
-	ports := map[int]bool{}
-	for _, b := range bindings {
-		ports[b.Port] = true
-		if b.IP == ip.Unmap() {
-			return b, nil
+	ip, _ := netip.ParseAddr(host) // invalid for a name
+	ip = ip.Unmap()
+	for _, matches := range []func(Binding) bool{
+		func(b Binding) bool { return b.IP == ip },
+		func(b Binding) bool { return ip.IsValid() && b.IP.IsUnspecified() && b.IP.Is4() == ip.Is4() },
+	} {
+		if i := slices.IndexFunc(bindings, matches); i >= 0 {
+			return bindings[i], nil
 		}
 	}
-	for _, b := range bindings {
-		if ip.IsValid() && b.IP.IsUnspecified() && b.IP.Is4() == ip.Unmap().Is4() {
-			return b, nil
-		}
+	if slices.ContainsFunc(bindings, func(b Binding) bool { return b.Port != bindings[0].Port }) {
+		return Binding{}, fmt.Errorf("none of its %d bindings has that address, and their host ports differ", len(bindings))
 	}
-	if len(ports) == 1 {
-		return bindings[0], nil
-	}
-	return Binding{}, fmt.Errorf("none of its %d bindings has that address, and their host ports differ", len(bindings))
+	return bindings[0], nil
 }
 
 // containerAddress returns the container's own address and port, as registrator does with --internal.
@@ -263,14 +244,4 @@ func containerAddress(c *Container, network, host string, port int) (endpoint, e
 		return endpoint{a.IPv4.String(), port}, nil
 	}
 	return endpoint{a.IPv6.String(), port}, nil
-}
-
-func falseFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }

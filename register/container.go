@@ -2,6 +2,7 @@ package register
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -56,23 +57,11 @@ func (c *Container) ShortID() string { return c.ID[:min(len(c.ID), 12)] }
 
 func (c *Container) hostNetwork() bool { return c.NetworkMode == "host" }
 
-// publishedTCP lists the TCP ports that have bindings, sorted.
-func (c *Container) publishedTCP() []int {
+// tcpPorts lists the TCP ports, sorted: all, or only those that have bindings.
+func (c *Container) tcpPorts(publishedOnly bool) []int {
 	var ports []int
 	for p, bindings := range c.Ports {
-		if p.Proto == "tcp" && len(bindings) > 0 {
-			ports = append(ports, p.Number)
-		}
-	}
-	slices.Sort(ports)
-	return ports
-}
-
-// exposedTCP lists all TCP ports, published or not, sorted.
-func (c *Container) exposedTCP() []int {
-	var ports []int
-	for p := range c.Ports {
-		if p.Proto == "tcp" {
+		if p.Proto == "tcp" && (len(bindings) > 0 || !publishedOnly) {
 			ports = append(ports, p.Number)
 		}
 	}
@@ -81,23 +70,21 @@ func (c *Container) exposedTCP() []int {
 }
 
 // borrowNetwork returns a container with the ports and addresses of the container whose network it uses ("--network
-// container:X"): Docker lists them on that one only.
-func borrowNetwork(c *Container, byID map[string]*Container) (*Container, error) {
-	guest := c
+// container:X"): Docker lists them on that one only. With an error it returns the container itself.
+func borrowNetwork(guest *Container, byID map[string]*Container) (*Container, error) {
+	host := guest
 	for range 8 {
-		target, ok := strings.CutPrefix(c.NetworkMode, "container:")
+		target, ok := strings.CutPrefix(host.NetworkMode, "container:")
 		if !ok {
 			borrowed := *guest
-			borrowed.NetworkMode, borrowed.Networks, borrowed.Ports = c.NetworkMode, c.Networks, c.Ports
+			borrowed.NetworkMode, borrowed.Networks, borrowed.Ports = host.NetworkMode, host.Networks, host.Ports
 			return &borrowed, nil
 		}
-		next, ok := byID[target]
-		if !ok {
-			return nil, fmt.Errorf("it uses the network of container %.12s, which is not running", target)
+		if host = byID[target]; host == nil {
+			return guest, fmt.Errorf("it uses the network of container %.12s, which is not running", target)
 		}
-		c = next
 	}
-	return nil, fmt.Errorf("its network leads from container to container in a circle")
+	return guest, errors.New("its network leads from container to container in a circle")
 }
 
 // byAge sorts containers by their start, so that the older of two with the same key is registered.

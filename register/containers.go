@@ -17,11 +17,12 @@ type entry struct {
 	killed  Event     // its last kill event
 	until   time.Time // how long that one may keep it in drain
 	retry   time.Time // not inspected again before
+	logged  logged
 }
 
 // event notes what one event means. Only die and kill say all there is to know; everything else makes the
 // facts stale.
-func (d *dockerSource) event(ev Event) {
+func (d *Docker) event(ev Event) {
 	d.opts.Metrics.events.WithLabelValues(actionLabel(ev.Action)).Inc()
 	d.step++
 	if ev.Time.After(d.since) {
@@ -46,86 +47,68 @@ func (d *dockerSource) event(ev Event) {
 // and none of the requests that a read-only proxy lets through returns the time. So this host's clock is used, which is
 // the same one unless the engine is remote. Only events right after the subscription count as replayed: otherwise a
 // difference between the clocks would shorten the drain of a container that is stopped now.
-func (d *dockerSource) age(ev Event) time.Duration {
+func (d *Docker) age(ev Event) time.Duration {
 	if time.Since(d.subscribed) > replayTime {
 		return 0
 	}
 	return max(0, time.Since(ev.Time))
 }
 
-// eventsOnly returns the entries with nothing but what events alone say. A new connection asks only for the events that
-// came after the last one: without these, a container that is stopping would seem ready again.
-func eventsOnly(entries map[string]*entry) map[string]*entry {
-	kept := map[string]*entry{}
-	for id, e := range entries {
-		if !e.died.IsZero() || !e.killed.Time.IsZero() {
-			kept[id] = &entry{died: e.died, killed: e.killed, until: e.until}
-		}
-	}
-	return kept
-}
-
-// handle takes a result and those that wait behind it, so that the start of many containers leads to few decisions.
-func (d *dockerSource) handle(r result) error {
+// handle notes a result and those that wait behind it, so that the start of many containers leads to few decisions.
+func (d *Docker) handle(note func() error) error {
 	for {
-		if r.id != "" {
-			d.inspected(r)
-		} else if err := d.resynced(r); err != nil {
+		if err := note(); err != nil {
 			return err
 		}
 		select {
-		case r = <-d.results:
+		case note = <-d.results:
 		default:
 			return nil
 		}
 	}
 }
 
-func (d *dockerSource) inspected(r result) {
+func (d *Docker) inspected(id string, facts *Container, err error) {
 	d.inspecting--
-	e := d.entries[r.id]
+	e := d.entries[id]
 	if e == nil {
 		return
 	}
 	e.asking = false
 	switch {
 	case e.stale: // an event came meanwhile: the answer may be older than it
-	case errors.Is(r.err, errGone):
-		delete(d.entries, r.id)
-	case r.err != nil:
+	case err != nil && !errors.Is(err, errGone):
 		e.stale, e.retry = true, time.Now().Add(inspectPause)
 		d.opts.Metrics.inspectErrors.Inc()
-		name := shortID(r.id)
+		name := shortID(id)
 		if e.facts != nil {
 			name = e.facts.Name
 		}
-		d.logSkipped("inspect", Skipped{Container: name, ContainerID: shortID(r.id), Reason: r.err.Error()})
-	case r.facts.Status == "running" || r.facts.Status == "paused" || r.facts.Status == "restarting":
-		e.facts = r.facts
+		if e.logged.inspectError != err.Error() {
+			e.logged.inspectError = err.Error()
+			d.opts.Log.Info("container skipped", "container", name, "container_id", shortID(id), "reason", err.Error())
+		}
+	case err == nil && (facts.Status == "running" || facts.Status == "paused" || facts.Status == "restarting"):
+		e.facts = facts
 	default:
-		delete(d.entries, r.id)
+		delete(d.entries, id)
 	}
 }
 
-// resynced compares a complete list with what is known.
-func (d *dockerSource) resynced(r result) error {
-	d.resyncing = false
-	d.address.update(r.advertise, d.log)
-	if r.err != nil {
-		return r.err
-	}
+// resynced compares a complete list, asked for at a step, with what is known.
+func (d *Docker) resynced(step int, listed []Listed) {
 	d.opts.Metrics.resyncs.Inc()
 	d.opts.Metrics.dockerUp.Set(1)
 	if !d.listed {
 		d.listed = true
-		d.log.Info("following docker", "containers", len(r.listed))
+		d.opts.Log.Info("following docker", "containers", len(listed))
 	}
 	seen := map[string]bool{}
-	for _, l := range r.listed {
+	for _, l := range listed {
 		seen[l.ID] = true
 		e := d.entries[l.ID]
 		if e == nil {
-			e = &entry{changed: r.step}
+			e = &entry{changed: step}
 			d.entries[l.ID] = e
 		}
 		if e.digest != l.Digest {
@@ -133,16 +116,15 @@ func (d *dockerSource) resynced(r result) error {
 		}
 	}
 	for id, e := range d.entries {
-		if !seen[id] && e.changed <= r.step { // otherwise it may be younger than the list
+		if !seen[id] && e.changed <= step { // otherwise it may be younger than the list
 			delete(d.entries, id)
 		}
 	}
-	return nil
 }
 
 // wake returns a channel that fires when time alone changes something: an inspection may be tried again, or a container
 // outlives its stop signal.
-func (d *dockerSource) wake() <-chan time.Time {
+func (d *Docker) wake() <-chan time.Time {
 	var next time.Time
 	now := time.Now()
 	for _, e := range d.entries {
@@ -159,7 +141,7 @@ func (d *dockerSource) wake() <-chan time.Time {
 }
 
 // decide publishes the set that the present facts lead to.
-func (d *dockerSource) decide() {
+func (d *Docker) decide() {
 	if !d.listed {
 		return // before the first list, absence means nothing
 	}

@@ -77,28 +77,21 @@ func (e engine) List(ctx context.Context) ([]Listed, error) {
 }
 
 func digest(s container.Summary) string {
-	var b strings.Builder
 	// "Up 2 minutes (healthy)": the time would change the digest every time.
-	health := ""
-	if i := strings.IndexByte(s.Status, '('); i >= 0 {
-		health = s.Status[i:]
+	_, health, _ := strings.Cut(s.Status, "(")
+	var facts []string
+	for _, p := range s.Ports {
+		facts = append(facts, fmt.Sprint(p))
 	}
-	fmt.Fprintf(&b, "%v %s %s", s.Names, s.State, health)
-	ports := slices.Clone(s.Ports)
-	slices.SortFunc(ports, func(x, y container.Port) int { return strings.Compare(fmt.Sprint(x), fmt.Sprint(y)) })
-	fmt.Fprintf(&b, " %v", ports)
 	if s.NetworkSettings != nil {
-		var networks []string
 		for name, n := range s.NetworkSettings.Networks {
-			if n != nil {
-				// The endpoint has a new id after every start.
-				networks = append(networks, name+" "+n.EndpointID+" "+n.IPAddress+" "+n.GlobalIPv6Address)
+			if n != nil { // the endpoint has a new id after every start
+				facts = append(facts, name+" "+n.EndpointID+" "+n.IPAddress+" "+n.GlobalIPv6Address)
 			}
 		}
-		slices.Sort(networks)
-		fmt.Fprintf(&b, " %v", networks)
 	}
-	return b.String()
+	slices.Sort(facts)
+	return fmt.Sprint(s.Names, s.State, health, facts)
 }
 
 // Inspect implements API.

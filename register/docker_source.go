@@ -43,8 +43,23 @@ const (
 	replayTime = 10 * time.Second
 )
 
-// Docker is the source of records that follows the containers of one Docker engine.
-type Docker struct{ opts DockerOptions }
+// Docker is the source of records that follows the containers of one Docker engine. Run's goroutine owns its fields.
+type Docker struct {
+	opts    DockerOptions
+	publish func(Published)
+
+	since   time.Time // the next subscription begins here
+	address advertisedAddress
+	entries map[string]*entry // by id
+
+	// Of the present connection:
+	subscribed time.Time
+	listed     bool // Docker has listed its containers
+	step       int  // counts events, to tell whether an answer is older than one
+	inspecting int
+	resyncing  bool
+	results    chan func() error // each notes what a worker has found
+}
 
 // NewDocker returns a source; it does nothing until it runs.
 func NewDocker(opts DockerOptions) *Docker {
@@ -59,28 +74,26 @@ func NewDocker(opts DockerOptions) *Docker {
 	if opts.Metrics == nil {
 		opts.Metrics = NewMetrics(nil)
 	}
-	return &Docker{opts}
+	return &Docker{opts: opts, entries: map[string]*entry{}}
 }
 
 // Run implements Source. It publishes a set after every change, and an error while Docker does not answer; the
-// last set stays in use meanwhile.
+// last set stays in use meanwhile. Call it once.
 func (d *Docker) Run(ctx context.Context, publish func(Published)) error {
-	s := &dockerSource{
-		opts: d.opts, log: d.opts.Log, publish: publish,
-		since: time.Now().Add(-max(replay, d.opts.StopWindow)), loggedReasons: map[string]string{},
-	}
+	d.publish = publish
+	d.since = time.Now().Add(-max(replay, d.opts.StopWindow))
 	for failures := 0; ctx.Err() == nil; failures++ {
 		d.opts.onPass.pass("reconnect")
-		err := s.connect(ctx)
+		err := d.connect(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s.listed && time.Since(s.subscribed) > longestRetry {
+		if d.listed && time.Since(d.subscribed) > longestRetry {
 			failures = 0 // a stream of events that ends at once is no recovery
 		}
 		d.opts.Metrics.dockerUp.Set(0)
 		if failures == 0 {
-			s.log.Warn("docker does not answer, records stay as they are", "err", err)
+			d.opts.Log.Warn("docker does not answer, records stay as they are", "err", err)
 		}
 		publish(Published{Err: err})
 		pause(ctx, retryDelay(failures))
@@ -95,45 +108,17 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// dockerSource is a running Docker source. One goroutine owns its fields.
-type dockerSource struct {
-	opts    DockerOptions
-	log     *slog.Logger
-	publish func(Published)
-
-	since         time.Time         // the next subscription begins here
-	loggedReasons map[string]string // the last logged reason of each container
-	address       advertisedAddress
-	entries       map[string]*entry // by id
-
-	// Of the present connection:
-	subscribed time.Time
-	listed     bool // Docker has listed its containers
-	step       int  // counts events, to tell whether an answer is older than one
-	inspecting int
-	resyncing  bool
-	results    chan result
-}
-
-// result is what a worker found: facts of one container, or everything that a resync reads.
-type result struct {
-	id    string // of an inspected container; empty for a resync
-	facts *Container
-	err   error
-
-	step      int // when the resync began
-	listed    []Listed
-	advertise Advertise
-}
-
 // connect follows Docker until the connection breaks.
-func (d *dockerSource) connect(ctx context.Context) error {
+func (d *Docker) connect(ctx context.Context) error {
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	d.entries, d.results = eventsOnly(d.entries), make(chan result)
+	for _, e := range d.entries { // only what events alone say stays: this connection asks for those that come after them
+		*e = entry{died: e.died, killed: e.killed, until: e.until, logged: e.logged}
+	}
+	d.results = make(chan func() error)
 	d.listed, d.step, d.inspecting, d.resyncing = false, 0, 0, false
 	d.subscribed = time.Now()
 	if err := d.ping(ctx); err != nil {
@@ -163,8 +148,8 @@ func (d *dockerSource) connect(ctx context.Context) error {
 			for len(events) > 0 { // a burst leads to one decision
 				d.event(<-events)
 			}
-		case r := <-d.results:
-			if err := d.handle(r); err != nil {
+		case note := <-d.results:
+			if err := d.handle(note); err != nil {
 				return err
 			}
 		case <-resync.C:
@@ -177,32 +162,39 @@ func (d *dockerSource) connect(ctx context.Context) error {
 	}
 }
 
-func (d *dockerSource) ping(ctx context.Context) error {
+func (d *Docker) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	return d.opts.API.Ping(ctx)
 }
 
 // resync reads everything: the address, because nothing tells about its changes, and the list of containers.
-func (d *dockerSource) resync(ctx context.Context, workers *sync.WaitGroup) {
+func (d *Docker) resync(ctx context.Context, workers *sync.WaitGroup) {
 	if d.resyncing {
 		return
 	}
 	d.resyncing = true
-	r := result{step: d.step}
+	step := d.step
 	workers.Go(func() {
 		list, cancel := context.WithTimeout(ctx, listTimeout)
 		defer cancel()
-		r.listed, r.err = d.opts.API.List(list)
+		listed, err := d.opts.API.List(list)
 		lookup, cancel := context.WithTimeout(ctx, lookupTimeout)
 		defer cancel()
-		r.advertise = d.opts.Advertise(lookup)
-		d.deliver(ctx, r)
+		address := d.opts.Advertise(lookup)
+		d.deliver(ctx, func() error {
+			d.resyncing = false
+			d.address.update(address, d.opts.Log)
+			if err == nil {
+				d.resynced(step, listed)
+			}
+			return err
+		})
 	})
 }
 
 // inspect starts workers for stale entries, as many as are allowed.
-func (d *dockerSource) inspect(ctx context.Context, workers *sync.WaitGroup) {
+func (d *Docker) inspect(ctx context.Context, workers *sync.WaitGroup) {
 	now := time.Now()
 	for id, e := range d.entries {
 		if d.inspecting >= inspectWorkers {
@@ -217,14 +209,17 @@ func (d *dockerSource) inspect(ctx context.Context, workers *sync.WaitGroup) {
 			inspect, cancel := context.WithTimeout(ctx, inspectTimeout)
 			defer cancel()
 			c, err := d.opts.API.Inspect(inspect, id)
-			d.deliver(ctx, result{id: id, facts: c, err: err})
+			d.deliver(ctx, func() error {
+				d.inspected(id, c, err)
+				return nil
+			})
 		})
 	}
 }
 
-func (d *dockerSource) deliver(ctx context.Context, r result) {
+func (d *Docker) deliver(ctx context.Context, note func() error) {
 	select {
-	case d.results <- r:
+	case d.results <- note:
 	case <-ctx.Done():
 	}
 }

@@ -160,10 +160,10 @@ func readRange(ctx context.Context, client *clientv3.Client, from, end string) (
 	}
 }
 
-func get(ctx context.Context, client *clientv3.Client, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+func get(ctx context.Context, client *clientv3.Client, key string) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return client.Get(ctx, key, opts...)
+	return client.Get(ctx, key)
 }
 
 func fromKV(kv *mvccpb.KeyValue) stored {

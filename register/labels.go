@@ -2,6 +2,7 @@ package register
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -23,40 +24,30 @@ const (
 	keyMeta     = "meta."
 )
 
-// settings are the parsed labels and variables of one container. Each setting of a port is looked up in one order: own label of the port, own label, SERVICE_<port> label, SERVICE_ label,
-// SERVICE_<port> variable, SERVICE_ variable.
+// settings are the parsed labels and variables of one container. A setting of a port is looked up in this order: own label
+// of the port, own label, SERVICE_<port> label, SERVICE_ label, SERVICE_<port> variable, SERVICE_ variable.
 type settings struct {
 	layers   []layer // strongest first
 	warnings []string
 }
 
-// layer is one source of settings: own labels, registrator's labels or registrator's variables.
-type layer struct {
-	general map[string]setting
-	ports   map[Port]map[string]setting
-}
+// layer is one source of settings: own labels, registrator's labels or registrator's variables. The zero Port stands for the
+// whole container.
+type layer map[Port]map[string]setting
 
 // setting keeps the name under which the operator wrote it, for messages.
 type setting struct{ name, value string }
 
-func newLayer() layer {
-	return layer{general: map[string]setting{}, ports: map[Port]map[string]setting{}}
-}
-
 func (l layer) put(p Port, key, name, value string) {
-	to := l.general
-	if p.Number != 0 {
-		if l.ports[p] == nil {
-			l.ports[p] = map[string]setting{}
-		}
-		to = l.ports[p]
+	if l[p] == nil {
+		l[p] = map[string]setting{}
 	}
-	to[key] = setting{name, value}
+	l[p][key] = setting{name, value}
 }
 
 // readSettings parses labels below prefix ("nuncio.") and registrator's SERVICE_ names in labels and env.
 func readSettings(prefix string, labels map[string]string, env []string) settings {
-	own, regLabels, regEnv := newLayer(), newLayer(), newLayer()
+	own, regLabels, regEnv := layer{}, layer{}, layer{}
 	s := settings{layers: []layer{own, regLabels, regEnv}}
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
 		if rest, ok := strings.CutPrefix(name, prefix); ok {
@@ -101,6 +92,9 @@ func (s *settings) ownLabel(to layer, name, rest, value string) {
 	to.put(port, rest, "label "+name, value)
 }
 
+// registratorKeys are registrator's settings with a counterpart among the labels.
+var registratorKeys = map[string]string{"NAME": keyService, "ID": keyInstance, "TAGS": keyTags, "IP": keyHost}
+
 // registrator reads "NAME", "80_NAME" or "80_udp_NAME". Names without a meaning of their own are attributes
 // there and become meta here, in lower case as registrator had them.
 func (s *settings) registrator(to layer, name, rest, value string) {
@@ -115,14 +109,8 @@ func (s *settings) registrator(to layer, name, rest, value string) {
 	}
 	switch {
 	case rest == "":
-	case rest == "NAME":
-		to.put(port, keyService, name, value)
-	case rest == "ID":
-		to.put(port, keyInstance, name, value)
-	case rest == "TAGS":
-		to.put(port, keyTags, name, value)
-	case rest == "IP":
-		to.put(port, keyHost, name, value)
+	case registratorKeys[rest] != "":
+		to.put(port, registratorKeys[rest], name, value)
 	case rest == "IGNORE":
 		// registrator ignores a container for any value, "false" included.
 		off, err := strconv.ParseBool(value)
@@ -162,13 +150,21 @@ func parsePort(s, sep string) (Port, bool) {
 	return Port{int(n), proto}, true
 }
 
+// of yields the settings that concern one TCP port, or the whole container for port 0, strongest first.
+func (s settings) of(port int) iter.Seq[map[string]setting] {
+	return func(yield func(map[string]setting) bool) {
+		for _, l := range s.layers {
+			if !yield(l[Port{port, "tcp"}]) || !yield(l[Port{}]) {
+				return
+			}
+		}
+	}
+}
+
 // get returns a setting of one TCP port, or of the whole container for port 0, and the name that it was set by.
 func (s settings) get(port int, key string) (value, name string, ok bool) {
-	for _, l := range s.layers {
-		if v, ok := l.ports[Port{port, "tcp"}][key]; ok && port != 0 {
-			return v.value, v.name, true
-		}
-		if v, ok := l.general[key]; ok {
+	for of := range s.of(port) {
+		if v, ok := of[key]; ok {
 			return v.value, v.name, true
 		}
 	}
@@ -179,8 +175,8 @@ func (s settings) get(port int, key string) (value, name string, ok bool) {
 func (s settings) named() []Port {
 	ports := map[Port]bool{}
 	for _, l := range s.layers {
-		for p, keys := range l.ports {
-			if _, ok := keys[keyService]; ok {
+		for p, keys := range l {
+			if _, ok := keys[keyService]; ok && p != (Port{}) {
 				ports[p] = true
 			}
 		}
@@ -190,26 +186,22 @@ func (s settings) named() []Port {
 	})
 }
 
-// enabled reports whether a port (0: the container) is switched on, and whether a setting says so.
-func (s settings) enabled(port int) (on, set bool, reason string, err error) {
-	value, name, ok := s.get(port, keyEnable)
-	if !ok {
-		return true, false, "", nil
+// off returns why a port (0: the container) is switched off, empty when it is not, and whether a setting says either.
+func (s settings) off(port int) (reason string, set bool, err error) {
+	value, name, set := s.get(port, keyEnable)
+	if !set {
+		return "", false, nil
 	}
-	on, err = strconv.ParseBool(value)
-	if err != nil {
-		return false, true, "", fmt.Errorf("%s=%s is neither true nor false", name, value)
+	on, err := strconv.ParseBool(value)
+	switch {
+	case err != nil:
+		return "", true, fmt.Errorf("%s=%s is neither true nor false", name, value)
+	case on:
+		return "", true, nil
+	case port == 0:
+		return name + " switches it off", true, nil
 	}
-	return on, true, fmt.Sprintf("%s switches it off", name), nil
-}
-
-// off returns the reason why a port is skipped; empty when it is not. The error is that of an invalid setting.
-func (s settings) off(port int) (string, error) {
-	on, set, why, err := s.enabled(port)
-	if err != nil || !set || on {
-		return "", err
-	}
-	return fmt.Sprintf("port %d/tcp: %s", port, why), nil
+	return fmt.Sprintf("port %d/tcp: %s switches it off", port, name), true, nil
 }
 
 // usable returns the ports that are neither named nor switched off. It gives a reason for each whose switch is invalid, and
@@ -217,7 +209,7 @@ func (s settings) off(port int) (string, error) {
 func (s settings) usable(ports []int, named map[int]bool) (usable []int, reasons []string) {
 	var off []string
 	for _, p := range ports {
-		why, err := s.off(p)
+		why, _, err := s.off(p)
 		switch {
 		case named[p]:
 		case err != nil:
@@ -237,17 +229,13 @@ func (s settings) usable(ports []int, named map[int]bool) (usable []int, reasons
 // meta merges the entries for one port; the strongest source of each entry wins.
 func (s settings) meta(port int) map[string]string {
 	meta := map[string]string{}
-	add := func(from map[string]setting) {
-		for key, v := range from {
+	for of := range s.of(port) {
+		for key, v := range of {
 			name, ok := strings.CutPrefix(key, keyMeta)
 			if _, there := meta[name]; ok && !there {
 				meta[name] = v.value
 			}
 		}
-	}
-	for _, l := range s.layers {
-		add(l.ports[Port{port, "tcp"}])
-		add(l.general)
 	}
 	return meta
 }

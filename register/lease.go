@@ -40,14 +40,13 @@ func newClaim(node, kind string) claim {
 
 func (c claim) String() string { return fmt.Sprintf("pid %d on host %s", c.PID, c.Host) }
 
-// acquire takes the claim and a lease for it, and keeps the lease alive: that of a registrar that is gone, with everything
-// that hangs on it, or a new one.
+// acquire takes the claim and a lease for it, and keeps the lease alive: that of the records, whoever wrote them, or a new one.
 func (s *syncer) acquire(ctx context.Context) error {
 	holder, err := s.readClaim(ctx)
 	if err != nil {
 		return err
 	}
-	granted, err := s.takeLease(ctx, holder.GetLease(), s.leaseOfRecords())
+	granted, err := s.takeLease(ctx)
 	if err != nil {
 		return err
 	}
@@ -162,14 +161,11 @@ func (s *syncer) timeToLive(ctx context.Context, lease int64) (ttl, granted int6
 	return max(resp.TTL, 0), resp.GrantedTTL, nil
 }
 
-// takeLease sets leaseID to the first of the candidates that lives and has the registrar's time to live, or to a new
-// lease; it reports whether it is a new one.
-func (s *syncer) takeLease(ctx context.Context, candidates ...int64) (granted bool, err error) {
+// takeLease sets leaseID to the lease of the records, if it lives and has the registrar's time to live, or to a new one; it
+// reports whether it is a new one.
+func (s *syncer) takeLease(ctx context.Context) (granted bool, err error) {
 	seconds := int64(s.opts.TTL / time.Second)
-	for _, id := range candidates {
-		if id == 0 {
-			continue
-		}
+	if id := s.leaseOfRecords(); id != 0 {
 		left, total, err := s.timeToLive(ctx, id)
 		if err != nil {
 			return false, err
@@ -192,20 +188,15 @@ func (s *syncer) takeLease(ctx context.Context, candidates ...int64) (granted bo
 	return true, nil
 }
 
-// leaseOfRecords is the lease that most of the registrar's records hang on, 0 without any.
-func (s *syncer) leaseOfRecords() int64 {
-	count := map[int64]int{}
-	var best int64
+// leaseOfRecords is the lease of the own record that was written last, 0 without any.
+func (s *syncer) leaseOfRecords() (lease int64) {
+	newest := int64(0)
 	for key, st := range s.keyspace.keys {
-		if st.lease == 0 || !s.id.owns(key, st.owner) {
-			continue
-		}
-		count[st.lease]++
-		if n := count[st.lease]; n > count[best] || n == count[best] && st.lease < best {
-			best = st.lease
+		if st.lease != 0 && st.mod > newest && s.id.owns(key, st.owner) {
+			lease, newest = st.lease, st.mod
 		}
 	}
-	return best
+	return lease
 }
 
 // keepAlive renews the lease in the background. The client ends that when the lease is gone, and also when etcd was away

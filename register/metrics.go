@@ -2,39 +2,39 @@ package register
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // Metrics are the registrar's own figures.
 type Metrics struct {
-	dockerUp, etcdUp, containers, skipped prometheus.Gauge
+	dockerUp, etcdUp, containers, skipped, conflicts, keptAlive prometheus.Gauge
+
 	records                               *prometheus.GaugeVec
-	conflicts                             prometheus.Gauge
-	events                                *prometheus.CounterVec
-	writes                                *prometheus.CounterVec
-	txns                                  *prometheus.CounterVec
+	events, writes, txns                  *prometheus.CounterVec
 	resyncs, drift, leases, inspectErrors prometheus.Counter
-	keptAlive                             prometheus.Gauge
 }
 
 // NewMetrics registers the figures; a nil registerer keeps them to themselves.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
+	const namespace, subsystem = "nuncio", "registrar"
+	with := promauto.With(reg)
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "nuncio", Subsystem: "registrar", Name: name, Help: help})
+		return with.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help})
 	}
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "nuncio", Subsystem: "registrar", Name: name, Help: help})
+		return with.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help})
 	}
 	counters := func(name, help, label string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "nuncio", Subsystem: "registrar", Name: name, Help: help}, []string{label})
+		return with.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}, []string{label})
 	}
-	m := &Metrics{
+	return &Metrics{
 		dockerUp:   gauge("docker_up", "1 while Docker answers."),
 		etcdUp:     gauge("etcd_up", "1 while etcd answers."),
 		containers: gauge("containers", "Containers that run, are paused or restart."),
 		skipped:    gauge("skipped", "Containers, or ports of containers, that were skipped."),
 		conflicts:  gauge("conflicts", "Records that are not written because a different owner holds their key."),
-		records: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "nuncio", Subsystem: "registrar", Name: "records", Help: "Records of this registrar by state.",
+		records: with.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "records", Help: "Records of this registrar by state.",
 		}, []string{"state"}),
 		events:        counters("docker_events_total", "Events received from Docker by action.", "action"),
 		writes:        counters("writes_total", "Keys written to etcd by cause: new, changed, lease, gone.", "cause"),
@@ -45,11 +45,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		inspectErrors: counter("inspect_errors_total", "Inspections of containers that failed."),
 		keptAlive:     gauge("lease_kept_alive_timestamp_seconds", "When etcd last confirmed the lease, in Unix time."),
 	}
-	if reg != nil {
-		reg.MustRegister(m.dockerUp, m.etcdUp, m.containers, m.skipped, m.conflicts, m.records, m.events, m.writes, m.txns,
-			m.resyncs, m.drift, m.leases, m.inspectErrors, m.keptAlive)
-	}
-	return m
 }
 
 func (m *Metrics) countRecords(records []RecordStatus) {

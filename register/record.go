@@ -3,6 +3,7 @@ package register
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"nuncio/internal/catalog"
 )
@@ -21,36 +22,32 @@ const operatorDrain = "drain"
 // Reserved reports whether a registrar may write a member of this name itself. No meta entry may have it, because readers
 // could not tell the two apart, and the codec rejects a record with both.
 func Reserved(name string) bool {
-	switch name {
-	case "node", "registrar", "container", "container_id", "started_at", "image", "container_port", "health", "operator":
-		return true
+	members := Record{}.members("", "", false)
+	return slices.ContainsFunc(members, func(m catalog.Member) bool { return m.Name == name })
+}
+
+// members are what the registrar adds to an instance.
+func (r Record) members(node, kind string, drained bool) []catalog.Member {
+	operator := ""
+	if drained {
+		operator = operatorDrain
 	}
-	return false
+	return []catalog.Member{
+		{Name: "node", Value: node}, {Name: "registrar", Value: kind},
+		{Name: "container", Value: r.Origin.Container}, {Name: "container_id", Value: r.Origin.ContainerID},
+		{Name: "started_at", Value: r.Origin.StartedAt}, {Name: "image", Value: r.Origin.Image},
+		{Name: "container_port", Value: r.Origin.Port}, {Name: "health", Value: r.Origin.Health},
+		{Name: "operator", Value: operator},
+	}
 }
 
 // encode returns the value of the record. Equal records give equal bytes.
 func (r Record) encode(node, kind string, drained bool) ([]byte, error) {
 	inst := r.Instance
-	members := []catalog.Member{{Name: "node", Value: node}, {Name: "registrar", Value: kind}}
-	add := func(name, value string) {
-		if value != "" {
-			members = append(members, catalog.Member{Name: name, Value: value})
-		}
+	if drained && inst.State != catalog.StateMaint {
+		inst.State = catalog.StateDrain
 	}
-	add("container", r.Origin.Container)
-	add("container_id", r.Origin.ContainerID)
-	add("started_at", r.Origin.StartedAt)
-	add("image", r.Origin.Image)
-	if r.Origin.Port != 0 {
-		members = append(members, catalog.Member{Name: "container_port", Value: r.Origin.Port})
-	}
-	add("health", r.Origin.Health)
-	if drained {
-		add("operator", operatorDrain)
-		if inst.State != catalog.StateMaint {
-			inst.State = catalog.StateDrain
-		}
-	}
+	members := slices.DeleteFunc(r.members(node, kind, drained), func(m catalog.Member) bool { return m.Value == "" || m.Value == 0 })
 	value, err := catalog.Encode(&inst, members...)
 	if err != nil {
 		return nil, fmt.Errorf("record %s/%s: %w", r.Service, inst.Name, err)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
@@ -100,7 +99,7 @@ func New(opts Options) (*Registrar, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Metrics == nil {
-		opts.Metrics = NewMetrics(prometheus.Registerer(nil))
+		opts.Metrics = NewMetrics(nil)
 	}
 	return &Registrar{opts, &board{status: Status{Node: opts.Node, Kind: opts.Kind}}}, nil
 }
@@ -117,7 +116,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return r.opts.Source.Run(gctx, func(p Published) {
-			r.board.source(p.Err, p.Desired, p.Advertise)
+			r.board.source(p)
 			if p.Desired == nil {
 				return
 			}

@@ -155,7 +155,8 @@ type decision struct {
 
 func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) decision {
 	s := readSettings(r.LabelPrefix, c.Labels, c.Env)
-	wants, reasons := r.desiredPorts(c, s, byID)
+	c, noNetwork := borrowNetwork(c, byID)
+	wants, reasons := r.desiredPorts(c, s)
 	for _, name := range slices.Sorted(maps.Keys(c.Labels)) {
 		if r.copies(name) {
 			s.reserved("label "+name, name)
@@ -169,9 +170,8 @@ func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) d
 		d.reasons = []string{"its status is " + c.Status}
 		return d
 	}
-	borrowed, err := borrowNetwork(c, byID)
-	if err != nil {
-		d.reasons = []string{err.Error()}
+	if noNetwork != nil {
+		d.reasons = []string{noNetwork.Error()}
 		return d
 	}
 	perService := map[string]int{}
@@ -179,7 +179,7 @@ func (r Rules) decide(c *Container, byID map[string]*Container, adv Advertise) d
 		perService[w.service]++
 	}
 	for _, w := range wants {
-		rec, err := r.record(borrowed, s, w, perService[w.service] > 1, adv)
+		rec, err := r.record(c, s, w, perService[w.service] > 1, adv)
 		if err != nil {
 			d.reasons = append(d.reasons, err.Error())
 			d.noAddress = d.noAddress || errors.Is(err, errNoAddress)
@@ -198,15 +198,15 @@ type desiredPort struct {
 
 // desiredPorts returns the ports and their services, and the reasons for others. It returns neither for a container that
 // concerns this registrar in no way.
-func (r Rules) desiredPorts(c *Container, s settings, byID map[string]*Container) (wants []desiredPort, reasons []string) {
+func (r Rules) desiredPorts(c *Container, s settings) (wants []desiredPort, reasons []string) {
 	if r.Only != nil {
 		return []desiredPort{{r.Only.Service, r.Only.Port}}, nil
 	}
-	on, set, why, err := s.enabled(0)
+	why, set, err := s.off(0)
 	if err != nil {
 		return nil, []string{err.Error()}
 	}
-	if set && !on {
+	if why != "" {
 		return nil, []string{why}
 	}
 	named := map[int]bool{}
@@ -216,7 +216,7 @@ func (r Rules) desiredPorts(c *Container, s settings, byID map[string]*Container
 			continue
 		}
 		named[p.Number] = true
-		if why, err := s.off(p.Number); err != nil || why != "" {
+		if why, _, err := s.off(p.Number); err != nil || why != "" {
 			if err != nil {
 				why = err.Error()
 			}
@@ -238,13 +238,13 @@ func (r Rules) desiredPorts(c *Container, s settings, byID map[string]*Container
 	case !ok:
 		name = defaultService(c)
 	}
-	more, others := r.ports(c, s, name, named, byID)
+	more, others := r.ports(c, s, name, named)
 	return append(wants, more...), append(reasons, others...)
 }
 
 // ports returns the ports of the service that the whole container belongs to: without the named ones, which have a service
 // of their own, and those that are switched off.
-func (r Rules) ports(c *Container, s settings, service string, named map[int]bool, byID map[string]*Container) (wants []desiredPort, reasons []string) {
+func (r Rules) ports(c *Container, s settings, service string, named map[int]bool) (wants []desiredPort, reasons []string) {
 	if list, label, ok := s.get(0, keyPort); ok {
 		listed, err := listedPorts(list, label)
 		if err != nil {
@@ -256,22 +256,14 @@ func (r Rules) ports(c *Container, s settings, service string, named map[int]boo
 		}
 		return wants, reasons
 	}
-	if borrowed, err := borrowNetwork(c, byID); err == nil {
-		c = borrowed
-	}
-	_, _, network := s.get(0, keyNetwork)
-	var candidates []int
-	switch {
-	case c.hostNetwork():
+	if c.hostNetwork() {
 		if len(named) > 0 {
 			return nil, nil
 		}
 		return nil, []string{fmt.Sprintf("it uses host networking; set label %sport to its port", r.LabelPrefix)}
-	case network || r.ContainerAddresses:
-		candidates = c.exposedTCP()
-	default:
-		candidates = c.publishedTCP()
 	}
+	_, _, network := s.get(0, keyNetwork)
+	candidates := c.tcpPorts(!network && !r.ContainerAddresses)
 	ports, reasons := s.usable(candidates, named)
 	switch {
 	case len(ports) == 1:

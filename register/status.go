@@ -57,9 +57,8 @@ type RecordStatus struct {
 func (r Record) status(key string, drained, written bool) RecordStatus {
 	s := RecordStatus{
 		Key: key, Address: r.Instance.Addr(), State: r.Instance.State, Note: r.Note,
-		Container: r.Origin.Container, Written: written,
+		Container: r.Origin.Container, ContainerID: shortID(r.Origin.ContainerID), Written: written,
 	}
-	s.ContainerID = r.Origin.ContainerID[:min(len(r.Origin.ContainerID), 12)]
 	if drained && s.State == catalog.StateReady {
 		s.State, s.Note = catalog.StateDrain, "drained by an operator"
 	}
@@ -70,35 +69,33 @@ func (r Record) status(key string, drained, written bool) RecordStatus {
 type board struct {
 	mu        sync.Mutex
 	status    Status
+	desired   *Desired // nil until the source has published
 	conflicts []Skipped
-	desired   []Skipped
-	sourced   bool // the source has published
 	synced    bool // etcd agreed with the newest desired set
 	ever      bool // it did so at least once
 }
 
-func (b *board) source(err error, d *Desired, advertise string) {
+func (b *board) source(p Published) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.status.Docker = ""
-	if err != nil {
-		b.status.Docker = err.Error()
-	}
-	if d != nil {
-		b.sourced = true
-		b.desired, b.status.Warnings = d.Skipped, d.Warnings
-		b.status.Advertise = advertise
+	b.status.Docker = errorText(p.Err)
+	if p.Desired != nil {
+		b.desired, b.status.Warnings, b.status.Advertise = p.Desired, p.Desired.Warnings, p.Advertise
 	}
 }
 
 func (b *board) store(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.status.Etcd = ""
-	if err != nil {
-		b.status.Etcd = err.Error()
-		b.synced = false
+	b.status.Etcd = errorText(err)
+	b.synced = b.synced && err == nil
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
 	}
+	return err.Error()
 }
 
 func (b *board) lease(id string) {
@@ -122,13 +119,16 @@ func (b *board) read() Status {
 	defer b.mu.Unlock()
 	s := b.status
 	s.Records = slices.Clone(s.Records)
-	s.Skipped = slices.Concat(b.desired, b.conflicts)
+	s.Skipped = slices.Clone(b.conflicts)
+	if b.desired != nil {
+		s.Skipped = slices.Concat(b.desired.Skipped, b.conflicts)
+	}
 	slices.SortStableFunc(s.Skipped, func(x, y Skipped) int { return strings.Compare(x.Container, y.Container) })
 	s.Ready = b.ever && s.Docker == "" && s.Etcd == ""
 	switch {
 	case s.Docker != "" || s.Etcd != "":
 		s.State = "waiting"
-	case !b.sourced:
+	case b.desired == nil:
 		s.State = "starting"
 	case !b.synced:
 		s.State = "writing"

@@ -47,7 +47,7 @@ type syncer struct {
 	resync             bool      // the keyspace has to be compared with etcd
 	outage             bool      // etcd was away since the last listing
 
-	loggedConflicts map[string]string
+	loggedConflicts map[string]bool
 }
 
 func newSyncer(opts Options, b *board) *syncer {
@@ -191,11 +191,10 @@ func (s *syncer) recordSuccess() {
 // logConflicts logs each conflict once.
 func (s *syncer) logConflicts(conflicts []Skipped) {
 	s.metrics.conflicts.Set(float64(len(conflicts)))
-	now := map[string]string{}
+	now := map[string]bool{}
 	for _, c := range conflicts {
 		id := c.Container + "\n" + c.Reason
-		now[id] = c.Reason
-		if _, logged := s.loggedConflicts[id]; !logged {
+		if now[id] = true; !s.loggedConflicts[id] {
 			s.log.Warn("record not written", "container", c.Container, "reason", c.Reason)
 		}
 	}

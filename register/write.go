@@ -60,7 +60,7 @@ func (s *syncer) commit(ctx context.Context, changes []Change) (*clientv3.TxnRes
 }
 
 func (s *syncer) logWrite(ch Change, revision int64) {
-	if ch.Value == "" && ch.Reason != "" {
+	if ch.Value == "" {
 		s.log.Info("record removed", "key", ch.Key, "cause", ch.Why, "reason", ch.Reason, "revision", revision)
 		return
 	}
