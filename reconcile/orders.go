@@ -48,9 +48,8 @@ type Resumed struct {
 // savedOrder is the file that makes an order outlive a restart. It holds the frozen files themselves, so that no retention
 // of generations matters.
 type savedOrder struct {
-	RolledBack *RolledBack       `json:"rolled_back,omitempty"`
-	Frozen     *Frozen           `json:"frozen,omitempty"`
-	Files      map[string][]byte `json:"files,omitempty"`
+	Resumed
+	Files map[string][]byte `json:"files,omitempty"`
 }
 
 type frozenFiles struct {
@@ -62,16 +61,13 @@ type frozenFiles struct {
 // order has the loop carry do out and returns its answer. Once the loop has taken it, it is finished whatever happens to
 // ctx, which only bounds the waiting.
 func order[T any](ctx context.Context, r *Reconciler, do func(context.Context) (T, error)) (T, error) {
-	type answer struct {
-		value T
-		err   error
-	}
-	answers := make(chan answer, 1)
+	var none, value T
+	var err error
+	done := make(chan struct{})
 	work := func(ctx context.Context) {
-		value, err := do(ctx)
-		answers <- answer{value, err}
+		value, err = do(ctx)
+		close(done)
 	}
-	var none T
 	select {
 	case r.orders <- work:
 	case <-ctx.Done():
@@ -80,8 +76,8 @@ func order[T any](ctx context.Context, r *Reconciler, do func(context.Context) (
 		return none, ErrStopped
 	}
 	select {
-	case a := <-answers:
-		return a.value, a.err
+	case <-done:
+		return value, err
 	case <-ctx.Done():
 		return none, fmt.Errorf("still being carried out: %w", context.Cause(ctx))
 	}
@@ -92,7 +88,7 @@ func (r *Reconciler) Accept(ctx context.Context) (bool, error) {
 	return order(ctx, r, func(context.Context) (bool, error) {
 		held := r.guard.holding()
 		if held {
-			r.take(r.guard.accept())
+			r.take(r.guard.end(guardAccepted))
 		}
 		return held, nil
 	})
@@ -130,9 +126,9 @@ func (r *Reconciler) rollback(ctx context.Context, number int64) (TemplateSet, e
 	if err != nil {
 		return TemplateSet{}, err
 	}
-	order := RolledBack{TemplateSet: number, Since: time.Now().UTC()}
+	order := Resumed{RolledBack: &RolledBack{TemplateSet: number, Since: time.Now().UTC()}}
 	if err = r.attempt(ctx, set, false); err == nil {
-		err = r.save(savedOrder{RolledBack: &order})
+		err = r.save(savedOrder{Resumed: order})
 	}
 	if err != nil {
 		r.restart() // what ran before is brought back by the next pass
@@ -143,7 +139,7 @@ func (r *Reconciler) rollback(ctx context.Context, number int64) (TemplateSet, e
 		r.candidate = r.current // for Resume
 	}
 	r.current, r.earlier, r.frozen = set, nil, nil
-	r.ordered(eventRollback, Resumed{RolledBack: &order})
+	r.ordered(eventRollback, order)
 	r.opts.Logger.Warn("rolled back by an operator: edits of the templates are not used until nuncio resume", "template_set", number)
 	return info, nil
 }
@@ -177,23 +173,23 @@ func (r *Reconciler) freeze(ctx context.Context, generation int64) (Frozen, erro
 	if err != nil {
 		return Frozen{}, err
 	}
-	text := make(map[string][]byte)
+	order := savedOrder{Resumed{Frozen: &frozen.Frozen}, make(map[string][]byte)}
 	for _, name := range frozen.files.Names() {
-		text[name], _ = frozen.files.Get(name)
+		order.Files[name], _ = frozen.files.Get(name)
 	}
 	result, err := r.applyFrozen(ctx, frozen)
 	if err == nil {
 		if frozen.Generation == 0 {
 			frozen.Generation = result.Generation
 		}
-		err = r.save(savedOrder{Frozen: &frozen.Frozen, Files: text})
+		err = r.save(order)
 	}
 	if err != nil {
 		r.restart() // what ran before is brought back by the next pass
 		return Frozen{}, fmt.Errorf("the files do not run, nothing was changed: %w", err)
 	}
 	r.frozen = frozen
-	r.ordered(eventFreeze, Resumed{Frozen: &frozen.Frozen})
+	r.ordered(eventFreeze, order.Resumed)
 	r.opts.Logger.Warn("frozen by an operator: nothing is followed until nuncio resume", "generation", frozen.Generation, "revision", frozen.Revision)
 	return frozen.Frozen, nil
 }
@@ -239,7 +235,7 @@ func (r *Reconciler) applyFrozen(ctx context.Context, f *frozenFiles) (reload.Re
 
 // keepFrozen makes HAProxy run the frozen files, if an attempt is due.
 func (r *Reconciler) keepFrozen(ctx context.Context) {
-	if !r.frozen.retry.isDue(time.Now()) {
+	if !isDue(r.frozen.retry.due, time.Now()) {
 		return
 	}
 	_, err := r.applyFrozen(ctx, r.frozen)
@@ -289,7 +285,10 @@ func (r *Reconciler) restore() {
 	if r.opts.StateDir == "" {
 		return
 	}
-	r.historyFailed(r.sets.open())
+	sets, err := TemplateSets(r.opts.StateDir)
+	if r.historyFailed(err); len(sets) > 0 {
+		r.sets.newest = sets[len(sets)-1]
+	}
 	saved, err := r.readOrder()
 	if err == nil {
 		err = r.restoreOrder(saved)
@@ -318,7 +317,7 @@ func (r *Reconciler) restoreOrder(saved savedOrder) error {
 			return fmt.Errorf("%s: %w", orderFile, err)
 		}
 		r.frozen = &frozenFiles{Frozen: *saved.Frozen, files: files, retry: retry{due: time.Now()}}
-		r.ordered(eventFreeze, Resumed{Frozen: saved.Frozen})
+		r.ordered(eventFreeze, saved.Resumed)
 		r.opts.Logger.Warn("still frozen: nothing is followed until nuncio resume", "generation", saved.Frozen.Generation, "since", saved.Frozen.Since)
 	case saved.RolledBack != nil:
 		set, _, err := r.sets.load(saved.RolledBack.TemplateSet, r.opts.Render)
@@ -326,7 +325,7 @@ func (r *Reconciler) restoreOrder(saved savedOrder) error {
 			return err
 		}
 		r.current = set
-		r.ordered(eventRollback, Resumed{RolledBack: saved.RolledBack})
+		r.ordered(eventRollback, saved.Resumed)
 		r.opts.Logger.Warn("still rolled back: edits of the templates are not used until nuncio resume",
 			"template_set", saved.RolledBack.TemplateSet, "since", saved.RolledBack.Since)
 	}

@@ -19,8 +19,8 @@ func (e *renderError) Unwrap() error { return e.err }
 // pass does what is due, and nothing else: all that it meets is planned for a later time or waits for an event.
 func (r *Reconciler) pass(ctx context.Context) {
 	now := time.Now()
-	if r.guard.holding() && !now.Before(r.guard.deadline()) {
-		r.take(r.guard.expire(now))
+	if isDue(r.guard.deadline(), now) {
+		r.take(r.guard.end(guardExpired))
 	}
 	r.freePorts(now)
 	changed := r.changed
@@ -58,7 +58,7 @@ func (r *Reconciler) follow(ctx context.Context, changed bool) {
 		case changed:
 			c.retry.due = now
 		}
-		if !known && c.retry.isDue(now) {
+		if !known && isDue(c.retry.due, now) {
 			if r.try(ctx, c) {
 				return
 			}
@@ -90,7 +90,7 @@ func (r *Reconciler) try(ctx context.Context, candidate *templateSet) bool {
 
 // serve makes one attempt with a set that serves the records, if there is something new or one is due.
 func (r *Reconciler) serve(ctx context.Context, set *templateSet, changed bool) {
-	if !changed && !set.retry.isDue(time.Now()) {
+	if !changed && !isDue(set.retry.due, time.Now()) {
 		return
 	}
 	err := r.attempt(ctx, set, false)

@@ -136,7 +136,7 @@ func (r *Reconciler) conflict(err error) bool {
 
 // freePorts goes back to what the records ask for where that has become possible.
 func (r *Reconciler) freePorts(now time.Time) {
-	if due := r.ports.deadline(); !due.IsZero() && !now.Before(due) && r.ports.free(now, r.guarded) {
+	if isDue(r.ports.deadline(), now) && r.ports.free(now, r.guarded) {
 		r.changed = true
 		r.filterPorts()
 	}

@@ -139,7 +139,10 @@ func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot
 		if ctx.Err() != nil { // select picks at random among ready channels
 			return nil
 		}
-		alarm, stop := r.alarm()
+		var alarm <-chan time.Time
+		if due := r.due(); !due.IsZero() {
+			alarm = time.After(time.Until(due))
+		}
 		select {
 		case <-ctx.Done():
 		case snapshot := <-snapshots:
@@ -154,18 +157,7 @@ func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot
 			r.outdated()
 		case <-alarm:
 		}
-		stop()
 	}
-}
-
-// alarm fires when the next thing is due.
-func (r *Reconciler) alarm() (<-chan time.Time, func()) {
-	due := r.due()
-	if due.IsZero() {
-		return nil, func() {}
-	}
-	timer := time.NewTimer(time.Until(due))
-	return timer.C, func() { timer.Stop() }
 }
 
 // due is the earliest time at which something is planned; zero if nothing is.
@@ -175,9 +167,7 @@ func (r *Reconciler) due() (next time.Time) {
 			next = t
 		}
 	}
-	if r.guard.holding() {
-		earliest(r.guard.deadline())
-	}
+	earliest(r.guard.deadline())
 	earliest(r.ports.deadline())
 	for _, planned := range r.attempted() {
 		earliest(planned.due)

@@ -60,7 +60,8 @@ func (p *pause) next(of pauses) time.Duration {
 	return time.Duration(*p)
 }
 
-func (t *retry) isDue(now time.Time) bool { return !t.due.IsZero() && !now.Before(t.due) }
+// isDue reports whether a planned time has come; zero is none.
+func isDue(planned, now time.Time) bool { return !planned.IsZero() && !now.Before(planned) }
 
 // ended is for an attempt that ended now with err, which may be nil. While something else serves, a failed one is a trial.
 func (t *retry) ended(began time.Time, result reload.Result, err error, trial bool) {

@@ -82,29 +82,21 @@ func (g *shrinkGuard) take(now time.Time, next *catalog.Snapshot) guardEvent {
 	return guardNone
 }
 
-// expire is for the time that deadline names.
-func (g *shrinkGuard) expire(now time.Time) guardEvent {
-	if !g.holding() || now.Before(g.deadline()) {
-		return guardNone
-	}
-	return g.end(guardExpired)
-}
-
-// accept takes the loss as meant.
-func (g *shrinkGuard) accept() guardEvent {
-	if !g.holding() {
-		return guardNone
-	}
-	return g.end(guardAccepted)
-}
-
+// end ends the hold.
 func (g *shrinkGuard) end(why guardEvent) guardEvent {
 	g.since, g.missing = time.Time{}, nil
 	return why
 }
 
-func (g *shrinkGuard) holding() bool       { return !g.since.IsZero() }
-func (g *shrinkGuard) deadline() time.Time { return g.since.Add(g.hold) }
+func (g *shrinkGuard) holding() bool { return !g.since.IsZero() }
+
+// deadline is when the hold ends at the latest; zero while there is none.
+func (g *shrinkGuard) deadline() time.Time {
+	if !g.holding() {
+		return time.Time{}
+	}
+	return g.since.Add(g.hold)
+}
 
 // desired is what the guard lets through.
 func (g *shrinkGuard) desired() *catalog.Snapshot {

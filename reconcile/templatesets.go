@@ -149,18 +149,6 @@ type setHistory struct {
 	failed string // the last error that was logged
 }
 
-// open finds the newest set.
-func (h *setHistory) open() error {
-	if h.dir == "" {
-		return nil
-	}
-	sets, err := TemplateSets(h.dir)
-	if len(sets) > 0 {
-		h.newest = sets[len(sets)-1]
-	}
-	return err
-}
-
 // load makes a stored set ready to render, with its own settings.
 func (h *setHistory) load(number int64, opts render.Options) (*templateSet, TemplateSet, error) {
 	stored, err := readTemplateSet(h.dir, number)
@@ -210,18 +198,6 @@ func (h *setHistory) record(set *templateSet, inUse ...int64) error {
 	return err
 }
 
-// left notes the time until which HAProxy ran a set.
-func (h *setHistory) left(number int64) error {
-	if h.dir == "" || number == 0 {
-		return nil
-	}
-	stored, err := readTemplateSet(h.dir, number)
-	if err != nil {
-		return err
-	}
-	return h.write(stored)
-}
-
 func (h *setHistory) write(stored storedSet) error {
 	stored.LastRun = time.Now().UTC()
 	text, err := json.Marshal(stored)
@@ -248,11 +224,16 @@ func (r *Reconciler) ran(set *templateSet) {
 	r.historyFailed(r.sets.record(set, inUse...))
 }
 
-// leaveTemplateSet notes that the current set is not in use from now on.
+// leaveTemplateSet notes the time until which HAProxy ran the current set.
 func (r *Reconciler) leaveTemplateSet() {
-	if r.current != nil {
-		r.historyFailed(r.sets.left(r.current.number))
+	if r.current == nil || r.current.number == 0 {
+		return
 	}
+	stored, err := readTemplateSet(r.sets.dir, r.current.number)
+	if err == nil {
+		err = r.sets.write(stored)
+	}
+	r.historyFailed(err)
 }
 
 // historyFailed logs an error of the history, once for as long as it lasts; nil ends it.
