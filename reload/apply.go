@@ -125,7 +125,7 @@ func (m *Manager) load(ctx context.Context, mode Mode, d Desired) (int64, error)
 
 func (m *Manager) loadNew(ctx context.Context, mode Mode, d Desired) (int64, error) {
 	kind := map[Mode]Kind{ModeStart: KindStart, ModeReload: KindReload}[mode]
-	next, err := m.stage(ctx, d.Files, Generation{Revision: d.Revision, Kind: kind, TemplateSet: d.TemplateSet}, 0, m.probe)
+	next, err := m.stage(ctx, d.Files, Generation{Revision: d.Revision, Kind: kind, TemplateSet: d.TemplateSet, Created: time.Now().UTC()}, 0, m.probe)
 	if err != nil {
 		return 0, err
 	}
@@ -144,8 +144,8 @@ func (m *Manager) loadNew(ctx context.Context, mode Mode, d Desired) (int64, err
 	return next.Number, nil
 }
 
-// stage writes files as a new generation and has it checked. On an error nothing of it is left. It may be called by any
-// goroutine: of m it uses only the options and the store.
+// stage writes files as a new generation and has it checked; g lacks the number and the digest. On an error nothing of it
+// is left. It may be called by any goroutine: of m it uses only the options and the store.
 func (m *Manager) stage(ctx context.Context, files haproxy.Files, g Generation, niceness int, probe func(haproxy.Files) error) (Generation, error) {
 	if err := vet(files, m.opts.Env); err != nil {
 		return Generation{}, err
@@ -155,7 +155,7 @@ func (m *Manager) stage(ctx context.Context, files haproxy.Files, g Generation, 
 	if err != nil {
 		return Generation{}, err
 	}
-	g.Number, g.Digest, g.Created = number, files.Digest(), time.Now().UTC()
+	g.Number, g.Digest = number, files.Digest()
 	m.opts.Step("check")
 	err = m.checkGeneration(ctx, number, niceness)
 	if err == nil && probe != nil {

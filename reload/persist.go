@@ -88,7 +88,8 @@ func (m *Manager) save(ctx context.Context) {
 	}
 	ctx, m.saver.cancel = context.WithCancel(ctx)
 	files, g, began := m.running.files, m.running.generation, time.Now()
-	g.Kind = KindEndpoints
+	// Created is the time of the content: what was applied later is not in it, however long writing takes.
+	g.Kind, g.Created = KindEndpoints, began.UTC()
 	go func() {
 		g, err := m.stage(ctx, files, g, saveNiceness, nil) // only servers and maps have changed: there is no new address
 		m.saver.done <- saved{files, g, time.Since(began), err}

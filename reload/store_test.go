@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -51,6 +52,44 @@ func TestGenerationsSayWhatTheyWereMadeFor(t *testing.T) {
 	newest := all[len(all)-1]
 	if newest.Kind != reload.KindEndpoints || newest.TemplateSet != 3 || newest.Changes != 2 || !newest.Current || newest.Created.IsZero() {
 		t.Errorf("the newest is %+v", newest)
+	}
+}
+
+// History counts the changes that come after a generation, so its time must be that of its content and not of its writing.
+func TestAChangeDuringASaveIsLaterThanItsGeneration(t *testing.T) {
+	t.Parallel()
+	addr := testkit.FreeAddr(t)
+	var saving atomic.Bool
+	writing, changed := make(chan struct{}), make(chan struct{})
+	r := start(t, testkit.HAProxies(t)[0], reload.Options{Step: func(name string) {
+		if name == "write" && saving.CompareAndSwap(true, false) {
+			close(writing)
+			<-changed
+		}
+	}})
+	r.applied(pool(addr, line("a", "127.0.0.1:1", 1, "")), 1)
+	saving.Store(true)
+	r.applied(pool(addr, line("a", "127.0.0.1:2", 1, "")), 2)
+	<-writing
+	later, err := r.Apply(t.Context(), reload.Desired{Files: pool(addr, line("a", "127.0.0.1:3", 1, "")), Revision: 3})
+	close(changed)
+	if err != nil || later.Outcome != reload.Runtime {
+		t.Fatalf("%+v, %v", later, err)
+	}
+	testkit.Eventually(t, 20e9, func() error {
+		all, err := reload.Generations(r.dir)
+		for _, g := range all {
+			if g.Revision == 2 && !g.Created.Before(later.Time) {
+				t.Fatalf("generation %+v is later than the change at %v, which it does not have", g, later.Time)
+			}
+		}
+		if err == nil && all[len(all)-1].Revision != 3 {
+			err = fmt.Errorf("the newest is %+v", all[len(all)-1])
+		}
+		return err
+	})
+	if all, err := reload.Generations(r.dir); err != nil || len(all) != 3 {
+		t.Fatalf("want three generations: %+v, %v", all, err)
 	}
 }
 

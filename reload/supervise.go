@@ -235,6 +235,7 @@ func (m *Manager) restoreFiles(ctx context.Context) error {
 	if !m.running.files.Equal(m.running.saved) {
 		g.Kind = KindEndpoints
 	}
+	g.Created = time.Now().UTC()
 	next, err := m.stage(ctx, m.running.files, g, 0, m.probe)
 	if err != nil {
 		return err
