@@ -22,30 +22,18 @@ func (s *Server) handleAPI(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET /v1/generations", func(w http.ResponseWriter, _ *http.Request) {
 		all, err := s.opts.Disk.Generations()
-		if err != nil {
-			writeError(w, err)
-			return
-		}
-		writeJSON(w, http.StatusOK, struct {
+		reply(w, struct {
 			Document    int          `json:"document"`
 			Generations []Generation `json:"generations"`
-		}{1, showGenerations(all)})
+		}{1, showGenerations(all)}, err)
 	})
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, _ *http.Request) {
 		changes, err := History(s.opts.Disk, s.opts.Applier.Status().Applies)
-		if err != nil {
-			writeError(w, err)
-			return
-		}
-		writeJSON(w, http.StatusOK, HistoryDoc{1, changes})
+		reply(w, HistoryDoc{1, changes}, err)
 	})
 	mux.HandleFunc("GET /v1/diff", func(w http.ResponseWriter, r *http.Request) {
 		d, err := s.compare(r, s.moment())
-		if err != nil {
-			writeError(w, err)
-			return
-		}
-		writeJSON(w, http.StatusOK, d)
+		reply(w, d, err)
 	})
 	mux.HandleFunc("GET /v1/events", s.events)
 }
@@ -73,8 +61,13 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	_, _ = w.Write(b.Bytes()) // the client has gone
 }
 
-func writeError(w http.ResponseWriter, err error) {
-	writeJSON(w, codeOf(err), errorDoc{err.Error()})
+// reply answers with a document, or with the error that kept it from being made.
+func reply(w http.ResponseWriter, document any, err error) {
+	if err != nil {
+		writeJSON(w, codeOf(err), errorDoc{err.Error()})
+		return
+	}
+	writeJSON(w, http.StatusOK, document)
 }
 
 func codeOf(err error) int {

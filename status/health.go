@@ -32,7 +32,7 @@ func (s *Server) moment() *moment {
 	m.desired, m.known = s.opts.Reconciler.Desired()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.problems = s.problems
+	m.problems = maps.Clone(s.problems)
 	return m
 }
 
@@ -43,11 +43,8 @@ func (m *moment) desiredDigest() string {
 	return m.applier.DesiredDigest
 }
 
-// The states that nuncio shows beside those of reload.
-const (
-	// stateHolding: HAProxy runs what is desired, with instances that the shrink guard holds.
-	stateHolding reload.State = "holding"
-)
+// stateHolding: HAProxy runs what is desired, with instances that the shrink guard holds.
+const stateHolding reload.State = "holding"
 
 // Health is the answer of /healthz and /readyz.
 type Health struct {
@@ -60,9 +57,8 @@ type Health struct {
 }
 
 // Health says how nuncio is doing now.
-func (s *Server) Health() Health { return s.moment().health() }
-
-func (m *moment) health() Health {
+func (s *Server) Health() Health {
+	m := s.moment()
 	return Health{State: m.state(), Ready: m.applier.Ready, Reasons: m.reasons()}
 }
 
@@ -86,19 +82,18 @@ func (m *moment) state() reload.State {
 	}
 }
 
-// ordered reports that an operator has rolled back or frozen.
-func (m *moment) ordered() bool { return m.reconciler.RolledBack != nil || m.reconciler.Frozen != nil }
-
 func (m *moment) reasons() (reasons []string) {
 	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	since := func(t time.Time) time.Duration { return m.time.Sub(t).Round(time.Second) }
-	switch s := m.store; {
-	case !s.Synced && s.Err == "":
-		add("etcd: no answer yet: still connecting")
-	case !s.Synced:
-		add("etcd: no answer yet: %s%s", s.Err, inBrackets(s.Hint))
-	case s.Err != "":
-		add("etcd: last answer %s ago: %s%s", since(s.LastSync), s.Err, inBrackets(s.Hint))
+	etcd := m.store.Err
+	if m.store.Hint != "" {
+		etcd += " (" + m.store.Hint + ")"
+	}
+	switch {
+	case !m.store.Synced:
+		add("etcd: no answer yet: %s", cmp.Or(etcd, "still connecting"))
+	case etcd != "":
+		add("etcd: last answer %s ago: %s", since(m.store.LastSync), etcd)
 	}
 	if h := m.reconciler.Hold; h != nil {
 		add("holding: %d instances of %d services vanished from etcd at once, %d remain; kept for %s more, unless enough come back or an operator accepts the loss (nuncio accept, or signal USR2)",
@@ -130,13 +125,6 @@ func (m *moment) reasons() (reasons []string) {
 // are a difference from etcd too.
 func (m *moment) inStep() bool {
 	r := &m.reconciler
-	return m.applier.Ready && m.store.Synced && m.store.Err == "" && !m.ordered() && r.Hold == nil &&
-		r.TemplatesError == "" && r.RenderError == "" && m.applier.AppliedDigest == m.desiredDigest()
-}
-
-func inBrackets(hint string) string {
-	if hint == "" {
-		return ""
-	}
-	return " (" + hint + ")"
+	return m.applier.Ready && m.store.Synced && m.store.Err == "" && r.RolledBack == nil && r.Frozen == nil &&
+		r.Hold == nil && r.TemplatesError == "" && r.RenderError == "" && m.applier.AppliedDigest == m.desiredDigest()
 }

@@ -107,7 +107,7 @@ func (x *index) rowsFor(snap *catalog.Snapshot) []row {
 func (s *Server) find(ctx context.Context, m *moment, o *Overview, query string, offset, limit int) Page {
 	snap := m.snapshot()
 	rows, alive := s.index.rowsFor(snap), s.servers.get(ctx)
-	l := newLookup(alive, s.routes.get(s, m), o, snap)
+	l := &lookup{servers: alive, routes: s.routes.get(s, m), o: o, snap: snap, lag: lag(o)}
 	page := Page{Document: 1, Revision: snap.Revision, Query: query, All: len(rows), Offset: offset, Limit: limit, Services: []ServiceView{}}
 	if alive.err != nil {
 		page.HealthError = alive.err.Error()

@@ -13,18 +13,8 @@ type lookup struct {
 	servers *servers
 	routes  *routes
 	o       *Overview
-	lag     string          // why HAProxy goes on with earlier records; empty while it does not, or only for a moment
-	others  map[string]bool // the names of all services, while HAProxy lags
-}
-
-func newLookup(servers *servers, routes *routes, o *Overview, snap *catalog.Snapshot) *lookup {
-	l := &lookup{servers: servers, routes: routes, o: o, lag: lag(o), others: map[string]bool{}}
-	if l.lag != "" {
-		for _, svc := range snap.Services {
-			l.others[svc.Name] = true
-		}
-	}
-	return l
+	snap    *catalog.Snapshot
+	lag     string // why HAProxy goes on with earlier records; empty while it does not, or only for a moment
 }
 
 // find returns the servers of an instance. Templates name backends and servers as they like, so the address decides. A
@@ -33,21 +23,32 @@ func newLookup(servers *servers, routes *routes, o *Overview, snap *catalog.Snap
 // says so.
 func (l *lookup) find(r row) (found []haproxy.ServerStat, stale string) {
 	address := r.inst.Addr()
+	_, isName := netip.ParseAddr(r.inst.Host)
 	named := l.servers.byName[[2]string{r.service.Name, r.inst.Name}]
 	var same []haproxy.ServerStat
 	for _, server := range named {
-		has := l.addressOf(server, !isIP(r.inst.Host))
+		has := canonical(server.Addr)
+		if isName != nil { // HAProxy shows what it resolved; the configuration has the name
+			has = l.routes.servers[[2]string{server.Backend, server.Name}]
+		}
 		if l.lag == "" || has == "" || has == address {
 			same = append(same, server)
 		} else {
 			stale = "HAProxy still has " + has + " for it"
 		}
 	}
-	at, foreign := l.withoutOthers(r, l.servers.byAddr[address])
-	// Two services may share an address: then those with the right name are meant.
-	for _, server := range at {
-		if server.Backend == r.service.Name && server.Name == r.inst.Name {
-			return named, ""
+	var at []haproxy.ServerStat
+	foreign := ""
+	for _, server := range l.servers.byAddr[address] {
+		inBackend, byName := server.Backend == r.service.Name, server.Name == r.inst.Name
+		switch {
+		case inBackend && byName:
+			return named, "" // two services may share an address
+		case !inBackend && !byName && l.lag != "" && l.snap.Service(server.Backend) != nil:
+			// Docker gives the port of a container that is gone to the next one, whatever its service.
+			foreign = server.Backend + "/" + server.Name
+		default:
+			at = append(at, server)
 		}
 	}
 	switch {
@@ -59,33 +60,6 @@ func (l *lookup) find(r row) (found []haproxy.ServerStat, stale string) {
 		return nil, "HAProxy has its address for " + foreign + " only"
 	}
 	return same, ""
-}
-
-// withoutOthers leaves out the servers of other services, while HAProxy lags: Docker gives the port of a container that
-// is gone to the next one, whatever its service.
-func (l *lookup) withoutOthers(r row, at []haproxy.ServerStat) (own []haproxy.ServerStat, foreign string) {
-	for _, server := range at {
-		if server.Backend != r.service.Name && server.Name != r.inst.Name && l.others[server.Backend] {
-			foreign = server.Backend + "/" + server.Name
-		} else {
-			own = append(own, server)
-		}
-	}
-	return own, foreign
-}
-
-// addressOf returns the address that HAProxy has for a server; of a host name, how the configuration spells it. It is empty where
-// neither is known.
-func (l *lookup) addressOf(server haproxy.ServerStat, byName bool) string {
-	if byName {
-		return l.routes.servers[[2]string{server.Backend, server.Name}]
-	}
-	return canonical(server.Addr)
-}
-
-func isIP(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err == nil
 }
 
 // canonical spells an IPv6 address as records do; HAProxy leaves that to the C library.

@@ -3,7 +3,6 @@ package status
 import (
 	"maps"
 	"regexp"
-	"strings"
 )
 
 const hidden = "[hidden]"
@@ -33,14 +32,7 @@ func hideSecrets(meta map[string]string) map[string]string {
 	return out
 }
 
+var userInfo = regexp.MustCompile(`://.*@`)
+
 // hideURL takes the password out of an endpoint such as http://user:password@host.
-func hideURL(endpoint string) string {
-	scheme, rest, ok := strings.Cut(endpoint, "://")
-	if !ok {
-		return endpoint
-	}
-	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		return scheme + "://" + hidden + "@" + rest[at+1:]
-	}
-	return endpoint
-}
+func hideURL(endpoint string) string { return userInfo.ReplaceAllString(endpoint, "://"+hidden+"@") }

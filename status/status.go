@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -90,7 +89,7 @@ func New(opts Options) *Server {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, servers: serverHealth{socket: opts.Runtime}, pages: parsePages()}
+	s := &Server{opts: opts, servers: serverHealth{socket: opts.Runtime}, pages: parsePages(), problems: map[string]string{}}
 	opts.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nuncio_ready", Help: "1 while HAProxy runs a configuration made from etcd that it has confirmed, as /readyz says; 0 otherwise.",
 	}, func() float64 {
@@ -107,15 +106,11 @@ func New(opts Options) *Server {
 func (s *Server) SetProblem(part string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.problems = maps.Clone(s.problems)
 	if err == nil {
 		delete(s.problems, part)
-		return
+	} else {
+		s.problems[part] = err.Error()
 	}
-	if s.problems == nil {
-		s.problems = map[string]string{}
-	}
-	s.problems[part] = err.Error()
 }
 
 // reopenPause is the time between attempts to open the admin listener again.
@@ -149,26 +144,21 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 // Handler routes the requests; everything but GET and HEAD is refused.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		h := s.Health()
+		// It fails only when a restart of the container could help, which it could not in a degraded state or without etcd.
+		answer(w, h.State != reload.Stopped, h)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		h := s.Health()
+		answer(w, h.Ready, h)
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Registry, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
 	}))
 	s.handleAPI(mux)
 	s.handlePages(mux)
 	return mux
-}
-
-// healthz is for what restarts the container. It fails only when a restart could help, which it could not in a degraded
-// state or while the store is unreachable.
-func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
-	h := s.Health()
-	answer(w, h.State != reload.Stopped, h)
-}
-
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	h := s.Health()
-	answer(w, h.Ready, h)
 }
 
 func answer(w http.ResponseWriter, yes bool, h Health) {

@@ -29,7 +29,9 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 			}
 		}
 	case "maint", "drain":
-		if i.State == catalog.StateReady && unresolved(v) {
+		// HAProxy says so also of a name that it tries only at its start.
+		unresolved := func(s ServerView) bool { return s.Status == "MAINT (resolution)" }
+		if i.State == catalog.StateReady && slices.ContainsFunc(v.Servers, unresolved) {
 			return "HAProxy cannot resolve its host name " + i.Host
 		}
 		if i.State == catalog.StateReady {
@@ -38,25 +40,17 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 		fallthrough
 	default:
 		if i.State != catalog.StateReady {
-			return "its record says state " + string(i.State) + drainedBy(i)
+			by := ""
+			if i.Meta["operator"] != "" {
+				by = " (set by nuncio-registrar drain)"
+			}
+			return "its record says state " + string(i.State) + by
 		}
 	}
 	if i.Weight == 0 {
 		return "its record says weight 0"
 	}
 	return l.whyUnreached(v)
-}
-
-func drainedBy(i *catalog.Instance) string {
-	if i.Meta["operator"] != "" {
-		return " (set by nuncio-registrar drain)"
-	}
-	return ""
-}
-
-// unresolved reports whether a server has no address. HAProxy also reports so for a name that it tries only at its start.
-func unresolved(v InstanceView) bool {
-	return slices.ContainsFunc(v.Servers, func(s ServerView) bool { return s.Status == "MAINT (resolution)" })
 }
 
 // lag says why HAProxy goes on with earlier records.
