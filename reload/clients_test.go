@@ -131,7 +131,7 @@ func (c *clients) h2c(addr string) {
 	c.wg.Go(func() { users.Wait(); transport.CloseIdleConnections() })
 }
 
-// session keeps a connection for life, or until the crowd leaves, and exchanges a message on it now and then.
+// session keeps a connection for life, or until all clients leave, and exchanges a message on it now and then.
 func (c *clients) session(kind, addr, hello string, life time.Duration) {
 	c.wg.Go(func() {
 		for c.think(0) {

@@ -26,7 +26,7 @@ for a; do
 done
 exec %s "$@"
 `, h.Path)
-	if err := os.WriteFile(script, []byte(text), 0o700); err != nil { // it is to be run
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil { // it is executed
 		t.Fatal(err)
 	}
 	h.Path = script

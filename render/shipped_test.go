@@ -115,7 +115,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// The judge of the golden files must be able to say no.
+// The check of the golden files must be able to fail.
 func TestCheckRefusesABadFile(t *testing.T) {
 	files := shipped(t, snapshot(nil), nil).Files
 	bad, err := haproxy.NewFiles(map[string][]byte{haproxy.ConfigFile: append(bytes.Clone(files.Config()), "backend x\n    sever a 192.0.2.1:80\n"...)})

@@ -214,7 +214,7 @@ func TestDirFindsChangesByPollAndByRefresh(t *testing.T) {
 	expect(t, waiting, map[string]string{"a": "2"})
 }
 
-// A checkout that takes a moment is seen as a whole; one that goes on and on is not waited for for ever.
+// A checkout that takes a moment is seen as a whole. The wait for one that never settles has an end.
 func TestDirIsReadWhenItHasSettled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

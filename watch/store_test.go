@@ -438,7 +438,7 @@ func TestPeriodicListingsAreNoNews(t *testing.T) {
 	server := testkit.StartEtcd(t)
 	server.Put("/services/web/a", "192.0.2.1:80")
 	r := run(t, at(server), watch.StoreOptions{
-		// A listing that counted as a change would push the next delivery away for ever.
+		// If a listing counted as a change, it would delay the next delivery again and again.
 		Relist: 20 * time.Millisecond, WaitMin: 300 * time.Millisecond, WaitMax: time.Hour,
 	})
 	first := r.expect("web/a 192.0.2.1:80")

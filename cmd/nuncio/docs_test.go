@@ -24,7 +24,7 @@ func TestGoldenReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	b.WriteString("# Commands and flags of nuncio\n\nMade from the program by `make golden`; a test compares the two. Every flag may be given as the variable beside it.\n")
+	b.WriteString("# Commands and flags of nuncio\n\nMade from the program by `make golden`; a test compares the two. Every flag may be given as the\nvariable beside it.\n")
 	for _, command := range parser.Model.Children {
 		fmt.Fprintf(&b, "\n## nuncio %s\n\n%s\n", strings.TrimSpace(command.Name+" "+arguments(command)), command.Help)
 		rows := 0

@@ -132,10 +132,10 @@ func (e *env) stop() {
 	}
 	process := e.process
 	_ = process.Process.Signal(syscall.SIGTERM) // it may have ended already
-	hurry := time.AfterFunc(3*time.Second, func() { _ = process.Process.Signal(syscall.SIGTERM) })
+	overdue := time.AfterFunc(3*time.Second, func() { _ = process.Process.Signal(syscall.SIGTERM) })
 	last := time.AfterFunc(15*time.Second, func() { _ = process.Process.Kill() })
 	_ = process.Wait() // its exit code is not tested
-	hurry.Stop()
+	overdue.Stop()
 	last.Stop()
 	e.process = nil
 }

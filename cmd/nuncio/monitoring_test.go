@@ -43,8 +43,9 @@ func metricsOf(t *testing.T) map[string]string {
 func TestGoldenMetrics(t *testing.T) {
 	have := metricsOf(t)
 	path := filepath.Join(testkit.Root(), "docs/metrics.md")
-	want := "# Metrics of nuncio\n\nMade from the program by `make golden`; a test compares the two. Names are kept from version to version. " +
-		"Beside these, `/metrics` has those of Go and of the process. Those of the registrar are in docs/registrar.md.\n\n" + testkit.MetricTable(t, have)
+	want := "# Metrics of nuncio\n\nMade from the program by `make golden`; a test compares the two. Names are kept from version to\n" +
+		"version. Besides these, `/metrics` has those of Go and of the process. Those of the registrar are in\n" +
+		"docs/registrar.md.\n\n" + testkit.MetricTable(t, have)
 	if *update {
 		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

@@ -198,7 +198,7 @@ func TestTLSReadsRenewedCertificates(t *testing.T) {
 		}
 	}
 
-	// The certificate changes to a stranger's and back while the client lives: every connection reads it anew.
+	// The certificate is replaced by one of a different authority and back while the client lives: each connection reads it again.
 	replace := func(fromCert, fromKey string) {
 		for from, to := range map[string]string{fromCert: cert, fromKey: key} {
 			text, err := os.ReadFile(from)

@@ -17,7 +17,7 @@ import (
 	"nuncio/internal/proc"
 )
 
-// The test binary is its own helper program: the variable says what it shall be.
+// The test binary is its own helper program: the variable selects the role.
 const role = "PROC_TEST_ROLE"
 
 func TestMain(m *testing.M) {
