@@ -92,7 +92,7 @@ func newResult(began time.Time, w way, d Desired, number int64, err error) Resul
 	default:
 		r.Outcome = map[Mode]Outcome{ModeNone: Unchanged, ModeStart: Started, ModeReload: Reloaded, ModeRuntime: Runtime}[w.mode]
 		if w.runtime != nil {
-			r.Servers, r.Commands = w.runtime.Servers, w.runtime.Commands()
+			r.Servers, r.Commands = w.runtime.Servers, w.runtime.Commands
 		}
 	}
 	return r

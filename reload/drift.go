@@ -64,7 +64,7 @@ func (m *Manager) planCommands(next haproxy.Files) (*plan.Plan, string) {
 func (m *Manager) applyCommands(ctx context.Context, p *plan.Plan, d Desired) error {
 	leaving := m.worker.leavingAfter(p)
 	m.opts.Step("runtime")
-	if p.Commands()+len(p.Files) > 0 {
+	if p.Commands+len(p.Files) > 0 {
 		ctx, cancel := m.reloadContext(ctx)
 		defer cancel()
 		if err := execute(ctx, m.child, m.worker.planner, p, leaving); err != nil {
@@ -73,7 +73,7 @@ func (m *Manager) applyCommands(ctx context.Context, p *plan.Plan, d Desired) er
 		}
 	}
 	m.opts.Step("confirmed")
-	m.metrics.commands.Add(float64(p.Commands()))
+	m.metrics.commands.Add(float64(p.Commands))
 	m.worker.leaving, m.worker.model = leaving, p.Next
 	if len(leaving) > 0 && !m.worker.deletion.armed() {
 		m.worker.deletion.arm()

@@ -99,7 +99,7 @@ func confirmServers(ctx context.Context, s *haproxy.Session, planner plan.Planne
 }
 
 // compare returns the differences between the servers of some sections and those of a worker.
-func compare(ctx context.Context, s *haproxy.Session, planner plan.Planner, m *plan.Model, sections []int, leaving map[string]plan.Leaving) ([]plan.Drift, error) {
+func compare(ctx context.Context, s *haproxy.Session, planner plan.Planner, m *plan.Model, sections []int, leaving map[string]plan.Leaving) (drift []string, err error) {
 	commands := make([]haproxy.Command, len(sections))
 	for i, n := range sections {
 		commands[i] = m.StateCommand(n)
@@ -108,7 +108,6 @@ func compare(ctx context.Context, s *haproxy.Session, planner plan.Planner, m *p
 	if err != nil {
 		return nil, err
 	}
-	var drift []plan.Drift
 	for i, n := range sections {
 		d, err := planner.Compare(m, n, replies[i], leaving)
 		if err != nil {

@@ -7,14 +7,6 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// Drift is a server of a running HAProxy that is not as the configuration says.
-type Drift struct {
-	Target string
-	What   string
-}
-
-func (d Drift) String() string { return "server " + d.Target + ": " + d.What }
-
 // DeleteCommand returns the command that deletes a server which is in maintenance.
 func DeleteCommand(target string) haproxy.Command {
 	return haproxy.Command{Line: "del server " + target, Answers: true}
@@ -41,9 +33,9 @@ func (m *Model) Batch(first, size int) (sections []int, next int) {
 	return sections, 0
 }
 
-// Compare returns how the servers that a worker shows differ from those of a section. Leaving servers, by target, may be
-// there in maintenance.
-func (p Planner) Compare(m *Model, section int, reply haproxy.Reply, leaving map[string]Leaving) ([]Drift, error) {
+// Compare returns the differences between the servers that a worker shows and those of a section, each as a text. Leaving
+// servers, by target, may be there in maintenance.
+func (p Planner) Compare(m *Model, section int, reply haproxy.Reply, leaving map[string]Leaving) (drift []string, err error) {
 	backend := m.sections[section].name
 	shown, err := haproxy.ParseServers(reply.Text)
 	if err != nil {
@@ -53,7 +45,6 @@ func (p Planner) Compare(m *Model, section int, reply haproxy.Reply, leaving map
 	if err != nil {
 		return nil, err
 	}
-	var drift []Drift
 	byName := make(map[string]haproxy.ServerState, len(shown))
 	for _, f := range shown {
 		byName[f.Name] = f
@@ -66,7 +57,7 @@ func (p Planner) Compare(m *Model, section int, reply haproxy.Reply, leaving map
 			what = v.differs(f)
 		}
 		if what != "" {
-			drift = append(drift, Drift{backend + "/" + v.name, what})
+			drift = append(drift, fmt.Sprintf("server %s/%s: %s", backend, v.name, what))
 		}
 	}
 	for _, f := range shown {
@@ -77,7 +68,7 @@ func (p Planner) Compare(m *Model, section int, reply haproxy.Reply, leaving map
 		if _, known := leaving[target]; known && f.Admin&haproxy.AdminMaint != 0 {
 			continue
 		}
-		drift = append(drift, Drift{target, "it should not be there"})
+		drift = append(drift, "server "+target+": it should not be there")
 	}
 	return drift, nil
 }
@@ -94,13 +85,13 @@ func (v *server) differs(f haproxy.ServerState) string {
 	switch {
 	case v.immutableReason != "":
 		return "" // of such a line nothing more is known for certain
-	case !v.agent && f.Weight != v.weight:
+	case !v.has("agent-check") && f.Weight != v.weight:
 		return fmt.Sprintf("its weight is %d, not %d", f.Weight, v.weight)
 	case v.disabled && state&haproxy.AdminMaint == 0:
 		return "it is not in maintenance"
 	case !v.disabled && state != 0:
 		return "it is in maintenance or drains"
-	case v.check != (f.Check&haproxy.CheckEnabled != 0):
+	case v.has("check") != (f.Check&haproxy.CheckEnabled != 0):
 		return "its health checks are not as configured"
 	case v.id != 0 && f.ID != v.id:
 		return fmt.Sprintf("its id is %d, not %d", f.ID, v.id)

@@ -8,22 +8,17 @@ import (
 	"nuncio/internal/haproxy"
 )
 
-// Change says how the sections of one text become those of a newer one whose server lines alone differ.
-type Change struct {
-	Next    *Model
-	Changed []int // indexes of sections, in order
-}
-
-// Diff compares with a newer text. A reason other than "" says that they differ in more than server lines. Only the
-// sections between the first and the last difference are looked at: the others begin and end as before.
-func (m *Model) Diff(text haproxy.Text) (c Change, reason string) {
+// Diff returns the model of a newer text and the indexes of the sections that differ, in order. A reason other than "" says
+// that the texts differ in more than server lines. Only the sections between the first and the last difference are looked at:
+// the others begin and end as before.
+func (m *Model) Diff(text haproxy.Text) (next *Model, changed []int, reason string) {
 	if m.blocked != "" {
-		return Change{}, m.blocked
+		return nil, nil, m.blocked
 	}
 	if !strings.HasSuffix(text.Slice(max(0, text.Size()-1), text.Size()), "\n") {
-		return Change{}, "the text does not end in a newline"
+		return nil, nil, "the text does not end in a newline"
 	}
-	c.Next = &Model{text: text, sections: slices.Clone(m.sections)}
+	next = &Model{text: text, sections: slices.Clone(m.sections)}
 	first, last, begin, end := m.between(text)
 	rest := text.Slice(begin, end)
 	for i := first; i < last; i++ {
@@ -36,30 +31,30 @@ func (m *Model) Diff(text haproxy.Text) (c Change, reason string) {
 			}
 		}
 		if rest == "" {
-			return Change{}, fmt.Sprintf("section %q is gone", title(old))
+			return nil, nil, fmt.Sprintf("section %q is gone", title(old))
 		}
 		n := nextSection(rest)
 		// A copy, because a part of a text keeps all of it in memory, and each section may come from a different text.
 		s, err := newSection(strings.Clone(rest[:n]))
 		if err != nil {
-			return Change{}, err.Error()
+			return nil, nil, err.Error()
 		}
 		switch {
 		case s.kind != old.kind || s.name != old.name || s.from != old.from:
-			return Change{}, fmt.Sprintf("section %q is where %q was", title(s), title(old))
+			return nil, nil, fmt.Sprintf("section %q is where %q was", title(s), title(old))
 		case s.blocked != "":
-			return Change{}, s.blocked
+			return nil, nil, s.blocked
 		case s.structure != old.structure:
-			return Change{}, fmt.Sprintf("section %q differs in more than its servers", title(s))
+			return nil, nil, fmt.Sprintf("section %q differs in more than its servers", title(s))
 		}
-		c.Next.sections[i] = s
-		c.Changed = append(c.Changed, i)
+		next.sections[i] = s
+		changed = append(changed, i)
 		rest = rest[n:]
 	}
 	if rest != "" {
-		return Change{}, fmt.Sprintf("new section %.80q", strings.TrimSpace(firstLine(rest)))
+		return nil, nil, fmt.Sprintf("new section %.80q", strings.TrimSpace(firstLine(rest)))
 	}
-	return c, ""
+	return next, changed, ""
 }
 
 // between finds the sections of m that may differ in text, from first to the one before last, and where in text they

@@ -61,7 +61,7 @@ func TestDiffFindsTheSectionsThatChanged(t *testing.T) {
 			}
 		}
 		old, next := strings.Join(before, ""), strings.Join(after, "")
-		c, reason := model(cut(old)).Diff(cut(next))
+		found, changed, reason := model(cut(old)).Diff(cut(next))
 		whole, kept := model(haproxy.NewText(next)).Texts(), model(haproxy.NewText(old)).Texts()
 		if reason != "" {
 			reloads++
@@ -71,12 +71,12 @@ func TestDiffFindsTheSectionsThatChanged(t *testing.T) {
 			continue
 		}
 		same++
-		if diff := cmp.Diff(whole, c.Next.Texts()); diff != "" || !onlyServersDiffer(kept, whole) {
+		if diff := cmp.Diff(whole, found.Texts()); diff != "" || !onlyServersDiffer(kept, whole) {
 			t.Fatalf("%q and %q: sections (-all of the text +found):\n%s", old, next, diff)
 		}
 		for i := range whole {
-			if slices.Contains(c.Changed, i) != (whole[i] != kept[i]) {
-				t.Fatalf("%q and %q: changed %v", old, next, c.Changed)
+			if slices.Contains(changed, i) != (whole[i] != kept[i]) {
+				t.Fatalf("%q and %q: changed %v", old, next, changed)
 			}
 		}
 	}

@@ -23,8 +23,7 @@ func (d *builder) linger() time.Duration {
 	if d.Version.AtLeast(3, 0) {
 		return 0
 	}
-	return connectTime(d.Next.setting(d.section, func(s *section) *string { return s.connect }),
-		d.Next.setting(d.section, func(s *section) *string { return s.retries }))
+	return connectTime(d.Next.setting(d.section, "timeout connect"), d.Next.setting(d.section, "retries"))
 }
 
 // connectTime is how long a stream may go on trying to connect to a server, with some to spare; 0 retries

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,10 +25,8 @@ type section struct {
 	text             string // from the first line to the line before the next section
 	structure        string // all words of all lines but the server lines of a proxy
 	defaults         []directive
-	balance          *string // with hashType: of this section alone, nil if it has none
-	hashType         *string
-	retries, connect *string
-	dynamicBlocked   string // why servers of this section cannot be changed at run time; empty if they can
+	settings         map[string]string // balance, hash-type, retries and "timeout connect" of this section alone
+	dynamicBlocked   string            // why servers of this section cannot be changed at run time; empty if they can
 	references       []string
 	maps, acls       []string // files that are loaded as such
 	blocked          string
@@ -52,17 +51,11 @@ func NewModel(text haproxy.Text) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.add(s)
+		m.sections = append(m.sections, s)
+		m.blocked = cmp.Or(m.blocked, s.blocked)
 		rest = rest[end:]
 	}
 	return m, nil
-}
-
-func (m *Model) add(s *section) {
-	m.sections = append(m.sections, s)
-	if m.blocked == "" {
-		m.blocked = s.blocked
-	}
 }
 
 // nextSection is where the section after the first one of a text begins.
@@ -174,20 +167,14 @@ func (s *section) line(n int, text string, words []haproxy.Word) {
 	if strings.HasPrefix(key, ".") {
 		s.blocked = fmt.Sprintf("the line %q makes other lines depend on a condition", key)
 	}
-	argument := func() *string { a := joinWords(words[1:]); return &a } // a copy: words is used again
 	switch key {
 	case "default-server":
 		s.defaults = append(s.defaults, directive{line: n, words: slices.Clone(words[1:])})
-	case "balance":
-		s.balance = argument()
-	case "hash-type":
-		s.hashType = argument()
-	case "retries":
-		s.retries = argument()
+	case "balance", "hash-type", "retries":
+		s.set(key, words[1:])
 	case "timeout":
 		if len(words) > 2 && words[1].Text == "connect" {
-			limit := words[2].Text
-			s.connect = &limit
+			s.set("timeout connect", words[2:])
 		}
 	case "server-template", "server-state-file", "load-server-state-from-file", "dynamic-cookie-key":
 		s.dynamicBlocked = fmt.Sprintf("the section has a line %q", key)
@@ -203,15 +190,15 @@ func (s *section) line(n int, text string, words []haproxy.Word) {
 	s.words(words)
 }
 
-func joinWords(words []haproxy.Word) string {
-	var b strings.Builder
-	for i, w := range words {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(w.Text)
+// set notes the first argument of a setting: none that follows matters here.
+func (s *section) set(key string, arguments []haproxy.Word) {
+	if s.settings == nil {
+		s.settings = map[string]string{}
 	}
-	return b.String()
+	s.settings[key] = ""
+	if len(arguments) > 0 {
+		s.settings[key] = arguments[0].Text
+	}
 }
 
 // words finds what the words of a line refer to: servers, maps and lists of patterns.
@@ -267,10 +254,10 @@ func (m *Model) defaultsChain(i int) []*section {
 }
 
 // setting finds the value of a directive that the section has itself or inherits.
-func (m *Model) setting(i int, get func(*section) *string) string {
+func (m *Model) setting(i int, key string) string {
 	for _, s := range append([]*section{m.sections[i]}, m.defaultsChain(i)...) {
-		if v := get(s); v != nil {
-			return *v
+		if v, ok := s.settings[key]; ok {
+			return v
 		}
 	}
 	return ""
@@ -279,12 +266,7 @@ func (m *Model) setting(i int, get func(*section) *string) string {
 // referenced reports whether anything but traffic points to a server.
 func (m *Model) referenced(backend, server string) bool {
 	target := backend + "/" + server
-	for _, s := range m.sections {
-		if slices.Contains(s.references, target) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(m.sections, func(s *section) bool { return slices.Contains(s.references, target) })
 }
 
 func title(s *section) string { return strings.TrimSpace(s.kind + " " + s.name) }

@@ -69,16 +69,6 @@ func reordered(before, after []*server, counts func(*server) bool) bool {
 	return false
 }
 
-func backups(servers []*server) int {
-	n := 0
-	for _, v := range servers {
-		if v.backup {
-			n++
-		}
-	}
-	return n
-}
-
 // shared returns the cookies that more than one server has.
 func shared(servers []*server) map[string]bool {
 	seen, twice := map[string]bool{}, map[string]bool{}

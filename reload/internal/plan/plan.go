@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,23 +38,7 @@ type Plan struct {
 	Left     []Leaving    // servers that stay in maintenance until they can be deleted
 	Returned []string     // leaving servers, by target, that are in use again or are deleted by the plan
 	Servers  int          // how many servers change
-}
-
-// Commands counts the commands and the entries of maps and lists.
-func (p *Plan) Commands() int {
-	n := p.serverCommands()
-	for _, f := range p.Files {
-		n += len(f.Entries)
-	}
-	return n
-}
-
-func (p *Plan) serverCommands() int {
-	n := 0
-	for _, commands := range p.Phases {
-		n += len(commands)
-	}
-	return n
+	Commands int          // how many commands there are, with the entries of maps and lists
 }
 
 // The three phases of a plan.
@@ -82,22 +67,27 @@ type builder struct {
 // Plan returns a plan, or the reason why a reload is needed. leaving holds, by target, the servers that an earlier plan
 // took out of service and that HAProxy still has.
 func (p Planner) Plan(old *Model, now, next haproxy.Files, leaving map[string]Leaving) (*Plan, string) {
-	c, reason := old.Diff(next.Text(haproxy.ConfigFile))
+	model, changed, reason := old.Diff(next.Text(haproxy.ConfigFile))
 	if reason != "" {
 		return nil, reason
 	}
-	d := &builder{Planner: p, old: old, leaving: leaving}
-	d.Next, d.Phases = c.Next, make([][]haproxy.Command, 3)
+	d := &builder{Planner: p, Plan: Plan{Next: model, Phases: make([][]haproxy.Command, 3)}, old: old, leaving: leaving}
 	if reason := d.diffFiles(now, next); reason != "" {
 		return nil, reason
 	}
-	for _, i := range c.Changed {
+	for _, i := range changed {
 		if reason := d.change(i); reason != "" {
-			return nil, fmt.Sprintf("%s: %s", title(c.Next.sections[i]), reason)
+			return nil, fmt.Sprintf("%s: %s", title(model.sections[i]), reason)
 		}
 	}
-	if n := d.serverCommands(); n > maxCommands {
-		return nil, fmt.Sprintf("%d commands are more than the %d for which commands are the faster way", n, maxCommands)
+	for _, commands := range d.Phases {
+		d.Commands += len(commands)
+	}
+	if d.Commands > maxCommands {
+		return nil, fmt.Sprintf("%d commands are more than the %d for which commands are the faster way", d.Commands, maxCommands)
+	}
+	for _, f := range d.Files {
+		d.Commands += len(f.Entries)
 	}
 	d.Additive = len(d.Phases[raise]) > 0 || len(d.Phases[add]) > 0 && !d.deletes
 	d.Phases = slices.DeleteFunc(d.Phases, func(c []haproxy.Command) bool { return len(c) == 0 })
@@ -119,20 +109,24 @@ func (d *builder) change(i int) string {
 		return reason
 	}
 	d.backend, d.section, d.size = s.name, i, len(after)
-	word := func(text string) string { first, _, _ := strings.Cut(text, " "); return first }
-	d.balance = word(d.Next.setting(i, func(s *section) *string { return s.balance }))
-	d.dynamic = haproxy.IsDynamicBalance(d.balance, word(d.Next.setting(i, func(s *section) *string { return s.hashType })))
-	d.backups, d.cookies = backups(after), shared(after)
-	if reason := d.order(before, after); reason != "" {
-		return reason
-	}
-	count, reason := d.Servers, ""
+	d.balance = d.Next.setting(i, "balance")
+	d.dynamic = haproxy.IsDynamicBalance(d.balance, d.Next.setting(i, "hash-type"))
+	d.backups, d.cookies = 0, shared(after)
 	old := map[string]*server{}
 	for _, v := range before {
 		old[v.name] = v
 	}
 	for _, v := range after {
-		was := old[v.name]
+		if v.backup {
+			d.backups++
+		}
+	}
+	if reason := d.order(before, after); reason != "" {
+		return reason
+	}
+	count := d.Servers
+	for _, v := range after {
+		was, reason := old[v.name], ""
 		delete(old, v.name)
 		switch {
 		case was == nil:
@@ -207,10 +201,8 @@ func (d *builder) updateServer(was, v *server) string {
 	if was.address == v.address && was.weight == v.weight && was.maxconn == v.maxconn && was.disabled == v.disabled {
 		return ""
 	}
-	for _, s := range []*server{was, v} {
-		if reason := d.commandable(s); reason != "" {
-			return reason
-		}
+	if reason := cmp.Or(d.commandable(was), d.commandable(v)); reason != "" {
+		return reason
 	}
 	d.Servers++
 	target := d.target(v)
@@ -218,14 +210,14 @@ func (d *builder) updateServer(was, v *server) string {
 		d.put(raise, v.moveCommands(target))
 	}
 	if was.maxconn != v.maxconn {
-		if v.minconn || v.maxconn == "" || strings.Trim(v.maxconn, "0123456789") != "" {
+		if v.has("minconn") || v.maxconn == "" || strings.Trim(v.maxconn, "0123456789") != "" {
 			return "its maxconn cannot be changed by a command"
 		}
 		d.send(raise, "set maxconn server %s %s", target, v.maxconn)
 	}
 	if was.weight != v.weight {
 		switch {
-		case v.agent:
+		case v.has("agent-check"):
 			return "its weight belongs to its agent"
 		case !d.dynamic:
 			return fmt.Sprintf("balance %s cannot change a weight at run time", d.balance)
@@ -240,7 +232,7 @@ func (d *builder) updateServer(was, v *server) string {
 	case was.disabled && !v.disabled:
 		d.send(raise, "set server %s state ready", target)
 	case !was.disabled && v.disabled:
-		if v.killsSessionsOnDown {
+		if v.killsSessionsOnDown() {
 			return "on-marked-down would cut its connections"
 		}
 		d.send(lower, "set server %s state maint", target)
@@ -250,15 +242,13 @@ func (d *builder) updateServer(was, v *server) string {
 
 // addServer adds a server, or puts the leaving one of its name into service again.
 func (d *builder) addServer(v *server) string {
-	for _, reason := range []string{d.commandable(v), d.additionBlocked(v), d.orderBlocked(v)} {
-		if reason != "" {
-			return reason
-		}
+	if reason := cmp.Or(d.commandable(v), d.additionBlocked(v), d.orderBlocked(v)); reason != "" {
+		return reason
 	}
-	d.Servers++
 	if l, ok := d.leaving[d.target(v)]; ok {
 		return d.reuseLeaving(l, v)
 	}
+	d.Servers++
 	return d.create(v)
 }
 
@@ -282,7 +272,7 @@ func (d *builder) create(v *server) string {
 	if err != nil {
 		return err.Error()
 	}
-	d.Phases[add] = append(d.Phases[add], commands...)
+	d.put(add, commands)
 	return ""
 }
 
@@ -294,13 +284,13 @@ func (d *builder) reuseLeaving(l Leaving, v *server) string {
 		if reason := d.deletionBlocked(v); reason != "" {
 			return reason
 		}
+		d.Servers++
 		return d.recreate(v)
 	}
 	was := *l.server
 	was.disabled = true
-	d.Servers-- // updateServer counts it
 	if v.disabled && was.addr == v.addr && was.weight == v.weight {
-		d.Servers++
+		d.Servers++ // it stays as it is, and updateServer does not count it
 	}
 	return d.updateServer(&was, v)
 }
@@ -319,12 +309,11 @@ func (d *builder) deletionBlocked(v *server) string {
 
 // replace deletes a server and adds one of the same name.
 func (d *builder) replace(was, v *server, before, after []*server) string {
-	for _, reason := range []string{d.commandable(was), d.commandable(v), d.additionBlocked(v), d.deletionBlocked(v), d.orderBlocked(v)} {
-		if reason != "" {
-			return "words of its line have changed, and " + reason
-		}
+	reason := cmp.Or(d.commandable(was), d.commandable(v), d.additionBlocked(v), d.deletionBlocked(v), d.orderBlocked(v))
+	if reason != "" {
+		return "words of its line have changed, and " + reason
 	}
-	if was.killsSessionsOnDown || was.backup || v.backup {
+	if was.killsSessionsOnDown() || was.backup || v.backup {
 		return "words of its line have changed that need a reload"
 	}
 	// For a moment there is no such server: others have to be there for its requests.
@@ -357,12 +346,12 @@ func (d *builder) drainAndDisable(phase int, target string) {
 
 // removeServer takes a server out of service and notes that it has to be deleted.
 func (d *builder) removeServer(v *server) string {
-	switch {
-	case d.commandable(v) != "":
-		return d.commandable(v)
+	switch reason := d.commandable(v); {
+	case reason != "":
+		return reason
 	case !d.dynamic:
 		return fmt.Sprintf("balance %s needs a reload for a server that leaves", d.balance)
-	case v.killsSessionsOnDown:
+	case v.killsSessionsOnDown():
 		return "on-marked-down would cut its connections"
 	case d.Next.referenced(d.backend, v.name):
 		return "a different line refers to it"

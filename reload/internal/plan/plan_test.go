@@ -337,7 +337,7 @@ func TestPlanPrefersAReloadForAHugeBatch(t *testing.T) {
 		}
 		return cfg(planConfig("balance leastconn\n" + lines.String()))
 	}
-	if p, reason := planFor("3.0", servers(0), servers(5000)); reason != "" || p.Commands() != 10000 {
+	if p, reason := planFor("3.0", servers(0), servers(5000)); reason != "" || p.Commands != 10000 {
 		t.Errorf("5,000 servers: reason %q", reason)
 	}
 	if _, reason := planFor("3.0", servers(0), servers(11000)); !strings.Contains(reason, "22000 commands") {

@@ -18,21 +18,17 @@ type server struct {
 	isIPPort bool // the address is an IP and a port
 	id       int  // 0: HAProxy chooses one
 
-	weight              int
-	maxconn             string
-	disabled            bool
-	check               bool
-	agent               bool
-	backup              bool
-	minconn             bool
-	killsSessionsOnDown bool // connections to it are cut when it goes down
-	cookie              string
+	weight   int
+	maxconn  string
+	disabled bool
+	backup   bool
+	cookie   string
 
 	words    [][]string // what "add server" is given behind the address: everything but id, weight, maxconn and disabled
 	identity string     // what no command can change on a living server: words as one text, with the id
-	// fixed says why nuncio does not touch this server at run time; empty if it may.
+	// immutableReason says why nuncio does not touch this server at run time; empty if it may.
 	immutableReason string
-	// notAdded says why the line cannot become a dynamic server; empty if it can.
+	// notDynamicReason says why the line cannot become a dynamic server; empty if it can.
 	notDynamicReason string
 }
 
@@ -157,15 +153,14 @@ func (v *server) options(words []haproxy.Word, keywords haproxy.ServerKeywords) 
 			v.disabled = key == "disabled"
 			continue
 		case "no-check":
-			v.check = false
 			v.words = slices.DeleteFunc(v.words, func(group []string) bool { return group[0] == "check" })
 			continue
 		case "init-addr":
 			continue // of no meaning for an IP address; with any other one, every word is kept
 		case "cookie":
 			v.cookie = argument
-		case "check", "agent-check", "backup", "minconn", "on-marked-down":
-			v.flag(key)
+		case "backup":
+			v.backup = true
 		case "resolvers", "track":
 			v.immutableReason = fmt.Sprintf("its line has %q", key)
 		}
@@ -186,20 +181,8 @@ func (v *server) has(key string) bool {
 	return slices.ContainsFunc(v.words, func(group []string) bool { return group[0] == key })
 }
 
-func (v *server) flag(key string) {
-	switch key {
-	case "check":
-		v.check = true
-	case "agent-check":
-		v.agent = true
-	case "backup":
-		v.backup = true
-	case "minconn":
-		v.minconn = true
-	case "on-marked-down":
-		v.killsSessionsOnDown = true
-	}
-}
+// killsSessionsOnDown reports whether connections to the server are cut when it goes down.
+func (v *server) killsSessionsOnDown() bool { return v.has("on-marked-down") }
 
 func (v *server) number(key, text string, low, high int, into *int) {
 	n, err := strconv.Atoi(text)
@@ -241,10 +224,10 @@ func (v *server) addCommands(target string, version haproxy.Version) ([]haproxy.
 	}
 	commands := []haproxy.Command{{Line: strings.Join(words, " "), Answers: true}}
 	// A dynamic server begins in maintenance, without checks even if it has "check".
-	if v.check {
+	if v.has("check") {
 		commands = append(commands, haproxy.Command{Line: "enable health " + target})
 	}
-	if v.agent {
+	if v.has("agent-check") {
 		commands = append(commands, haproxy.Command{Line: "enable agent " + target})
 	}
 	if !v.disabled {
@@ -261,10 +244,10 @@ func (v *server) moveCommands(target string) []haproxy.Command {
 	if v.immutableReason != "" || v.disabled || v.has("init-state") { // a server that leaves maintenance counts as up by itself
 		return commands
 	}
-	if v.check && !v.has("addr") { // with "addr" the check asks a different place, which has not moved
+	if v.has("check") && !v.has("addr") { // with "addr" the check asks a different place, which has not moved
 		commands = append(commands, haproxy.Command{Line: "set server " + target + " health up"})
 	}
-	if v.agent && !v.has("agent-addr") {
+	if v.has("agent-check") && !v.has("agent-addr") {
 		commands = append(commands, haproxy.Command{Line: "set server " + target + " agent up"})
 	}
 	return commands
