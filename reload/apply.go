@@ -205,7 +205,7 @@ func (m *Manager) reload(ctx context.Context) error {
 	defer cancel()
 	err := m.child.Reload(ctx)
 	if errors.Is(err, process.ErrUnknown) {
-		m.running.confirmed = false
+		m.running.confirmed, m.running.unknown = false, true
 	}
 	if err != nil {
 		return &ReloadError{err}

@@ -193,5 +193,5 @@ func (m *Manager) checkDrift(ctx context.Context) {
 	m.metrics.drifts.Inc()
 	m.opts.Logger.Warn("haproxy was changed from outside, reloading it", "err", err)
 	m.running.confirmed = false
-	m.repair.in(0)
+	m.repairWorker(ctx)
 }

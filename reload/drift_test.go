@@ -29,6 +29,14 @@ func TestAChangeOnTheSocketIsUndoneByAReload(t *testing.T) {
 		} {
 			before := r.Status()
 			r.show(command)
+			ready := true
+			r.until("the right number of reloads after "+command, func(s reload.Status) bool {
+				ready = ready && s.Ready
+				return s.State == reload.Running && s.Ready && len(s.Applies)-len(before.Applies) == 1
+			})
+			if !ready {
+				t.Errorf("after %s: not ready although HAProxy served all the time", command)
+			}
 			testkit.Eventually(t, 20*time.Second, func() error {
 				got := r.show("show servers state web")
 				if normal(got) != normal(want) {
@@ -41,9 +49,6 @@ func TestAChangeOnTheSocketIsUndoneByAReload(t *testing.T) {
 					return fmt.Errorf("%d repairs in the log, want %d", n, i+1)
 				}
 				return nil
-			})
-			r.until("the right number of reloads after "+command, func(s reload.Status) bool {
-				return s.State == reload.Running && s.Ready && len(s.Applies)-len(before.Applies) == 1
 			})
 		}
 		if first.MasterPid != r.Status().MasterPid {

@@ -51,7 +51,9 @@ func (m *Manager) loop(ctx context.Context) error {
 			result, err := m.apply(ctx, r.desired)
 			reply = func() { r.reply <- answer{result, err} }
 		case <-startWait.C:
-			m.startUnasked(ctx)
+			if m.desired == nil { // no Apply has come: the store may be away
+				m.startLastGood(ctx)
+			}
 		case <-m.repair.c():
 			m.repairWorker(ctx)
 		case <-m.restart.c():

@@ -44,8 +44,12 @@ type running struct {
 	// moment after a change without a reload.
 	saved      haproxy.Files
 	generation Generation
-	confirmed  bool // false after a reload or commands whose outcome is unknown
-	applied    bool // false for the last good generation that was started without an Apply
+	confirmed  bool // false when the worker may differ from files: only a reload makes it certain again
+	// unknown: HAProxy did not say how the last reload ended, so perhaps nothing serves. Otherwise a worker that is not
+	// confirmed serves an earlier confirmed state, changed in part by commands or from outside: that is ready all the same,
+	// and a drift repair takes no nuncio out of its load balancer.
+	unknown bool
+	applied bool // false for the last good generation that was started without an Apply
 }
 
 // New validates the options and registers the metrics. It starts nothing and touches no file.

@@ -128,7 +128,7 @@ func (m *Manager) finishSave(ctx context.Context, r saved) {
 		m.saver.oldest, m.saver.err = time.Now(), nil // of a change that came in the meantime
 		m.saver.schedule()
 	case isCheckError(r.err) && m.checkGeneration(ctx, m.running.generation.Number, 0) == nil:
-		m.revertRejected(r)
+		m.revertRejected(ctx, r)
 	default:
 		// Either there was no verdict, or HAProxy now also rejects what it has passed before: something outside, such as a
 		// certificate, is missing. Then the change is not to blame, and traffic is better off with it.
@@ -157,11 +157,11 @@ func (m *Manager) activateSaved(r saved) error {
 // revertRejected is for changes that HAProxy has taken as commands and rejects as a file. The worker is reloaded with the
 // files that were checked last, so that it runs what the disk says. The next Apply of the same files does not try commands
 // again, and so returns the reason.
-func (m *Manager) revertRejected(r saved) {
+func (m *Manager) revertRejected(ctx context.Context, r saved) {
 	m.opts.Logger.Error("haproxy rejects the files of changes that it took as commands, reverting to the last checked files", "err", r.err)
 	m.fallBackToSaved()
 	m.running.confirmed = false
-	m.repair.in(0)
+	m.repairWorker(ctx)
 }
 
 // fallBackToSaved gives up files that are rejected, for those on disk.

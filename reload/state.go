@@ -93,7 +93,7 @@ func (m *Manager) publish(change func(*Status)) {
 		}
 		g := m.running.generation
 		s.AppliedRevision, s.AppliedGeneration, s.AppliedDigest = g.Revision, g.Number, g.Digest
-		s.Ready = m.child != nil && m.running.applied && m.running.confirmed && s.State != Draining
+		s.Ready = m.child != nil && m.running.applied && !m.running.unknown && s.State != Draining
 		s.Leaving = len(m.worker.leaving)
 	})
 }

@@ -63,7 +63,8 @@ func (r Result) failed() bool { return r.Outcome == Rejected || r.Outcome == Fai
 type Status struct {
 	State State     `json:"state"`
 	Since time.Time `json:"since"` // when State began
-	// Ready: files were applied and confirmed, and haproxy runs and takes new connections.
+	// Ready: haproxy runs, takes new connections and serves what an Apply has confirmed, be it older than the desired files. It
+	// stays true while a difference that was found in the worker is undone by a reload.
 	Ready bool `json:"ready"`
 
 	DesiredRevision int64  `json:"desired_revision"`

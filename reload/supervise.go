@@ -16,13 +16,6 @@ import (
 // stable is how long a haproxy has to live for the next crash to count as the first.
 const stable = time.Minute
 
-// startUnasked starts the last good generation if no Apply has come in time: the store may be away.
-func (m *Manager) startUnasked(ctx context.Context) {
-	if m.desired == nil {
-		m.startLastGood(ctx)
-	}
-}
-
 // startLastGood starts haproxy with what it ran last: after it has exited, when no Apply comes, and when the first files are
 // rejected.
 func (m *Manager) startLastGood(ctx context.Context) {
@@ -44,11 +37,16 @@ func (m *Manager) startLastGood(ctx context.Context) {
 		m.signalOutdated() // the caller of Apply may have files that can be started
 		return
 	}
-	m.running.confirmed, m.running.generation.Changes = true, 0
-	m.worker.reset(m.running.files)
+	m.confirmLoaded()
 	m.opts.Logger.Info("haproxy started from the last good generation", "generation", m.running.generation.Number,
 		"revision", m.running.generation.Revision, "applied", m.running.applied)
 	m.publish(func(s *Status) { s.AppliedTime = time.Now() })
+}
+
+// confirmLoaded takes note that HAProxy has loaded the running files from disk.
+func (m *Manager) confirmLoaded() {
+	m.running.confirmed, m.running.unknown, m.running.generation.Changes = true, false, 0
+	m.worker.reset(m.running.files)
 }
 
 // findLastGood makes sure that the current generation is what HAProxy ran last, checked, and reports whether there is one.
@@ -166,9 +164,9 @@ func (m *Manager) superviseWorker() {
 	}
 }
 
-// repairSoon is for a worker whose state became unknown without a reload that failed.
+// repairSoon is for a worker whose state became unknown without a reload that failed. superviseWorker stops it if no haproxy runs.
 func (m *Manager) repairSoon() {
-	if m.child != nil && !m.running.confirmed && !m.repair.armed() {
+	if !m.running.confirmed && !m.repair.armed() {
 		m.repair.in(0)
 	}
 }
@@ -193,9 +191,8 @@ func (m *Manager) repairWorker(ctx context.Context) {
 		m.reportError("haproxy is not certain to run what it should", err)
 		return
 	}
-	g := &m.running.generation
-	m.running.confirmed, g.Changes = true, 0
-	m.worker.reset(m.running.files)
+	m.confirmLoaded()
+	g := m.running.generation
 	m.record(Result{
 		Time: began, Duration: time.Since(began), Mode: ModeReload, Outcome: Reloaded, Revision: g.Revision, Generation: g.Number,
 		Digest: g.Digest, TemplateSet: g.TemplateSet, Reason: "the running worker was not as it should be",
