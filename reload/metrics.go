@@ -57,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, b *broadcaster) (*metrics, error) {
 			}),
 		gauge("nuncio_last_apply_successful", "1 if the last apply succeeded, 0 if it failed or there was none.", b,
 			func(s Status) float64 {
-				if n := len(s.Applies); n > 0 && !s.Applies[n-1].failed() {
+				if n := len(s.Applies); n > 0 && !s.Applies[n-1].Failed() {
 					return 1
 				}
 				return 0

@@ -110,7 +110,7 @@ func (m *Manager) record(r Result) {
 			s.Applies = s.Applies[1:]
 		}
 		s.Applies = append(s.Applies, r)
-		if !r.failed() {
+		if !r.Failed() {
 			s.AppliedTime = time.Now()
 		}
 		if r.Outcome == Reloaded {

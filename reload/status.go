@@ -57,7 +57,8 @@ type Result struct {
 	TemplateSet int64 `json:"template_set,omitempty"`
 }
 
-func (r Result) failed() bool { return r.Outcome == Rejected || r.Outcome == Failed }
+// Failed reports that the attempt came to nothing.
+func (r Result) Failed() bool { return r.Outcome == Rejected || r.Outcome == Failed }
 
 // Status is a copy of what a Manager knows about itself.
 type Status struct {

@@ -189,11 +189,11 @@ type streamed struct {
 }
 
 // stream opens the stream of events; what it returns waits for the next one, at most until a minute has passed since.
-func (w *env) stream(t *testing.T) func() streamed {
+func (e *env) stream(t *testing.T) func() streamed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/v1/events", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.URL+"/v1/events", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,17 +204,17 @@ func (w *env) stream(t *testing.T) func() streamed {
 	}
 	t.Cleanup(func() { resp.Body.Close() })
 	lines := bufio.NewScanner(resp.Body)
-	return func() (e streamed) {
+	return func() (next streamed) {
 		t.Helper()
 		for lines.Scan() {
 			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-				if err := json.Unmarshal([]byte(data), &e); err != nil {
+				if err := json.Unmarshal([]byte(data), &next); err != nil {
 					t.Fatal(err)
 				}
-				return e
+				return next
 			}
 		}
 		t.Fatalf("the stream ended: %v", lines.Err())
-		return e
+		return next
 	}
 }

@@ -12,14 +12,13 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 
 	"nuncio/internal/haproxy"
+	"nuncio/reload"
 )
 
 // Names of files that have no number of a generation.
 const (
-	// NameRunning means the generation that HAProxy has confirmed.
-	NameRunning = "running"
-	// NameDesired means what would be applied now.
-	NameDesired = "desired"
+	NameRunning = "running" // the generation that HAProxy has confirmed
+	NameDesired = "desired" // what would be applied now
 )
 
 // FileDiff is how one file differs between two sets.
@@ -85,11 +84,11 @@ func (s *Server) compare(r *http.Request, m *moment) (Diff, error) {
 		}
 	}
 	from = m.number(from)
-	before, err := s.files(from, m)
+	before, err := ReadFiles(s.opts.Disk, from, m.desiredFiles)
 	if err != nil {
 		return Diff{}, err
 	}
-	after, err := s.files(to, m)
+	after, err := ReadFiles(s.opts.Disk, to, m.desiredFiles)
 	if err != nil {
 		return Diff{}, err
 	}
@@ -123,42 +122,49 @@ func (s *Server) before(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	older := int64(0)
-	for _, g := range all {
+	for _, g := range slices.Backward(all) {
 		if g.Number < n {
-			older = max(older, g.Number)
+			return strconv.FormatInt(g.Number, 10), nil
 		}
 	}
-	if older == 0 {
-		return "", fmt.Errorf("generation %d has none before it: %w", n, errNotFound)
-	}
-	return strconv.FormatInt(older, 10), nil
+	return "", fmt.Errorf("generation %d has none before it: %w", n, errNotFound)
 }
 
-func (s *Server) files(name string, m *moment) (haproxy.Files, error) {
-	if name == NameDesired {
-		if !m.known {
-			return haproxy.Files{}, errNothingDesired
-		}
-		return m.desired, nil
-	}
-	n, err := parseGeneration(name)
-	if err != nil {
-		return haproxy.Files{}, err
-	}
-	files, err := s.opts.Disk.Files(n)
-	if err != nil {
-		return haproxy.Files{}, fmt.Errorf("generation %d: %w (%w)", n, err, errNotFound)
-	}
-	return files, nil
-}
-
-var errNothingDesired = errors.New("nothing is desired yet: etcd or the templates have not been read")
+// ErrNotGeneration means that a name is neither a generation's number nor NameRunning nor NameDesired.
+var ErrNotGeneration = errors.New("is not a generation: want a number, running or desired")
 
 func parseGeneration(name string) (int64, error) {
 	n, err := strconv.ParseInt(name, 10, 64)
 	if err != nil || n <= 0 {
-		return 0, fmt.Errorf("%q is not a generation: want a number, %q or %q", name, NameRunning, NameDesired)
+		return 0, fmt.Errorf("%q %w", name, ErrNotGeneration)
 	}
 	return n, nil
+}
+
+// ReadFiles returns the files that a name means: a generation's number, NameRunning, or NameDesired, for which it calls
+// desired.
+func ReadFiles(disk Disk, name string, desired func() (haproxy.Files, error)) (haproxy.Files, error) {
+	if name == NameDesired {
+		return desired()
+	}
+	meant := func(g reload.Generation) bool { return g.Current }
+	if name != NameRunning {
+		n, err := parseGeneration(name)
+		if err != nil {
+			return haproxy.Files{}, err
+		}
+		meant = func(g reload.Generation) bool { return g.Number == n }
+	}
+	all, err := disk.Generations()
+	if err != nil {
+		return haproxy.Files{}, err
+	}
+	at := slices.IndexFunc(all, meant)
+	if at < 0 && name == NameRunning {
+		return haproxy.Files{}, fmt.Errorf("generation that runs: %w: HAProxy has not been started from this state directory yet", errNotFound)
+	}
+	if at < 0 {
+		return haproxy.Files{}, fmt.Errorf("generation %s: %w: nuncio history lists those there are", name, errNotFound)
+	}
+	return disk.Files(all[at].Number)
 }

@@ -55,7 +55,7 @@ const (
 		"\tstats auth admin:hunter2\n"
 )
 
-// newEnv starts a Server on a free address. runtime may be nil.
+// newEnv starts a Server on a free address. If runtime is nil, there is no HAProxy to ask.
 func newEnv(t *testing.T, runtime *haproxy.Socket) *env {
 	t.Helper()
 	now := time.Now()
@@ -88,9 +88,12 @@ func newEnv(t *testing.T, runtime *haproxy.Socket) *env {
 }
 
 func (e *env) options(runtime *haproxy.Socket) status.Options {
+	if runtime == nil {
+		runtime = &haproxy.Socket{}
+	}
 	return status.Options{
 		Version: "v1.2.3", Prefix: "/services/", Templates: "/etc/nuncio/templates", Registry: prometheus.NewRegistry(),
-		Applier: applier{e}, Reconciler: reconciler{e}, Store: store{e}, Runtime: runtime,
+		Applier: applier{e}, Reconciler: reconciler{e}, Store: store{e}, Runtime: *runtime,
 		Disk: disk{e},
 	}
 }

@@ -2,6 +2,7 @@ package status
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,6 +35,14 @@ func (s *Server) moment() *moment {
 	defer s.mu.Unlock()
 	m.problems = maps.Clone(s.problems)
 	return m
+}
+
+// desiredFiles returns what would run now if nothing held it back.
+func (m *moment) desiredFiles() (haproxy.Files, error) {
+	if !m.known {
+		return haproxy.Files{}, errors.New("nothing is desired yet: etcd or the templates have not been read")
+	}
+	return m.desired, nil
 }
 
 func (m *moment) desiredDigest() string {

@@ -69,7 +69,7 @@ func History(disk Disk, attempts []reload.Result) ([]Change, error) {
 	}
 	for _, a := range attempts {
 		switch {
-		case a.Outcome == reload.Rejected || a.Outcome == reload.Failed:
+		case a.Failed():
 			all = append(all, Change{Time: a.Time, Kind: string(a.Outcome), TemplateSet: a.TemplateSet, Revision: a.Revision, Seconds: a.Duration.Seconds(), Reason: a.Reason})
 		case a.Outcome == reload.Runtime && a.Time.After(newest.Created): // not saved yet
 			if endpoints == nil {

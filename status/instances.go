@@ -3,7 +3,6 @@ package status
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -11,8 +10,6 @@ import (
 	"nuncio/internal/catalog"
 	"nuncio/internal/haproxy"
 )
-
-var errNoRuntime = errors.New("HAProxy's Runtime API is not known here")
 
 // ServiceView is one service with those of its instances that were asked for.
 type ServiceView struct {

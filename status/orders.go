@@ -62,9 +62,9 @@ func (s *Server) carryOut(ctx context.Context, name string, args url.Values) (an
 		return s.opts.Reconciler.Accept(ctx)
 	case orderFiles:
 		// As they are: only those who may read the state directory reach the socket.
-		files, known := s.opts.Reconciler.Desired()
-		if !known {
-			return nil, errNothingDesired
+		files, err := s.moment().desiredFiles()
+		if err != nil {
+			return nil, err
 		}
 		texts := map[string][]byte{}
 		for _, name := range files.Names() {

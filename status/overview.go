@@ -97,9 +97,6 @@ type Apply struct {
 	Seconds float64 `json:"duration_seconds"`
 }
 
-// Failed reports that the attempt came to nothing.
-func (a Apply) Failed() bool { return a.Outcome == reload.Rejected || a.Outcome == reload.Failed }
-
 // Quarantined is a record that is not served. Its value is not shown: it may hold a secret that nothing marks as one.
 type Quarantined struct {
 	Key    string `json:"key"`

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"nuncio/reload"
 )
 
 //go:embed page
@@ -64,9 +66,9 @@ type home struct {
 	Overview
 
 	Page        Page
-	Changes     []Change     // the newest
-	More        int          // changes beyond them
-	Generations []Generation // newest first
+	Changes     []Change            // the newest
+	More        int                 // changes beyond them
+	Generations []reload.Generation // newest first
 	DiskError   string
 }
 
@@ -89,11 +91,10 @@ func (s *Server) home(r *http.Request) home {
 const maxChanges = 50
 
 // newestGenerations lists what can be compared, newest first; the history shows why it cannot be read.
-func (s *Server) newestGenerations() []Generation {
+func (s *Server) newestGenerations() []reload.Generation {
 	all, _ := s.opts.Disk.Generations()
-	generations := showGenerations(all)
-	slices.Reverse(generations)
-	return generations
+	slices.Reverse(all)
+	return all
 }
 
 // Lag says in a few words what keeps HAProxy from running what etcd says.
@@ -148,7 +149,7 @@ type diffView struct {
 
 	Diff        Diff
 	Error       string
-	Generations []Generation
+	Generations []reload.Generation
 }
 
 func (s *Server) diffPage(w http.ResponseWriter, r *http.Request) {
@@ -204,7 +205,7 @@ func parsePages() *template.Template {
 	return template.Must(template.New("").Funcs(template.FuncMap{
 		"ago": Ago, "rfc": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"clock": func(t time.Time) string { return t.Format("15:04:05") }, "day": func(t time.Time) string { return t.Format("2 Jan 2006") },
-		"span": span, "count": count, "lines": func(s string) []string { return strings.Split(s, "\n") },
+		"span": Span, "count": count, "lines": func(s string) []string { return strings.Split(s, "\n") },
 		"head": firstLine, "rest": func(s string) string { _, rest, _ := strings.Cut(s, "\n"); return rest },
 		"inc": func(n int) int { return n + 1 },
 	}).ParseFS(assets, "page/*.html"))
@@ -230,11 +231,11 @@ func Ago(t time.Time) string {
 	}
 }
 
-// span is a duration in seconds, for people.
-func span(seconds float64) string {
+// Span is a duration in seconds, for people.
+func Span(seconds float64) string {
 	switch {
 	case seconds < 0.001:
-		return "under 1 ms"
+		return "<1 ms"
 	case seconds < 1:
 		return fmt.Sprintf("%.0f ms", seconds*1000)
 	case seconds < 120:

@@ -13,7 +13,7 @@ import (
 // serverHealth asks HAProxy how its servers are, only while a client wants to know and at most once a second: the answer
 // for 10,000 servers has megabytes, and a worker writes it between requests.
 type serverHealth struct {
-	socket *haproxy.Socket
+	socket haproxy.Socket
 
 	mu   sync.Mutex
 	next time.Time
@@ -49,10 +49,6 @@ func (h *serverHealth) get(ctx context.Context) *servers {
 
 func (h *serverHealth) ask(ctx context.Context) *servers {
 	s := &servers{byName: map[[2]string][]haproxy.ServerStat{}, byAddr: map[string][]haproxy.ServerStat{}}
-	if h.socket == nil {
-		s.err = errNoRuntime
-		return s
-	}
 	// The client that asks may disconnect; the answer is for all of them.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
 	defer cancel()

@@ -35,8 +35,8 @@ type Options struct {
 	Store      Watcher
 	// Disk is what the state directory keeps: usually a StateDir.
 	Disk Disk
-	// Runtime is HAProxy's Runtime API, for the servers' health; nil shows none.
-	Runtime *haproxy.Socket
+	// Runtime is HAProxy's Runtime API, for the servers' health.
+	Runtime haproxy.Socket
 
 	// Hosts are the names by which the listener is reached, beside localhost and addresses.
 	Hosts []string

@@ -21,13 +21,13 @@ func explain(t *testing.T, w *env, query string) status.InstanceView {
 }
 
 // run says that HAProxy runs these files as generation 2, and that they are desired too.
-func (w *env) run(t *testing.T, content map[string][]byte) {
+func (e *env) run(t *testing.T, content map[string][]byte) {
 	t.Helper()
 	f, err := haproxy.NewFiles(content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.change(func(s *sources) {
+	e.change(func(s *sources) {
 		s.generations[2], s.desired = f, f
 		s.applier.AppliedDigest = f.Digest()
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -45,51 +44,44 @@ func (c *diffCmd) Run(ctx context.Context, s *streams) error {
 			to = status.NameDesired
 		}
 	}
-	before, fromName, err := c.files(ctx, from)
+	before, err := c.files(ctx, from)
 	if err != nil {
 		return err
 	}
-	after, toName, err := c.files(ctx, to)
+	after, err := c.files(ctx, to)
 	if err != nil {
 		return err
 	}
-	d := status.Compare(fromName, toName, before, after)
+	d := status.Compare(sideName(from), sideName(to), before, after)
 	if len(d.Files) == 0 {
-		fmt.Fprintf(s.out, "No difference between %s and %s.\n", fromName, toName)
+		fmt.Fprintf(s.out, "No difference between %s and %s.\n", d.From, d.To)
 		return nil
 	}
 	printDiff(s.out, s.paint(), d)
 	return refused(errDiffers)
 }
 
-// files returns one side and its name for display.
-func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, string, error) {
+func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, error) {
+	files, err := status.ReadFiles(status.StateDir(c.StateDir), name, func() (haproxy.Files, error) { return c.client().DesiredFiles(ctx) })
+	switch {
+	case errors.Is(err, status.ErrNotGeneration):
+		return files, &exitError{exitUsage, err}
+	case err != nil:
+		return files, notRunning(err)
+	}
+	return files, nil
+}
+
+// sideName is a name for display.
+func sideName(name string) string {
 	switch name {
 	case status.NameRunning:
-		files, err := reload.Current(c.StateDir)
-		if err != nil {
-			return files, "", cannotStart("%w", err)
-		}
-		return files, "what runs", nil
+		return "what runs"
 	case status.NameDesired:
-		files, err := c.client().DesiredFiles(ctx)
-		if err != nil {
-			return haproxy.Files{}, "", notRunning(err)
-		}
-		return files, "what is desired", nil
+		return "what is desired"
+	default:
+		return "generation " + name
 	}
-	number, err := strconv.ParseInt(name, 10, 64)
-	if err != nil || number <= 0 {
-		return haproxy.Files{}, "", &exitError{exitUsage, fmt.Errorf("%q is not a generation: want a number, running or desired", name)}
-	}
-	_, files, err := reload.ReadGeneration(c.StateDir, number)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("there is no generation %d in %s: nuncio history lists those there are", number, c.StateDir)
-	}
-	if err != nil {
-		return files, "", cannotStart("%w", err)
-	}
-	return files, "generation " + name, nil
 }
 
 // moment returns what ran at the end of a minute or second and what ran before it. If nothing changed within that time,

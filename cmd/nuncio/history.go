@@ -63,7 +63,7 @@ func (c *historyCmd) print(s *streams, changes []status.Change) {
 			why = cmp.Or(why, plural(change.Changes, "change", "changes"))
 		}
 		if change.Seconds > 0 {
-			took = brief(change.Seconds)
+			took = status.Span(change.Seconds)
 		}
 		fmt.Fprintf(s.out, columns, change.Time.Local().Format("01-02 15:04:05"), word, orDash(change.Generation), orDash(change.TemplateSet),
 			orDash(change.Revision), took, firstLine(why))

@@ -60,11 +60,9 @@ type acceptCmd struct{ runningFlags }
 
 // Run ends the hold of the shrink guard.
 func (c *acceptCmd) Run(ctx context.Context, s *streams) error {
-	ctx, cancel := context.WithTimeout(ctx, oneShot)
-	defer cancel()
 	var held bool
-	if err := c.client().Do(ctx, status.OrderAccept, nil, &held); err != nil {
-		return notRunning(err)
+	if err := c.order(ctx, s, status.OrderAccept, "", 0, &held); err != nil {
+		return err
 	}
 	if held {
 		fmt.Fprintln(s.out, "Accepted: HAProxy loses the instances that vanished from etcd.")

@@ -2,22 +2,22 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/rogpeppe/go-internal/diff"
 
 	"nuncio/internal/catalog"
 	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/render"
+	"nuncio/status"
 	"nuncio/templates"
 	"nuncio/watch"
 )
@@ -88,7 +88,7 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 	case c.Annotate:
 		return annotate(files.Config(), result.Origins[haproxy.ConfigFile], s.out)
 	case c.Diff:
-		return c.compare(files, s.out)
+		return c.compare(files, s)
 	case c.Out == "-":
 		_, err := s.out.Write(files.Config())
 		return err
@@ -116,10 +116,11 @@ func annotate(text []byte, origins []render.Origin, w io.Writer) error {
 	return nil
 }
 
-func (c *renderCmd) compare(files haproxy.Files, w io.Writer) error {
-	name, old, err := "running", haproxy.Files{}, error(nil)
+func (c *renderCmd) compare(files haproxy.Files, s *streams) error {
+	name := cmp.Or(c.Against, status.NameRunning)
+	var old haproxy.Files
+	var err error
 	if c.Against != "" {
-		name = c.Against
 		old, err = readFiles(c.Against)
 	} else {
 		old, err = reload.Current(c.StateDir)
@@ -130,15 +131,7 @@ func (c *renderCmd) compare(files haproxy.Files, w io.Writer) error {
 	if files.Equal(old) {
 		return nil
 	}
-	names := append(old.Names(), files.Names()...)
-	slices.Sort(names)
-	for _, file := range slices.Compact(names) {
-		before, _ := old.Get(file)
-		after, _ := files.Get(file)
-		if _, err := w.Write(diff.Diff(filepath.Join(name, file), before, filepath.Join("rendered", file), after)); err != nil {
-			return err
-		}
-	}
+	printDiff(s.out, s.paint(), status.Compare(name, "rendered", old, files))
 	return refused(errDiffers)
 }
 

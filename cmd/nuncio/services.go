@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -99,7 +98,5 @@ func servicesJSON(w io.Writer, snap *catalog.Snapshot) error {
 	for _, q := range snap.Quarantined {
 		doc.Quarantined = append(doc.Quarantined, quarantinedDoc{q.Key, q.Detail, q.Value})
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(doc)
+	return encode(w, doc)
 }

@@ -45,7 +45,7 @@ var errNotRunning = errors.New("not running as desired")
 // Run asks the running nuncio and prints one screen.
 func (c *statusCmd) Run(ctx context.Context, s *streams) error {
 	for shown := ""; ; {
-		text, fine, err := c.look(ctx, s)
+		text, fine, err := c.fetch(ctx, s)
 		if err != nil && !c.Watch {
 			return err
 		}
@@ -61,7 +61,7 @@ func (c *statusCmd) Run(ctx context.Context, s *streams) error {
 		}
 		if text != shown {
 			shown = text
-			c.again(s, text)
+			c.redraw(s, text)
 		}
 		select {
 		case <-ctx.Done():
@@ -71,8 +71,8 @@ func (c *statusCmd) Run(ctx context.Context, s *streams) error {
 	}
 }
 
-// again replaces the screen of a terminal, and adds to anything else.
-func (c *statusCmd) again(s *streams, text string) {
+// redraw replaces the screen of a terminal, and adds to anything else.
+func (c *statusCmd) redraw(s *streams, text string) {
 	if terminal(s.out) {
 		fmt.Fprint(s.out, "\x1b[H\x1b[2J")
 	} else if !c.JSON {
@@ -81,8 +81,8 @@ func (c *statusCmd) again(s *streams, text string) {
 	fmt.Fprint(s.out, text)
 }
 
-// look returns the text, and whether HAProxy runs what is desired or is about to.
-func (c *statusCmd) look(ctx context.Context, s *streams) (text string, fine bool, err error) {
+// fetch asks nuncio. It returns the text, and whether HAProxy runs what is desired or is about to.
+func (c *statusCmd) fetch(ctx context.Context, s *streams) (text string, fine bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
 	var o status.Overview
@@ -227,7 +227,7 @@ func printApply(w io.Writer, p paint, a status.Apply) {
 	if a.Generation > 0 {
 		generation = fmt.Sprint(a.Generation)
 	}
-	fmt.Fprintf(w, "  %s  %s gen %-5s rev %-7d %7s  %s\n", a.Time.Local().Format("15:04:05"), result, generation, a.Revision, brief(a.Seconds), p.faint(fit(a.Reason, 31)))
+	fmt.Fprintf(w, "  %s  %s gen %-5s rev %-7d %7s  %s\n", a.Time.Local().Format("15:04:05"), result, generation, a.Revision, status.Span(a.Seconds), p.faint(fit(a.Reason, 31)))
 }
 
 // printInstances answers why an instance gets traffic or does not.

@@ -17,13 +17,13 @@ func (d *daemon) statusServer(c *runCmd) *status.Server {
 	runtime := haproxy.RuntimeSocket(filepath.Join(c.StateDir, "run", "runtime.sock"), 5*time.Second)
 	return status.New(status.Options{
 		Version: version, Prefix: c.Prefix, Templates: c.Templates, Registry: d.registry, Hosts: c.AdminHost, Logger: d.log,
-		Applier: d.manager, Reconciler: d.reconciler, Store: d.store, Runtime: &runtime, Disk: status.StateDir(c.StateDir),
+		Applier: d.manager, Reconciler: d.reconciler, Store: d.store, Runtime: runtime, Disk: status.StateDir(c.StateDir),
 	})
 }
 
 // serveSocket opens the control socket once the manager has made its directory, and so holds the lock on it.
 func (d *daemon) serveSocket(ctx context.Context, c *runCmd, server *status.Server) error {
-	for d.manager.Status().Version == "" {
+	for {
 		changed := d.manager.Changed()
 		if d.manager.Status().Version != "" {
 			break

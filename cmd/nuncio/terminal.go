@@ -25,13 +25,9 @@ func terminal(w io.Writer) bool {
 type paint bool
 
 func (s *streams) paint() paint {
-	for _, pair := range s.environ {
-		name, value, _ := strings.Cut(pair, "=")
-		if name == "NO_COLOR" && value != "" || name == "TERM" && value == "dumb" {
-			return false
-		}
-	}
-	return paint(terminal(s.out))
+	noColor, _ := s.getenv("NO_COLOR")
+	term, _ := s.getenv("TERM")
+	return paint(noColor == "" && term != "dumb" && terminal(s.out))
 }
 
 func (p paint) in(code, text string) string {
@@ -94,18 +90,6 @@ func plural(n int, one, many string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, many)
-}
-
-// brief formats a duration for display.
-func brief(seconds float64) string {
-	switch {
-	case seconds < 0.001:
-		return "<1 ms"
-	case seconds < 1:
-		return fmt.Sprintf("%.0f ms", seconds*1000)
-	default:
-		return fmt.Sprintf("%.1f s", seconds)
-	}
 }
 
 // fit truncates text that is too wide for a terminal of 80 columns.
