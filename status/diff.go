@@ -161,7 +161,7 @@ func ReadFiles(disk Disk, name string, desired func() (haproxy.Files, error)) (h
 	}
 	at := slices.IndexFunc(all, meant)
 	if at < 0 && name == NameRunning {
-		return haproxy.Files{}, fmt.Errorf("generation that runs: %w: HAProxy has not been started from this state directory yet", errNotFound)
+		return haproxy.Files{}, fmt.Errorf("what runs: %w: HAProxy has not been started from this state directory", errNotFound)
 	}
 	if at < 0 {
 		return haproxy.Files{}, fmt.Errorf("generation %s: %w: nuncio history lists those there are", name, errNotFound)

@@ -3,6 +3,7 @@ package status
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -119,7 +120,9 @@ func (s *Server) find(ctx context.Context, m *moment, o *Overview, query string,
 			continue
 		}
 		if n := len(page.Services); n == 0 || page.Services[n-1].Name != r.service.Name {
-			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: serviceWide(r.service.Meta), Total: len(r.service.Instances)})
+			meta := hideSecrets(r.service.Meta)
+			maps.DeleteFunc(meta, func(key, _ string) bool { return !catalog.ServiceWide(key) })
+			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: meta, Total: len(r.service.Instances)})
 		}
 		last := &page.Services[len(page.Services)-1]
 		last.Instances = append(last.Instances, l.view(r))
@@ -185,15 +188,4 @@ func statusWord(status string) string {
 	default:
 		return "down"
 	}
-}
-
-// serviceWide keeps the settings of the service as a whole.
-func serviceWide(meta map[string]string) map[string]string {
-	out := map[string]string{}
-	for key, value := range meta {
-		if catalog.ServiceWide(key) {
-			out[key] = value
-		}
-	}
-	return hideSecrets(out)
 }

@@ -52,12 +52,11 @@ func (h *serverHealth) ask(ctx context.Context) *servers {
 	// The client that asks may disconnect; the answer is for all of them.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
 	defer cancel()
+	var all []haproxy.ServerStat
 	reply, err := h.socket.Exec(ctx, haproxy.ShowStat)
-	if err != nil {
-		s.err = err
-		return s
+	if err == nil {
+		all, err = haproxy.ParseStat(reply.Text)
 	}
-	all, err := haproxy.ParseStat(reply.Text)
 	if err != nil {
 		s.err = err
 		return s

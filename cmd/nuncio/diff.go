@@ -62,7 +62,8 @@ func (c *diffCmd) Run(ctx context.Context, s *streams) error {
 }
 
 func (c *diffCmd) files(ctx context.Context, name string) (haproxy.Files, error) {
-	files, err := status.ReadFiles(status.StateDir(c.StateDir), name, func() (haproxy.Files, error) { return c.client().DesiredFiles(ctx) })
+	desired := func() (haproxy.Files, error) { return c.client().DesiredFiles(ctx) }
+	files, err := status.ReadFiles(status.StateDir(c.StateDir), name, desired)
 	switch {
 	case errors.Is(err, status.ErrNotGeneration):
 		return files, &exitError{exitUsage, err}

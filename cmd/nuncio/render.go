@@ -32,16 +32,7 @@ type renderFlags struct {
 	Records string `placeholder:"FILE" help:"Read the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
 }
 
-// files renders once and reports quarantined records and dropped lines on standard error.
-func (f *renderFlags) files(ctx context.Context, s *streams) (haproxy.Files, error) {
-	result, err := f.render(ctx, s, false)
-	if err != nil {
-		return haproxy.Files{}, err
-	}
-	return result.Files, nil
-}
-
-// render is files with all that a rendering gives, origins if they are asked for.
+// render renders once and reports quarantined records and dropped lines on standard error.
 func (f *renderFlags) render(ctx context.Context, s *streams, origins bool) (*render.Result, error) {
 	parsed, err := f.parsedTemplates(s, origins)
 	if err != nil {
@@ -121,7 +112,10 @@ func (c *renderCmd) compare(files haproxy.Files, s *streams) error {
 	var old haproxy.Files
 	var err error
 	if c.Against != "" {
-		old, err = readFiles(c.Against)
+		var tree map[string]string
+		if tree, err = watch.ReadDir(c.Against); err == nil {
+			old, err = filesOf(tree)
+		}
 	} else {
 		old, err = reload.Current(c.StateDir)
 	}
@@ -135,16 +129,12 @@ func (c *renderCmd) compare(files haproxy.Files, s *streams) error {
 	return refused(errDiffers)
 }
 
-func readFiles(dir string) (haproxy.Files, error) {
-	tree, err := watch.ReadDir(dir)
-	if err != nil {
-		return haproxy.Files{}, err
-	}
-	content := make(map[string][]byte, len(tree))
+func filesOf(tree map[string]string) (haproxy.Files, error) {
+	texts := make(map[string]haproxy.Text, len(tree))
 	for name, text := range tree {
-		content[name] = []byte(text)
+		texts[name] = haproxy.NewText(text)
 	}
-	return haproxy.NewFiles(content)
+	return haproxy.FilesOf(texts)
 }
 
 func writeFiles(dir string, files haproxy.Files, w io.Writer) error {
@@ -183,7 +173,7 @@ func (c *checkCmd) Run(ctx context.Context, s *streams) error {
 }
 
 func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error) {
-	files, err := c.files(ctx, s)
+	result, err := c.render(ctx, s, false)
 	if err != nil {
 		return haproxy.Files{}, err
 	}
@@ -191,14 +181,14 @@ func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error)
 	defer cancel()
 	stop := showWaiting(s, "waiting for HAProxy")
 	defer stop()
-	err = reload.Check(ctx, c.HAProxy, files)
+	err = reload.Check(ctx, c.HAProxy, result.Files)
 	if verdict := (*reload.CheckError)(nil); errors.As(err, &verdict) {
 		return haproxy.Files{}, refused(err)
 	}
 	if err != nil {
 		return haproxy.Files{}, cannotStart("%w", err)
 	}
-	return files, nil
+	return result.Files, nil
 }
 
 func (c *checkCmd) accepted(s *streams, files haproxy.Files) {
@@ -211,18 +201,15 @@ type templatesCmd struct {
 
 // Run writes the shipped templates. It never overwrites a file.
 func (c *templatesCmd) Run(s *streams) error {
-	shipped := templates.Shipped()
-	content := make(map[string][]byte, len(shipped))
-	for name, text := range shipped {
+	files, err := filesOf(templates.Shipped())
+	if err != nil {
+		return err
+	}
+	for _, name := range files.Names() {
 		path := filepath.Join(c.Dir, filepath.FromSlash(name))
 		if _, err := os.Lstat(path); err == nil {
 			return refused(fmt.Errorf("%s exists: wrote nothing, so that no edit is lost; choose a different directory", path))
 		}
-		content[name] = []byte(text)
-	}
-	files, err := haproxy.NewFiles(content)
-	if err != nil {
-		return err
 	}
 	return writeFiles(c.Dir, files, s.out)
 }

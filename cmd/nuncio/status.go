@@ -188,32 +188,30 @@ func printTrouble(w io.Writer, p paint, o *status.Overview) {
 		}
 	}
 	const most = 8 // of one kind: this is one screen; --json has them all
-	if n := len(o.Quarantined); n > 0 {
-		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "record is quarantined", "records are quarantined")+" until corrected"))
-		for _, q := range o.Quarantined[:min(n, most)] {
-			fmt.Fprintf(w, "  %s\n    %s\n", sanitize(q.Key), p.warn(sanitize(q.Reason)))
+	list := func(n int, title string, item func(i int) string) {
+		if n > 0 {
+			fmt.Fprintf(w, "\n%s\n", p.bold(title))
 		}
-		more(w, n, most)
-	}
-	if n := len(o.Templates.Dropped); n > 0 {
-		fmt.Fprintf(w, "\n%s\n", p.bold(plural(n, "line is dropped", "lines are dropped")+" from the configuration"))
-		for _, r := range o.Templates.Dropped[:min(n, most)] {
-			fmt.Fprintf(w, "  %s %s\n    %s\n", r.Template, sanitize(r.Value), p.warn(sanitize(r.Reason)))
+		for i := range min(n, most) {
+			fmt.Fprintf(w, "  %s\n", item(i))
 		}
-		more(w, n, most)
-	}
-	for i, c := range o.Conflicts[:min(len(o.Conflicts), most)] {
-		if i == 0 {
-			fmt.Fprintf(w, "\n%s\n", p.bold("Instances disagree"))
+		if n > most {
+			fmt.Fprintf(w, "  and %d more (--json)\n", n-most)
 		}
-		fmt.Fprintf(w, "  %s %s: %s has %q, which is used; %s has %q\n", c.Service, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
 	}
-}
-
-func more(w io.Writer, n, most int) {
-	if n > most {
-		fmt.Fprintf(w, "  and %d more (--json)\n", n-most)
-	}
+	n := len(o.Quarantined)
+	list(n, plural(n, "record is quarantined", "records are quarantined")+" until corrected", func(i int) string {
+		return sanitize(o.Quarantined[i].Key) + "\n    " + p.warn(sanitize(o.Quarantined[i].Reason))
+	})
+	n = len(o.Templates.Dropped)
+	list(n, plural(n, "line is dropped", "lines are dropped")+" from the configuration", func(i int) string {
+		r := o.Templates.Dropped[i]
+		return r.Template + " " + sanitize(r.Value) + "\n    " + p.warn(sanitize(r.Reason))
+	})
+	list(len(o.Conflicts), "Instances disagree", func(i int) string {
+		c := o.Conflicts[i]
+		return fmt.Sprintf("%s %s: %s has %q, which is used; %s has %q", c.Service, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
+	})
 }
 
 func printApply(w io.Writer, p paint, a status.Apply) {
@@ -252,7 +250,11 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 			for _, s := range i.Servers {
 				fmt.Fprintf(w, "  server %s/%s: %s for %d s, %s now, %d so far\n", s.Backend, s.Name, s.Status, s.Seconds, plural(s.Sessions, "session", "sessions"), s.Total)
 			}
-			fmt.Fprintf(w, "  from %s%s\n", i.Key, from(i.Node))
+			by := ""
+			if i.Node != "" {
+				by = ", written by node " + sanitize(i.Node)
+			}
+			fmt.Fprintf(w, "  from %s%s\n", i.Key, by)
 		}
 	}
 	if page.Found+quarantined == 0 {
@@ -261,11 +263,4 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 	if page.HealthError != "" {
 		fmt.Fprintf(w, "Health is not known: %s\n", sanitize(page.HealthError))
 	}
-}
-
-func from(node string) string {
-	if node == "" {
-		return ""
-	}
-	return ", written by node " + sanitize(node)
 }

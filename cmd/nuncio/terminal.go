@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -59,30 +58,28 @@ func showWaiting(s *streams, what string) (stop func()) {
 	if !terminal(s.err) {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
+	end := make(chan struct{})
 	go func() {
-		defer close(done)
-		began, tick := time.Now(), time.NewTicker(time.Second)
+		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
-		for {
+		for seconds := 1; ; seconds++ {
 			select {
-			case <-ctx.Done():
-				if time.Since(began) > time.Second {
-					fmt.Fprint(s.err, "\r\x1b[K")
-				}
+			case end <- struct{}{}:
 				return
 			case <-tick.C:
-				fmt.Fprintf(s.err, "\r\x1b[K%s… %d s", what, int(time.Since(began).Seconds()))
+				fmt.Fprintf(s.err, "\r\x1b[K%s… %d s", what, seconds)
 			}
 		}
 	}()
-	return func() { cancel(); <-done }
+	return func() {
+		<-end
+		fmt.Fprint(s.err, "\r\x1b[K")
+	}
 }
 
 // indent puts prefix before every line of a text.
-func indent(text, with string) string {
-	return with + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+with)
+func indent(text, prefix string) string {
+	return prefix + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+prefix)
 }
 
 func plural(n int, one, many string) string {
