@@ -54,7 +54,8 @@ func (m *Manager) apply(ctx context.Context, d Desired) (Result, error) {
 	m.desired = &d
 	switch w.mode {
 	case ModeNone:
-		number = m.adopt(d)
+		g := &m.running.generation
+		m.running.applied, g.Revision, g.TemplateSet, number = true, d.Revision, d.TemplateSet, g.Number
 	case ModeStart, ModeReload:
 		if err != nil {
 			m.opts.Logger.Warn("runtime update failed, falling back to reload", "revision", d.Revision, "err", err)
@@ -98,13 +99,6 @@ func newResult(began time.Time, w way, d Desired, number int64, err error) Resul
 	return r
 }
 
-// adopt takes note that desired files run already, and returns the number of their generation.
-func (m *Manager) adopt(d Desired) int64 {
-	g := &m.running.generation
-	m.running.applied, g.Revision, g.TemplateSet = true, d.Revision, d.TemplateSet
-	return g.Number
-}
-
 // load gets files into HAProxy by making it read them, and returns the number of the new generation. On an error the
 // generation that was current before is current again.
 func (m *Manager) load(ctx context.Context, mode Mode, d Desired) (int64, error) {
@@ -125,7 +119,8 @@ func (m *Manager) load(ctx context.Context, mode Mode, d Desired) (int64, error)
 
 func (m *Manager) loadNew(ctx context.Context, mode Mode, d Desired) (int64, error) {
 	kind := map[Mode]Kind{ModeStart: KindStart, ModeReload: KindReload}[mode]
-	next, err := m.stage(ctx, d.Files, Generation{Revision: d.Revision, Kind: kind, TemplateSet: d.TemplateSet, Created: time.Now().UTC()}, 0, m.probe)
+	g := Generation{Revision: d.Revision, Kind: kind, TemplateSet: d.TemplateSet, Created: time.Now().UTC()}
+	next, err := m.stage(ctx, d.Files, g, false)
 	if err != nil {
 		return 0, err
 	}
@@ -145,9 +140,10 @@ func (m *Manager) loadNew(ctx context.Context, mode Mode, d Desired) (int64, err
 }
 
 // stage writes files as a new generation and has it checked; g lacks the number and the digest. On an error nothing of it
-// is left. It may be called by any goroutine: of m it uses only the options and the store.
-func (m *Manager) stage(ctx context.Context, files haproxy.Files, g Generation, niceness int, probe func(haproxy.Files) error) (Generation, error) {
-	if err := vet(files, m.opts.Env); err != nil {
+// is left. A background goroutine may call it too: of m it uses only the options and the store then, and it tries no address,
+// because the files are those of commands, which add none.
+func (m *Manager) stage(ctx context.Context, files haproxy.Files, g Generation, background bool) (Generation, error) {
+	if err := vet(files, m.opts.env); err != nil {
 		return Generation{}, err
 	}
 	m.opts.Step("write")
@@ -157,10 +153,14 @@ func (m *Manager) stage(ctx context.Context, files haproxy.Files, g Generation, 
 	}
 	g.Number, g.Digest = number, files.Digest()
 	m.opts.Step("check")
+	niceness := 0
+	if background {
+		niceness = saveNiceness
+	}
 	err = m.checkGeneration(ctx, number, niceness)
-	if err == nil && probe != nil {
+	if err == nil && !background {
 		m.opts.Step("bind")
-		err = probe(files)
+		err = m.probe(files)
 	}
 	if err == nil {
 		m.opts.Step("seal")
@@ -177,7 +177,7 @@ func (m *Manager) probe(files haproxy.Files) error {
 	if m.child == nil {
 		return nil
 	}
-	if err := process.Probe(m.running.files.Config(), files.Config(), m.opts.Env); err != nil {
+	if err := process.Probe(m.running.files.Config(), files.Config(), m.opts.env); err != nil {
 		return fmt.Errorf("%w; HAProxy was not reloaded, because it would stop serving for two seconds and then fail", err)
 	}
 	return nil
@@ -186,10 +186,7 @@ func (m *Manager) probe(files haproxy.Files) error {
 // activate makes a checked generation current and HAProxy load it.
 func (m *Manager) activate(ctx context.Context, mode Mode, next Generation, files haproxy.Files) error {
 	m.opts.Step("swap")
-	if err := m.store.Activate(next.Number); err != nil {
-		return err
-	}
-	if err := m.store.Verify(next.Number, files); err != nil {
+	if err := m.store.Load(next.Number, files); err != nil {
 		return err
 	}
 	m.opts.Step("load")

@@ -44,6 +44,6 @@ func configs() []string { return []string{generation.OwnConfigFile, haproxy.Conf
 func (m *Manager) checkGeneration(ctx context.Context, number int64, niceness int) error {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.CheckTimeout)
 	defer cancel()
-	c := process.Checker{Program: m.opts.HAProxy, Env: m.opts.Env, Procs: m.opts.Procs, Niceness: niceness}
+	c := process.Checker{Program: m.opts.HAProxy, Env: m.opts.env, Procs: m.opts.Procs, Niceness: niceness}
 	return c.Check(ctx, generation.Path(m.opts.StateDir, number), configs()...)
 }

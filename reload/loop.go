@@ -100,7 +100,7 @@ func (m *Manager) open(ctx context.Context) error {
 	}
 	m.publish(func(s *Status) { s.Version = version.String() })
 	m.opts.Logger.Info("haproxy found", "version", version.String(), "path", m.opts.HAProxy, "state_dir", m.opts.StateDir)
-	if err := process.StopLeftover(ctx, m.processOptions(), m.opts.Logger); err != nil {
+	if err := process.StopLeftover(ctx, m.opts.RunDir, m.opts.Logger); err != nil {
 		m.store.Close()
 		return err
 	}

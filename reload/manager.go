@@ -68,8 +68,7 @@ func New(opts Options) (*Manager, error) {
 	}
 	m.stopOnce = sync.OnceFunc(func() { close(m.stopNow) })
 	var err error
-	m.metrics, err = newMetrics(opts.Registerer, m.status)
-	if err != nil {
+	if m.metrics, err = newMetrics(opts.Registerer, m.status); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return m, nil

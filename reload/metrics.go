@@ -41,50 +41,44 @@ func newMetrics(reg prometheus.Registerer, b *broadcaster) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	gauges := []prometheus.Collector{
-		gauge("nuncio_desired_revision", "Revision of the store that the desired files were made from.", b,
-			func(s Status) float64 { return float64(s.DesiredRevision) }),
-		gauge("nuncio_applied_revision", "Revision of the store that HAProxy's confirmed files were made from.", b,
-			func(s Status) float64 { return float64(s.AppliedRevision) }),
-		gauge("nuncio_applied_generation", "Number of the generation that HAProxy has confirmed.", b,
-			func(s Status) float64 { return float64(s.AppliedGeneration) }),
-		gauge("nuncio_last_apply_success_timestamp_seconds", "When HAProxy last confirmed a generation, or was found to run the desired files.", b,
-			func(s Status) float64 {
-				if s.AppliedTime.IsZero() {
-					return 0
-				}
-				return float64(s.AppliedTime.UnixMilli()) / 1000
-			}),
-		gauge("nuncio_last_apply_successful", "1 if the last apply succeeded, 0 if it failed or there was none.", b,
-			func(s Status) float64 {
-				if n := len(s.Applies); n > 0 && !s.Applies[n-1].Failed() {
-					return 1
-				}
-				return 0
-			}),
-		gauge("nuncio_old_workers", "Workers that a reload has replaced and that still have sessions.", b,
-			func(s Status) float64 { return float64(s.OldWorkers) }),
-		gauge("nuncio_servers_leaving", "Servers that are in maintenance until nothing uses them and they can be deleted.", b,
-			func(s Status) float64 { return float64(s.Leaving) }),
+	errs := []error{reg.Register(m.applies), reg.Register(m.duration), reg.Register(m.restarts), reg.Register(m.commands), reg.Register(m.drifts)}
+	gaugeOf := func(opts prometheus.GaugeOpts, value func(Status) float64) {
+		errs = append(errs, reg.Register(prometheus.NewGaugeFunc(opts, func() float64 { return value(b.get()) })))
 	}
+	gauge := func(name, help string, value func(Status) float64) {
+		gaugeOf(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	gauge("nuncio_desired_revision", "Revision of the store that the desired files were made from.",
+		func(s Status) float64 { return float64(s.DesiredRevision) })
+	gauge("nuncio_applied_revision", "Revision of the store that HAProxy's confirmed files were made from.",
+		func(s Status) float64 { return float64(s.AppliedRevision) })
+	gauge("nuncio_applied_generation", "Number of the generation that HAProxy has confirmed.",
+		func(s Status) float64 { return float64(s.AppliedGeneration) })
+	gauge("nuncio_last_apply_success_timestamp_seconds", "When HAProxy last confirmed a generation, or was found to run the desired files.",
+		func(s Status) float64 {
+			if s.AppliedTime.IsZero() {
+				return 0
+			}
+			return float64(s.AppliedTime.UnixMilli()) / 1000
+		})
+	gauge("nuncio_last_apply_successful", "1 if the last apply succeeded, 0 if it failed or there was none.",
+		func(s Status) float64 { n := len(s.Applies); return number(n > 0 && !s.Applies[n-1].Failed()) })
+	gauge("nuncio_old_workers", "Workers that a reload has replaced and that still have sessions.",
+		func(s Status) float64 { return float64(s.OldWorkers) })
+	gauge("nuncio_servers_leaving", "Servers that are in maintenance until nothing uses them and they can be deleted.",
+		func(s Status) float64 { return float64(s.Leaving) })
 	for _, state := range states() {
-		gauges = append(gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		gaugeOf(prometheus.GaugeOpts{
 			Name: "nuncio_state", Help: "1 for the state that nuncio's HAProxy side is in.",
 			ConstLabels: prometheus.Labels{"state": string(state)},
-		}, func() float64 {
-			if b.get().State == state {
-				return 1
-			}
-			return 0
-		}))
-	}
-	var errs []error
-	for _, c := range append(gauges, m.applies, m.duration, m.restarts, m.commands, m.drifts) {
-		errs = append(errs, reg.Register(c))
+		}, func(s Status) float64 { return number(s.State == state) })
 	}
 	return m, errors.Join(errs...)
 }
 
-func gauge(name, help string, b *broadcaster, value func(Status) float64) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(b.get()) })
+func number(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

@@ -48,9 +48,6 @@ type Options struct {
 	// VerifyInterval is how often the files on disk are compared with what was written; default 10 s.
 	VerifyInterval time.Duration
 
-	// Env is the environment of haproxy; default os.Environ(). Variables that begin with NUNCIO_ and those of
-	// HAProxy's own master are removed.
-	Env []string
 	// Procs starts the processes; nil in a program that does not reap.
 	Procs *proc.Reaper
 	// Logger may be nil.
@@ -63,6 +60,8 @@ type Options struct {
 	// Step is called with a name before each step of an apply and each pass of the loop; nil for nothing. Tests end the
 	// process there.
 	Step func(name string)
+
+	env []string // of haproxy
 }
 
 // Desired is one set of files that is to run.
@@ -116,10 +115,7 @@ func (o *Options) complete() error {
 	setDefault(&o.ReloadTimeout, time.Minute)
 	setDefault(&o.DrainTimeout, 25*time.Second)
 	setDefault(&o.MaxCrashes, 10)
-	if o.Env == nil {
-		o.Env = os.Environ()
-	}
-	o.Env = process.Environment(o.Env)
+	o.env = process.Environment(os.Environ())
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -91,7 +91,7 @@ func (m *Manager) save(ctx context.Context) {
 	// Created is the time of the content: what was applied later is not in it, however long writing takes.
 	g.Kind, g.Created = KindEndpoints, began.UTC()
 	go func() {
-		g, err := m.stage(ctx, files, g, saveNiceness, nil) // only servers and maps have changed: there is no new address
+		g, err := m.stage(ctx, files, g, true)
 		m.saver.done <- saved{files, g, time.Since(began), err}
 	}()
 }
@@ -140,10 +140,7 @@ func (m *Manager) finishSave(ctx context.Context, r saved) {
 
 func (m *Manager) activateSaved(r saved) error {
 	m.opts.Step("save swap")
-	if err := m.store.Activate(r.generation.Number); err != nil {
-		return err
-	}
-	if err := m.store.Verify(r.generation.Number, r.files); err != nil {
+	if err := m.store.Load(r.generation.Number, r.files); err != nil {
 		return err
 	}
 	m.running.saved, m.running.generation.Number = r.files, r.generation.Number

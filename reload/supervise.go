@@ -85,23 +85,16 @@ func (m *Manager) findLastGood(ctx context.Context) (bool, error) {
 	return false, errors.Join(errs...)
 }
 
-func (m *Manager) processOptions() process.Options {
-	current := filepath.Join(m.opts.StateDir, generation.CurrentLink)
-	o := process.Options{
-		Program: m.opts.HAProxy, Env: m.opts.Env, Dir: m.opts.StateDir, RunDir: m.opts.RunDir,
-		ReloadTimeout: m.opts.ReloadTimeout, Procs: m.opts.Procs, Logger: m.opts.HAProxyLogger,
-	}
-	for _, name := range configs() {
-		o.Configs = append(o.Configs, filepath.Join(current, name))
-	}
-	return o
-}
-
 // start starts haproxy on the current generation, which has these files, and waits until a worker answers. After an error no
 // process of it is left, unless nuncio has to stop meanwhile: a haproxy that has not been confirmed may serve requests
 // all the same, so that one is left to drain. The error wraps a *BindError if addresses are in use.
 func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
-	child, err := process.Launch(m.processOptions())
+	current := filepath.Join(m.opts.StateDir, generation.CurrentLink)
+	child, err := process.Launch(process.Options{
+		Program: m.opts.HAProxy, Env: m.opts.env, Dir: m.opts.StateDir, RunDir: m.opts.RunDir,
+		Configs:       []string{filepath.Join(current, generation.OwnConfigFile), filepath.Join(current, haproxy.ConfigFile)},
+		ReloadTimeout: m.opts.ReloadTimeout, Procs: m.opts.Procs, Logger: m.opts.HAProxyLogger,
+	})
 	if err != nil {
 		return err
 	}
@@ -110,7 +103,7 @@ func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
 	err = child.Confirm(confirming)
 	if err != nil && ctx.Err() == nil {
 		child.Kill()
-		if inUse := process.ProbeAll(files.Config(), m.opts.Env); inUse != nil {
+		if inUse := process.ProbeAll(files.Config(), m.opts.env); inUse != nil {
 			err = fmt.Errorf("%w: %w", inUse, err)
 		}
 		return fmt.Errorf("start haproxy: %w", err)
@@ -222,24 +215,17 @@ func (m *Manager) verifyFiles(ctx context.Context) {
 // restoreFiles puts the running files back on disk, as a checked and current generation, if they are not there.
 func (m *Manager) restoreFiles(ctx context.Context) error {
 	g := m.running.generation
-	if m.store.Verify(g.Number, m.running.files) == nil {
-		return nil
-	}
-	// A different generation may be current only because the link was moved.
-	if m.store.Activate(g.Number) == nil && m.store.Verify(g.Number, m.running.files) == nil {
-		return nil
+	if m.store.Load(g.Number, m.running.files) == nil {
+		return nil // only the link may have been moved
 	}
 	if !m.running.files.Equal(m.running.saved) {
 		g.Kind = KindEndpoints
 	}
 	g.Created = time.Now().UTC()
-	next, err := m.stage(ctx, m.running.files, g, 0, m.probe)
+	next, err := m.stage(ctx, m.running.files, g, false)
 	if err != nil {
 		return err
 	}
-	if err := m.store.Activate(next.Number); err != nil {
-		return err
-	}
 	m.running.generation = next
-	return m.store.Verify(next.Number, m.running.files)
+	return m.store.Load(next.Number, m.running.files)
 }

@@ -75,16 +75,16 @@ func List(stateDir string) ([]Generation, error) {
 // Read reads one generation back. It returns an error when the files are not those that were written.
 func Read(stateDir string, number int64) (Generation, haproxy.Files, error) {
 	dir := Path(stateDir, number)
+	var files haproxy.Files
 	g, err := readManifest(dir)
+	if err == nil {
+		files, err = readFiles(dir)
+	}
+	if err == nil && files.Digest() != g.Digest {
+		err = fmt.Errorf("its files in %s were changed after they were checked", dir)
+	}
 	if err != nil {
 		return Generation{}, haproxy.Files{}, fmt.Errorf("read generation %d: %w", number, err)
-	}
-	files, err := readFiles(dir)
-	if err != nil {
-		return Generation{}, haproxy.Files{}, fmt.Errorf("read generation %d: %w", number, err)
-	}
-	if files.Digest() != g.Digest {
-		return Generation{}, haproxy.Files{}, fmt.Errorf("read generation %d: its files in %s were changed after they were checked", number, dir)
 	}
 	current, _ := currentNumber(stateDir) // no link: none is current
 	g.Current = g.Number == current

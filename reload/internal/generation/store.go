@@ -58,7 +58,7 @@ func (s *Store) Close() { _ = s.lock.Close() }
 
 // clean removes generations that have no manifest: the ones a crash cut short before they were checked.
 func (s *Store) clean() error {
-	if err := os.Remove(filepath.Join(s.dir, pendingLink)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeFile(filepath.Join(s.dir, pendingLink)); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(filepath.Join(s.dir, generationsDir))
@@ -113,43 +113,57 @@ func (s *Store) Write(files haproxy.Files) (number int64, err error) {
 
 // Seal marks a generation as checked.
 func (s *Store) Seal(g Generation) error {
+	dir := Path(s.dir, g.Number)
 	b, err := json.MarshalIndent(g, "", "  ")
+	if err == nil {
+		err = writeSynced(filepath.Join(dir, ManifestFile), append(b, '\n'))
+	}
+	if err == nil { // the directory's own name has to be on disk before a link leads to it
+		err = errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
+	}
 	if err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
-	dir := Path(s.dir, g.Number)
-	if err := writeSynced(filepath.Join(dir, ManifestFile), append(b, '\n')); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	// The directory's own name has to be on disk before a link leads to it.
-	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
 	return nil
+}
+
+// Load makes a generation the current one and then verifies it: HAProxy may read it now.
+func (s *Store) Load(number int64, files haproxy.Files) error {
+	if err := s.Activate(number); err != nil {
+		return err
+	}
+	return s.Verify(number, files)
 }
 
 // Activate makes a generation the current one, by rename; 0 means none.
 func (s *Store) Activate(number int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	link := filepath.Join(s.dir, CurrentLink)
-	pending := filepath.Join(s.dir, pendingLink)
+	link, pending := filepath.Join(s.dir, CurrentLink), filepath.Join(s.dir, pendingLink)
+	var err error
 	if number == 0 {
-		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("make generation current: %w", err)
+		err = removeFile(link)
+	} else if err = removeFile(pending); err == nil {
+		err = os.Symlink(filepath.Join(generationsDir, strconv.FormatInt(number, 10)), pending)
+		if err == nil {
+			err = os.Rename(pending, link)
 		}
-		return nil
 	}
-	if err := os.Remove(pending); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make generation current: %w", err)
+	if err == nil {
+		err = syncDir(s.dir)
 	}
-	if err := os.Symlink(filepath.Join(generationsDir, strconv.FormatInt(number, 10)), pending); err != nil {
-		return fmt.Errorf("make generation current: %w", err)
+	if err != nil {
+		return fmt.Errorf("make generation %d current: %w", number, err)
 	}
-	if err := os.Rename(pending, link); err != nil {
-		return fmt.Errorf("make generation current: %w", err)
+	return nil
+}
+
+// removeFile removes a file that need not exist.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return syncDir(s.dir)
+	return nil
 }
 
 // Current returns the number of the current generation; 0 if there is none.

@@ -14,23 +14,13 @@ const maxProbes = 1 << 16
 // bind is one address that a configuration makes HAProxy listen on. Of a host name only the port is known.
 type bind struct {
 	addr  netip.AddrPort
-	v6    bool
 	only6 bool   // v6only
 	dual  bool   // v4v6
 	dev   string // interface
 	line  int
 }
 
-// listener is what has to be equal for HAProxy to hand a listener over to the next worker on a reload.
-type listener struct {
-	addr netip.AddrPort
-	v6   bool
-	dev  string
-}
-
-func (b bind) listener() listener { return listener{b.addr, b.v6, b.dev} }
-
-// binds returns the TCP listeners of a configuration, without those that cannot be tried from here.
+// binds returns the TCP listeners of a configuration, without those that cannot be tried from here, maxProbes at most.
 func binds(config []byte, env func(string) (string, bool)) []bind {
 	lines, _ := haproxy.Lex(config, env) // Vet has looked at the error
 	var out []bind
@@ -44,9 +34,8 @@ func binds(config []byte, env func(string) (string, bool)) []bind {
 			default:
 				continue
 			}
-			out = append(out, lineBinds(l, first)...)
-			if len(out) > maxProbes {
-				return out
+			if out = append(out, lineBinds(l, first)...); len(out) > maxProbes {
+				return out[:maxProbes]
 			}
 		}
 	}
@@ -77,9 +66,7 @@ func lineBinds(l haproxy.Line, first int) []bind {
 // expand reads "[<family>@][<ip>|<name>]:<port>[-<port>]" as HAProxy does: no address, or "*", is IPv4's wildcard.
 func expand(address string, proto bind) []bind {
 	rest, v4 := strings.CutPrefix(address, "ipv4@")
-	if !v4 {
-		rest, proto.v6 = strings.CutPrefix(address, "ipv6@")
-	}
+	rest, v6 := strings.CutPrefix(rest, "ipv6@")
 	colon := strings.LastIndexByte(rest, ':')
 	// The address parser expands $NAME once more, under any quoting.
 	if colon < 0 || strings.ContainsAny(rest, "@/$") {
@@ -88,7 +75,7 @@ func expand(address string, proto bind) []bind {
 	host := strings.TrimSuffix(strings.TrimPrefix(rest[:colon], "["), "]")
 	ip, err := netip.ParseAddr(host)
 	switch {
-	case (host == "" || host == "*") && proto.v6:
+	case (host == "" || host == "*") && v6:
 		ip = netip.IPv6Unspecified()
 	case host == "" || host == "*":
 		ip = netip.IPv4Unspecified()
@@ -97,7 +84,6 @@ func expand(address string, proto bind) []bind {
 	case err != nil || ip.Zone() != "" || v4 && ip.Is6():
 		return nil
 	}
-	proto.v6 = ip.Is6()
 	low, high, isRange := strings.Cut(rest[colon+1:], "-")
 	if !isRange {
 		high = low
@@ -108,10 +94,9 @@ func expand(address string, proto bind) []bind {
 		return nil
 	}
 	var out []bind
-	for port := from; port <= to && len(out) <= maxProbes; port++ {
-		b := proto
-		b.addr = netip.AddrPortFrom(ip, uint16(port))
-		out = append(out, b)
+	for port := from; port <= to; port++ {
+		proto.addr = netip.AddrPortFrom(ip, uint16(port))
+		out = append(out, proto)
 	}
 	return out
 }

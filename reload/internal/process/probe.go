@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,7 @@ type AddressInUse struct {
 // StillInUse tries again to bind the address, with the options of its bind line. It takes a few system calls.
 func (a AddressInUse) StillInUse() bool {
 	if !a.bind.addr.IsValid() { // made by hand
-		a.bind = bind{addr: a.Addr, v6: a.Addr.Addr().Is6()}
+		a.bind = bind{addr: a.Addr}
 	}
 	return a.bind.inUse(a.alone) != nil
 }
@@ -48,32 +49,34 @@ func (e *BindError) Error() string {
 // from here (file descriptors, sockets in the file system, other network namespaces, and host names, whose address is
 // HAProxy's choice at the moment of the bind) is skipped: there the reload itself finds out.
 func Probe(running, next []byte, env []string) error {
+	type listener struct { // what has to be equal for HAProxy to hand a listener over to the next worker on a reload
+		addr netip.AddrPort
+		dev  string
+	}
 	kept, ports := map[listener]bool{}, map[uint16]bool{}
 	for _, r := range binds(running, lookup(env)) {
-		kept[r.listener()], ports[r.addr.Port()] = true, true
+		kept[listener{r.addr, r.dev}], ports[r.addr.Port()] = true, true
 	}
-	return find(binds(next, lookup(env)), func(b bind) (skip, alone bool) {
-		// HAProxy binds with SO_REUSEPORT, so its own old listeners on an overlapping address do not hinder it. Where it
-		// has none, a foreign process that shares its port with everyone would silently get part of the traffic.
-		return kept[b.listener()], !ports[b.addr.Port()]
-	})
+	fresh := slices.DeleteFunc(binds(next, lookup(env)), func(b bind) bool { return kept[listener{b.addr, b.dev}] })
+	// HAProxy binds with SO_REUSEPORT, so its own old listeners on an overlapping address do not hinder it. Where it has
+	// none, a foreign process that shares its port with everyone would silently get part of the traffic.
+	return find(fresh, func(b bind) (alone bool) { return !ports[b.addr.Port()] })
 }
 
 // ProbeAll tries everything that a configuration listens on, after a start that failed. An old listener of HAProxy's own may be
 // left, which shares its port. Its error is a *BindError.
 func ProbeAll(config []byte, env []string) error {
-	return find(binds(config, lookup(env)), func(bind) (skip, alone bool) { return false, false })
+	return find(binds(config, lookup(env)), func(bind) (alone bool) { return false })
 }
 
-func find(binds []bind, how func(bind) (skip, alone bool)) error {
+func find(binds []bind, alone func(bind) bool) error {
 	var found BindError
-	for _, b := range binds[:min(len(binds), maxProbes)] {
-		skip, alone := how(b)
-		if skip || !b.addr.Addr().IsValid() {
-			continue
+	for _, b := range binds {
+		if !b.addr.Addr().IsValid() {
+			continue // a host name
 		}
-		if err := b.inUse(alone); err != nil {
-			found.Addresses = append(found.Addresses, AddressInUse{Addr: b.addr, Reason: err.Error(), Line: b.line, bind: b, alone: alone})
+		if err := b.inUse(alone(b)); err != nil {
+			found.Addresses = append(found.Addresses, AddressInUse{Addr: b.addr, Reason: err.Error(), Line: b.line, bind: b, alone: alone(b)})
 		}
 	}
 	if len(found.Addresses) == 0 {
@@ -95,8 +98,11 @@ func (b bind) inUse(alone bool) error {
 // too when this process cannot tell.
 func (b bind) try(share bool) error {
 	family := unix.AF_INET
-	if b.v6 {
-		family = unix.AF_INET6
+	var sa unix.Sockaddr
+	if ip, port := b.addr.Addr(), int(b.addr.Port()); ip.Is6() {
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: ip.As16()}
+	} else {
+		sa = &unix.SockaddrInet4{Port: port, Addr: ip.As4()}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -118,10 +124,6 @@ func (b bind) try(share bool) error {
 	}
 	if err != nil {
 		return nil // it cannot be tried as HAProxy will bind
-	}
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(b.addr.Port()), Addr: b.addr.Addr().As4()}
-	if b.v6 {
-		sa = &unix.SockaddrInet6{Port: int(b.addr.Port()), Addr: b.addr.Addr().As16()}
 	}
 	err = unix.Bind(fd, sa)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {

@@ -65,10 +65,6 @@ type Options struct {
 	Logger        *slog.Logger // gets what haproxy prints, line by line
 }
 
-func (o Options) masterSocket(timeout time.Duration) haproxy.Socket {
-	return haproxy.MasterSocket(filepath.Join(o.RunDir, masterSocket), timeout)
-}
-
 // Process is one haproxy master with its workers. One goroutine uses it, but for Done.
 type Process struct {
 	child   *proc.Child
@@ -83,7 +79,7 @@ type Process struct {
 func Launch(o Options) (*Process, error) {
 	h := &Process{
 		out: newOutput(o.Logger), started: time.Now(),
-		master:  o.masterSocket(o.ReloadTimeout),
+		master:  haproxy.MasterSocket(filepath.Join(o.RunDir, masterSocket), o.ReloadTimeout),
 		runtime: haproxy.RuntimeSocket(RuntimeSocket(o.RunDir), CommandTimeout),
 	}
 	for _, s := range []haproxy.Socket{h.master, h.runtime} {

@@ -21,7 +21,7 @@ func (h *Process) Session(ctx context.Context, first []haproxy.Command) (*haprox
 		err = fmt.Errorf("worker %d answers instead of %d: something else has reloaded haproxy", info.Pid, h.worker)
 	}
 	if err == nil {
-		err = Succeeded(first, replies)
+		err = succeeded(first, replies)
 	}
 	if err != nil {
 		s.Close()
@@ -39,11 +39,11 @@ func Send(ctx context.Context, s *haproxy.Session, commands []haproxy.Command) e
 	if err != nil {
 		return err
 	}
-	return Succeeded(commands, replies)
+	return succeeded(commands, replies)
 }
 
-// Succeeded returns a *haproxy.CommandError for the first command that has failed.
-func Succeeded(commands []haproxy.Command, replies []haproxy.Reply) error {
+// succeeded returns a *haproxy.CommandError for the first command that has failed.
+func succeeded(commands []haproxy.Command, replies []haproxy.Reply) error {
 	for i, c := range commands {
 		if c.Failed(replies[i]) {
 			return &haproxy.CommandError{Command: c.Line, Reply: replies[i]}

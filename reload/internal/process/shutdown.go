@@ -19,8 +19,8 @@ const KillAfter = 3 * time.Second
 
 // StopLeftover ends a haproxy that an earlier nuncio on this state directory left behind. It can exist although
 // the kernel is told to end it with nuncio: that setting is lost when haproxy has file capabilities.
-func StopLeftover(ctx context.Context, o Options, log *slog.Logger) error {
-	socket := o.masterSocket(time.Second)
+func StopLeftover(ctx context.Context, runDir string, log *slog.Logger) error {
+	socket := haproxy.MasterSocket(filepath.Join(runDir, masterSocket), time.Second)
 	reply, err := socket.Exec(ctx, "show proc")
 	if err != nil {
 		return nil // the usual case: no socket, or a stale one
