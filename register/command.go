@@ -44,22 +44,21 @@ func (r *Registrar) RunWithCommand(ctx context.Context, o CommandOptions) (code 
 	defer signal.Stop(received)
 
 	ended, end := context.WithCancel(ctx) // the command has ended
-	relay := &signalRelay{to: make(chan os.Signal, 16), deregistered: make(chan struct{}), grace: o.StopTimeout}
-	var registered, killed context.Context
-	registered, relay.deregister = context.WithCancel(ended)
-	defer relay.deregister()
-	killed, relay.kill = context.WithCancel(context.Background())
-	defer relay.kill()
+	registered, deregister := context.WithCancel(ended)
+	defer deregister()
+	killed, kill := context.WithCancel(context.Background())
+	defer kill()
+	passed, deregistered := make(chan os.Signal, 16), make(chan struct{})
 	var group errgroup.Group
 	var claimed error
 	group.Go(func() error { return reaper.Run(ended) })
 	group.Go(func() (err error) {
 		defer end()
-		code, err = reaper.RunForeground(killed, o.Command, relay.to, o.StopTimeout)
+		code, err = reaper.RunForeground(killed, o.Command, passed, o.StopTimeout)
 		return err
 	})
 	group.Go(func() error {
-		defer close(relay.deregistered)
+		defer close(deregistered)
 		if !o.accepting(registered) {
 			return nil
 		}
@@ -67,17 +66,21 @@ func (r *Registrar) RunWithCommand(ctx context.Context, o CommandOptions) (code 
 		switch {
 		case errors.Is(err, ErrClaimed):
 			claimed = err
-			relay.kill() // a server that is not registered would run unreached
+			kill() // a server that is not registered would run unreached
 		case err != nil:
 			o.Log.Warn("request to etcd failed at the end, the command's exit code is kept", "err", err)
 		}
 		return nil
 	})
 	group.Go(func() error {
-		relay.run(ended, received)
+		o.passOn(ended, received, passed, func() {
+			deregister()
+			<-deregistered
+		}, kill)
 		return nil
 	})
-	return code, errors.Join(group.Wait(), claimed)
+	err = errors.Join(group.Wait(), claimed) // before code is read
+	return code, err
 }
 
 // accepting waits until the address accepts a connection or StartTimeout is over. It returns false when ctx ended before.
@@ -105,38 +108,20 @@ var passedOn = []os.Signal{
 	syscall.SIGTTIN, syscall.SIGTTOU,
 }
 
-// signalRelay passes signals on to the command; those that end it only after the record was removed.
-type signalRelay struct {
-	to           chan os.Signal
-	deregister   func()        // removes the record
-	deregistered chan struct{} // closed when it was removed
-	kill         func()        // ends the command
-	grace        time.Duration // after the first signal that ends it
-}
-
-func (s *signalRelay) run(ended context.Context, from <-chan os.Signal) {
-	var tooLate <-chan time.Time
+// passOn passes signals on to the command until it has ended; those that end it only after deregister has removed the record.
+func (o CommandOptions) passOn(ended context.Context, from <-chan os.Signal, to chan<- os.Signal, deregister, kill func()) {
 	for {
 		select {
 		case <-ended.Done():
 			return
-		case <-tooLate:
-			s.kill()
-			tooLate = nil
 		case sig := <-from:
 			switch sig {
 			case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
-				s.deregister()
-				select {
-				case <-s.deregistered:
-				case <-ended.Done():
-				}
-				if tooLate == nil {
-					tooLate = time.After(s.grace)
-				}
+				deregister()
+				time.AfterFunc(o.StopTimeout, kill) // the first call counts
 			}
 			select {
-			case s.to <- sig:
+			case to <- sig:
 			case <-ended.Done():
 			}
 		}

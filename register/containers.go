@@ -2,6 +2,7 @@ package register
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -23,7 +24,8 @@ type entry struct {
 // event notes what one event means. Only die and kill say all there is to know; everything else makes the
 // facts stale.
 func (d *Docker) event(ev Event) {
-	d.opts.Metrics.events.WithLabelValues(actionLabel(ev.Action)).Inc()
+	action, _, _ := strings.Cut(ev.Action, ":") // Docker writes "health_status: healthy"; the label has to stay bounded
+	d.opts.Metrics.events.WithLabelValues(action).Inc()
 	d.step++
 	if ev.Time.After(d.since) {
 		d.since = ev.Time.Add(1) // Docker's "since" is inclusive

@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"nuncio/internal/catalog"
 )
 
 // stored is one key in etcd.
@@ -20,13 +22,17 @@ type stored struct {
 
 // identity determines which stored records are this registrar's own.
 type identity struct {
-	node string
-	kind string
+	node, kind, prefix string
+
 	only string // the single key of a registrar that is not the daemon; empty for the daemon
 }
 
 func (id identity) owns(key string, o owner) bool {
 	return o.Registrar == id.kind && o.Node == id.node && (id.only == "" || id.only == key)
+}
+
+func (id identity) key(r Record) (string, error) {
+	return catalog.Key(id.prefix, r.Service, r.Instance.Name)
 }
 
 // Change is one write that makes the store agree with Docker.
@@ -50,11 +56,11 @@ type plan struct {
 }
 
 // diff compares the desired records with those in etcd. Lease 0 stands for any lease, for a dry run. It is pure.
-func diff(d Desired, keyOf func(Record) (string, error), actual map[string]stored, id identity, lease int64) plan {
+func diff(d Desired, actual map[string]stored, id identity, lease int64) plan {
 	var p plan
 	desired := map[string]bool{}
 	for _, rec := range d.Records {
-		key, err := keyOf(rec)
+		key, err := id.key(rec)
 		if err != nil {
 			p.conflicts = append(p.conflicts, rec.skipped(err.Error()))
 			continue

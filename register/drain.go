@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -94,7 +93,7 @@ func (o DrainOptions) mark(ctx context.Context, all map[string]stored) (keys []s
 		if !o.matches(key, have.owner) {
 			continue
 		}
-		rec, err := readRecord(o.Prefix, key, have.value)
+		rec, err := readRecord(o.Prefix, key, have)
 		if err != nil {
 			return nil, err
 		}
@@ -162,30 +161,19 @@ func (o DrainOptions) check(ctx context.Context, keys []string) (gone bool, err 
 }
 
 // readRecord parses a stored value. encode of the result gives the same bytes.
-func readRecord(prefix, key string, value []byte) (Record, error) {
+func readRecord(prefix, key string, have stored) (Record, error) {
 	service, instance, err := catalog.ParseKey(prefix, key)
 	if err != nil {
 		return Record{}, err
 	}
-	inst, err := catalog.Decode(instance, value)
+	inst, err := catalog.Decode(instance, have.value)
 	if err != nil {
 		return Record{}, fmt.Errorf("record %s: %w", key, err)
 	}
-	rec := Record{Service: service, Instance: *inst}
-	pop := func(name string) string {
-		v := rec.Instance.Meta[name]
-		delete(rec.Instance.Meta, name)
-		return v
-	}
-	pop("node")
-	pop("registrar")
-	if pop("operator") == operatorDrain && rec.Instance.State == catalog.StateDrain {
+	rec := Record{Service: service, Instance: *inst, Origin: have.owner.Origin}
+	if have.owner.Operator == operatorDrain && inst.State == catalog.StateDrain {
 		rec.Instance.State = catalog.StateReady
 	}
-	rec.Origin = Origin{
-		Container: pop("container"), ContainerID: pop("container_id"), StartedAt: pop("started_at"),
-		Image: pop("image"), Health: pop("health"),
-	}
-	rec.Origin.Port, _ = strconv.Atoi(pop("container_port")) // absent where there is no container
+	maps.DeleteFunc(rec.Instance.Meta, func(name, _ string) bool { return Reserved(name) })
 	return rec, nil
 }

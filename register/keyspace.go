@@ -128,7 +128,7 @@ func (s *syncer) list(ctx context.Context) error {
 	desired := map[string]bool{}
 	if s.desired != nil {
 		for _, rec := range s.desired.Records {
-			if key, err := s.key(rec); err == nil { // one without a key becomes a conflict of the plan
+			if key, err := s.id.key(rec); err == nil { // one without a key becomes a conflict of the plan
 				desired[key] = true
 			}
 		}

@@ -35,9 +35,3 @@ func (d *Docker) logReasons(containers []*Container, desired Desired) {
 		was.warnings = now
 	}
 }
-
-// actionLabel keeps the metric's label bounded: Docker writes "health_status: healthy".
-func actionLabel(action string) string {
-	name, _, _ := strings.Cut(action, ":")
-	return name
-}

@@ -33,10 +33,14 @@ func (r Record) members(node, kind string, drained bool) []catalog.Member {
 		operator = operatorDrain
 	}
 	return []catalog.Member{
-		{Name: "node", Value: node}, {Name: "registrar", Value: kind},
-		{Name: "container", Value: r.Origin.Container}, {Name: "container_id", Value: r.Origin.ContainerID},
-		{Name: "started_at", Value: r.Origin.StartedAt}, {Name: "image", Value: r.Origin.Image},
-		{Name: "container_port", Value: r.Origin.Port}, {Name: "health", Value: r.Origin.Health},
+		{Name: "node", Value: node},
+		{Name: "registrar", Value: kind},
+		{Name: "container", Value: r.Origin.Container},
+		{Name: "container_id", Value: r.Origin.ContainerID},
+		{Name: "started_at", Value: r.Origin.StartedAt},
+		{Name: "image", Value: r.Origin.Image},
+		{Name: "container_port", Value: r.Origin.ContainerPort},
+		{Name: "health", Value: r.Origin.Health},
 		{Name: "operator", Value: operator},
 	}
 }
@@ -57,20 +61,18 @@ func (r Record) encode(node, kind string, drained bool) ([]byte, error) {
 
 // owner is the part of a stored value that identifies its writer and the run of the container.
 type owner struct {
-	Host        string      `json:"host"`
-	Port        json.Number `json:"port"`
-	Node        string      `json:"node"`
-	Registrar   string      `json:"registrar"`
-	Container   string      `json:"container"`
-	ContainerID string      `json:"container_id"`
-	StartedAt   string      `json:"started_at"`
-	Operator    string      `json:"operator"`
+	Host      string      `json:"host"`
+	Port      json.Number `json:"port"`
+	Node      string      `json:"node"`
+	Registrar string      `json:"registrar"`
+	Operator  string      `json:"operator"`
+	Origin
 }
 
-// readOwner returns the zero owner for a value that no registrar wrote.
+// readOwner returns the zero owner for a value that no registrar wrote. A member of the wrong type stays empty.
 func readOwner(value []byte) owner {
 	var o owner
-	if err := json.Unmarshal(value, &o); err != nil || o.Registrar == "" {
+	if _ = json.Unmarshal(value, &o); o.Registrar == "" {
 		return owner{}
 	}
 	return o

@@ -56,14 +56,14 @@ type Record struct {
 	Note string
 }
 
-// Origin is the container behind a record.
+// Origin is the container behind a record, under the names that a record has for it.
 type Origin struct {
-	Container   string
-	ContainerID string
-	StartedAt   string // with the id, one incarnation of the container
-	Image       string
-	Port        int    // the container's port
-	Health      string // of a container that is registered whatever its health
+	Container     string `json:"container"`
+	ContainerID   string `json:"container_id"`
+	StartedAt     string `json:"started_at"` // with the id, one incarnation of the container
+	Image         string `json:"image"`
+	ContainerPort int    `json:"container_port"`
+	Health        string `json:"health"` // of a container that is registered whatever its health
 }
 
 // Skipped is a container, or one port of it, that has no record, with the reason.
@@ -319,7 +319,7 @@ func (r Rules) record(c *Container, s settings, w desiredPort, several bool, adv
 			Weight: weight, State: state, Tags: splitTags(tags), Meta: r.meta(c, s, w.port),
 		},
 		Origin: Origin{
-			Container: c.Name, ContainerID: c.ID, StartedAt: startText(c.StartedAt), Image: c.Image, Port: w.port, Health: health,
+			Container: c.Name, ContainerID: c.ID, StartedAt: startText(c.StartedAt), Image: c.Image, ContainerPort: w.port, Health: health,
 		},
 		Note: note,
 	}

@@ -11,7 +11,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"nuncio/internal/catalog"
 	"nuncio/internal/etcd"
 )
 
@@ -53,7 +52,7 @@ type syncer struct {
 func newSyncer(opts Options, b *board) *syncer {
 	s := &syncer{
 		opts: opts, client: opts.Client, log: opts.Log, metrics: opts.Metrics, board: b,
-		id:    identity{node: opts.Node, kind: opts.Kind, only: opts.onlyKey()},
+		id:    identity{node: opts.Node, kind: opts.Kind, prefix: opts.Prefix, only: opts.onlyKey()},
 		claim: newClaim(opts.Node, opts.Kind), leaseEnded: make(chan int64), stopKeepAlive: func() {},
 	}
 	if opts.ClaimPrefix != "" {
@@ -131,7 +130,7 @@ func (s *syncer) attempt(ctx context.Context) error {
 		if s.desired == nil || len(s.desired.Unknown) > 0 {
 			return nil
 		}
-		s.board.plan(diff(*s.desired, s.key, s.keyspace.keys, s.id, 0), true, true)
+		s.board.plan(diff(*s.desired, s.keyspace.keys, s.id, 0), true, true)
 		return errDone
 	}
 	// The lease is taken even before Docker answers: the records of the process before must not run out meanwhile.
@@ -158,7 +157,7 @@ func (s *syncer) attempt(ctx context.Context) error {
 
 // plan compares the desired set with the keyspace and reports the outcome.
 func (s *syncer) plan() plan {
-	p := diff(*s.desired, s.key, s.keyspace.keys, s.id, s.leaseID)
+	p := diff(*s.desired, s.keyspace.keys, s.id, s.leaseID)
 	s.logConflicts(p.conflicts)
 	s.metrics.countRecords(p.records)
 	s.board.plan(p, len(p.changes) == 0 && len(s.desired.Unknown) == 0, false)
@@ -199,10 +198,6 @@ func (s *syncer) logConflicts(conflicts []Skipped) {
 		}
 	}
 	s.loggedConflicts = now
-}
-
-func (s *syncer) key(r Record) (string, error) {
-	return catalog.Key(s.opts.Prefix, r.Service, r.Instance.Name)
 }
 
 func hex(id int64) string { return fmt.Sprintf("%x", id) }
