@@ -229,5 +229,10 @@ func runHAProxy(t *testing.T, backends string) *haproxy.Socket {
 	}
 	testkit.HAProxies(t)[0].Start(t, dir, front)
 	socket := haproxy.RuntimeSocket(path, 5*time.Second)
+	// HAProxy listens for its clients a little before it does on its own socket.
+	testkit.Eventually(t, 20*time.Second, func() error {
+		_, err := socket.Exec(t.Context(), haproxy.ShowStat)
+		return err
+	})
 	return &socket
 }
