@@ -46,42 +46,38 @@ func History(disk Disk, attempts []reload.Result) ([]Change, error) {
 	for _, set := range sets {
 		all = append(all, Change{Time: set.FirstRun, Kind: "templates", TemplateSet: set.Number})
 	}
-	var endpoints *Change // the run of endpoint changes that the last generation belongs to
-	var previous, newest reload.Generation
-	var runs []*Change
+	run := -1 // where the run of endpoint changes is that the last generation belongs to
+	var last reload.Generation
 	for _, g := range generations {
 		c := Change{
-			Time: g.Created, Kind: cmp.Or(string(g.Kind), "written"), Generation: g.Number, Previous: previous.Number, TemplateSet: g.TemplateSet,
+			Time: g.Created, Kind: cmp.Or(string(g.Kind), "written"), Generation: g.Number, Previous: last.Number, TemplateSet: g.TemplateSet,
 			Revision: g.Revision, Changes: int(g.Changes),
 		}
-		previous, newest = g, g
+		last = g
 		switch {
 		case g.Kind != reload.KindEndpoints:
-			c.Changes, endpoints = 0, nil
+			c.Changes, run = 0, -1
 			all = append(all, c.explained(attempts))
-		case endpoints != nil:
-			c.Previous = endpoints.Previous
-			*endpoints = c
+		case run >= 0:
+			c.Previous = all[run].Previous
+			all[run] = c
 		default:
-			endpoints = &c
-			runs = append(runs, endpoints)
+			run = len(all)
+			all = append(all, c)
 		}
 	}
 	for _, a := range attempts {
 		switch {
 		case a.Failed():
 			all = append(all, Change{Time: a.Time, Kind: string(a.Outcome), TemplateSet: a.TemplateSet, Revision: a.Revision, Seconds: a.Duration.Seconds(), Reason: a.Reason})
-		case a.Outcome == reload.Runtime && a.Time.After(newest.Created): // not saved yet
-			if endpoints == nil {
-				endpoints = &Change{Kind: string(reload.KindEndpoints), TemplateSet: a.TemplateSet}
-				runs = append(runs, endpoints)
+		case a.Outcome == reload.Runtime && a.Time.After(last.Created): // not saved yet
+			if run < 0 {
+				run = len(all)
+				all = append(all, Change{Kind: string(reload.KindEndpoints), TemplateSet: a.TemplateSet})
 			}
-			endpoints.Time, endpoints.Revision = a.Time, a.Revision
-			endpoints.Changes++
+			all[run].Time, all[run].Revision = a.Time, a.Revision
+			all[run].Changes++
 		}
-	}
-	for _, run := range runs {
-		all = append(all, *run)
 	}
 	slices.SortStableFunc(all, func(a, b Change) int { return b.Time.Compare(a.Time) })
 	return all, errors.Join(err, errSets)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -13,16 +14,15 @@ type completionCmd struct {
 
 // Run prints a script for the shell to read at its start. It is made from the same annotations as the help.
 func (c *completionCmd) Run(s *streams, app *kong.Kong) error {
-	var err error
+	script := bashCompletion(app.Model)
 	switch c.Shell {
-	case "bash":
-		_, err = fmt.Fprint(s.out, bashCompletion(app.Model))
 	case "zsh":
 		// zsh can run bash's completions; this one uses only compgen and COMPREPLY.
-		_, err = fmt.Fprint(s.out, "autoload -U +X bashcompinit && bashcompinit\n"+bashCompletion(app.Model))
-	default:
-		_, err = fmt.Fprint(s.out, fishCompletion(app.Model))
+		script = "autoload -U +X bashcompinit && bashcompinit\n" + script
+	case "fish":
+		script = fishCompletion(app.Model)
 	}
+	_, err := io.WriteString(s.out, script)
 	return err
 }
 
@@ -39,7 +39,6 @@ func words(n *kong.Node) []string {
 }
 
 func bashCompletion(model *kong.Application) string {
-	var b strings.Builder
 	var commands []string
 	var cases, values strings.Builder
 	seen := map[string]bool{}
@@ -53,7 +52,7 @@ func bashCompletion(model *kong.Application) string {
 			}
 		}
 	}
-	fmt.Fprintf(&b, `# completion of %[1]s for bash: source <(%[1]s completion bash)
+	return fmt.Sprintf(`# completion of %[1]s for bash: source <(%[1]s completion bash)
 _%[1]s() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=
   # bash splits --flag=value into three words
@@ -73,7 +72,6 @@ _%[1]s() {
 }
 complete -o default -F _%[1]s %[1]s
 `, model.Name, strings.Join(commands, " "), cases.String(), values.String())
-	return b.String()
 }
 
 func fishCompletion(model *kong.Application) string {

@@ -44,20 +44,20 @@ var errNotRunning = errors.New("not running as desired")
 
 // Run asks the running nuncio and prints one screen.
 func (c *statusCmd) Run(ctx context.Context, s *streams) error {
-	for shown := ""; ; {
+	if !c.Watch {
 		text, fine, err := c.fetch(ctx, s)
-		if err != nil && !c.Watch {
-			return err
+		if err == nil {
+			_, err = io.WriteString(s.out, text)
 		}
+		if err == nil && !fine {
+			err = refused(errNotRunning)
+		}
+		return err
+	}
+	for shown := ""; ; {
+		text, _, err := c.fetch(ctx, s)
 		if err != nil {
 			text = "nuncio: " + err.Error() + "\n"
-		}
-		if !c.Watch {
-			_, err := io.WriteString(s.out, text)
-			if err == nil && !fine {
-				err = refused(errNotRunning)
-			}
-			return err
 		}
 		if text != shown {
 			shown = text
@@ -89,14 +89,12 @@ func (c *statusCmd) fetch(ctx context.Context, s *streams) (text string, fine bo
 	if err := c.client().Get(ctx, "/v1/status", &o); err != nil {
 		return "", false, notRunning(err)
 	}
-	limit := 10000
-	if c.Instance == "" {
-		limit = 0
-	}
 	var page status.Page
-	query := url.Values{"q": {c.Instance}, "limit": {fmt.Sprint(limit)}}
-	if err := c.client().Get(ctx, "/v1/services?"+query.Encode(), &page); err != nil {
-		return "", false, notRunning(err)
+	if c.Instance != "" {
+		query := url.Values{"q": {c.Instance}, "limit": {"10000"}}
+		if err := c.client().Get(ctx, "/v1/services?"+query.Encode(), &page); err != nil {
+			return "", false, notRunning(err)
+		}
 	}
 	var b strings.Builder
 	switch {
