@@ -15,21 +15,19 @@ import (
 // portKey is the setting of a service that makes templates listen on a port of its own.
 const portKey = "tcp.port"
 
-const (
-	// probeFirst and probeMost bound the pause between two probes of a port in use. A probe costs a few system calls; the
-	// growing pause is for a port that comes and goes, each time with a reload.
-	probeFirst = 2 * time.Second
-	probeMost  = time.Minute
-	// portCalm is how long a port must have been free for its pause to be short again.
-	portCalm = 10 * time.Minute
-)
+// probePauses bound the pause between two probes of a port in use. A probe costs a few system calls; the growing pause is for
+// a port that comes and goes, each time with a reload.
+var probePauses = pauses{first: 2 * time.Second, growth: 2, most: time.Minute}
+
+// portCalm is how long a port must have been free for its pause to be short again.
+const portCalm = 10 * time.Minute
 
 // portConflict is a port that records ask for and that something other than HAProxy uses.
 type portConflict struct {
 	addresses []reload.AddressInUse
 	blocked   bool // false: it was in use lately
 	next      time.Time
-	pause     time.Duration
+	pause     pause
 	freed     time.Time
 }
 
@@ -50,12 +48,10 @@ func (c portConflicts) note(now time.Time, addresses []reload.AddressInUse, snap
 	for port, addresses := range found {
 		p := c[port]
 		if p == nil || now.Sub(p.freed) > portCalm {
-			p = &portConflict{pause: probeFirst}
+			p = &portConflict{}
 			c[port] = p
-		} else {
-			p.pause = min(2*p.pause, probeMost)
 		}
-		p.addresses, p.blocked, p.next = addresses, true, now.Add(p.pause)
+		p.addresses, p.blocked, p.next = addresses, true, now.Add(p.pause.next(probePauses))
 	}
 	return len(found) > 0
 }
@@ -91,7 +87,7 @@ func (c portConflicts) free(now time.Time, snapshot *catalog.Snapshot) (freed bo
 			continue
 		}
 		if requested[port] && slices.ContainsFunc(p.addresses, reload.AddressInUse.StillInUse) {
-			p.next = now.Add(p.pause)
+			p.next = now.Add(time.Duration(p.pause))
 			continue
 		}
 		p.blocked, p.freed, freed = false, now, true
