@@ -1,7 +1,6 @@
 package status
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -50,17 +49,15 @@ func Compare(from, to string, before, after haproxy.Files) Diff {
 			continue
 		}
 		f := FileDiff{File: name}
-		for i, line := range strings.Split(strings.TrimSuffix(string(bytes.ToValidUTF8(text, []byte("\ufffd"))), "\n"), "\n") {
-			if i < 3 { // "diff a b", "--- a", "+++ b"
-				continue
-			}
+		lines := strings.Split(strings.TrimSuffix(strings.ToValidUTF8(string(text), "\ufffd"), "\n"), "\n")
+		f.Lines = lines[3:] // without "diff a b", "--- a", "+++ b"
+		for _, line := range f.Lines {
 			switch {
 			case strings.HasPrefix(line, "+"):
 				f.Added++
 			case strings.HasPrefix(line, "-"):
 				f.Removed++
 			}
-			f.Lines = append(f.Lines, line)
 		}
 		d.Files = append(d.Files, f)
 	}

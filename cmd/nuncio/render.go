@@ -32,7 +32,7 @@ type renderFlags struct {
 	Records string `placeholder:"FILE" help:"Read the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
 }
 
-// render renders once and reports quarantined records and dropped lines on standard error.
+// render renders once. It reports quarantined records and dropped lines on standard error, so that the output stays clean.
 func (f *renderFlags) render(ctx context.Context, s *streams, origins bool) (*render.Result, error) {
 	parsed, err := f.parsedTemplates(s, origins)
 	if err != nil {
@@ -40,14 +40,17 @@ func (f *renderFlags) render(ctx context.Context, s *streams, origins bool) (*re
 	}
 	var snap *catalog.Snapshot
 	if f.Records != "" {
-		snap, err = readRecords(f.Records, f.Prefix, s)
+		snap, err = readRecords(f.Records, f.Prefix, s.in)
 	} else {
 		stop := showWaiting(s, "waiting for etcd")
-		snap, err = f.snapshot(ctx, s)
+		snap, err = f.snapshot(ctx)
 		stop()
 	}
 	if err != nil {
 		return nil, err
+	}
+	for _, q := range snap.Quarantined {
+		fmt.Fprintf(s.err, "nuncio: record %s is quarantined: %s\n", q.Key, q.Detail)
 	}
 	result, err := parsed.Render(snap)
 	if err != nil {

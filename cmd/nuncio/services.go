@@ -17,8 +17,7 @@ type servicesCmd struct {
 
 // Run reads etcd and prints the services.
 func (c *servicesCmd) Run(ctx context.Context, s *streams) error {
-	// The quarantined records are part of the output here, so they are not repeated on standard error.
-	snap, err := c.snapshot(ctx, &streams{out: s.out, err: io.Discard})
+	snap, err := c.snapshot(ctx)
 	if err != nil {
 		return err
 	}

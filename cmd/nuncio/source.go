@@ -37,7 +37,7 @@ func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templ
 }
 
 // snapshot reads everything below the prefixes from etcd once.
-func (f *etcdFlags) snapshot(ctx context.Context, s *streams) (*catalog.Snapshot, error) {
+func (f *etcdFlags) snapshot(ctx context.Context) (*catalog.Snapshot, error) {
 	config := f.config()
 	if err := config.Validate(); err != nil {
 		return nil, &exitError{exitUsage, err}
@@ -53,18 +53,17 @@ func (f *etcdFlags) snapshot(ctx context.Context, s *streams) (*catalog.Snapshot
 	if err != nil {
 		return nil, cannotStart("ask etcd at %s: %w", strings.Join(config.Endpoints, ", "), err)
 	}
-	reportQuarantined(s.err, snap)
 	return snap, nil
 }
 
 // readRecords makes a snapshot from a JSON or YAML file: a map from key to record, as in etcd. A key that does not
 // begin with "/" is relative to the prefix.
-func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
+func readRecords(file, prefix string, stdin io.Reader) (*catalog.Snapshot, error) {
 	var text []byte
 	var err error
 	if file == "-" {
 		file = "standard input"
-		text, err = io.ReadAll(s.in)
+		text, err = io.ReadAll(stdin)
 	} else {
 		text, err = os.ReadFile(file)
 	}
@@ -93,14 +92,5 @@ func readRecords(file, prefix string, s *streams) (*catalog.Snapshot, error) {
 		}
 		builder.Put(key, value)
 	}
-	snap := builder.Snapshot(0)
-	reportQuarantined(s.err, snap)
-	return snap, nil
-}
-
-// reportQuarantined lists the quarantined records on standard error, so that the output itself stays clean.
-func reportQuarantined(w io.Writer, snap *catalog.Snapshot) {
-	for _, q := range snap.Quarantined {
-		fmt.Fprintf(w, "nuncio: record %s is quarantined: %s\n", q.Key, q.Detail)
-	}
+	return builder.Snapshot(0), nil
 }
