@@ -70,10 +70,9 @@ func (m *Manager) apply(ctx context.Context, d Desired) (Result, error) {
 	m.record(r)
 	if err != nil {
 		m.publish(func(s *Status) { s.LastError, s.LastErrorTime = err.Error(), time.Now() })
-		switch {
-		case m.child == nil && !m.restart.armed():
+		if _, failed := errors.AsType[*ReloadError](err); m.child == nil && !m.restart.armed() {
 			m.restart.in(0) // the last good generation, if there is one
-		case !isReloadError(err):
+		} else if !failed {
 			m.repairSoon() // some commands may have been carried out
 		}
 	}

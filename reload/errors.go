@@ -49,11 +49,6 @@ func (e *SetupError) Error() string { return e.Err.Error() }
 func (e *SetupError) Unwrap() error { return e.Err }
 
 func isCheckError(err error) bool {
-	rejected := (*CheckError)(nil)
-	return errors.As(err, &rejected)
-}
-
-func isReloadError(err error) bool {
-	failed := (*ReloadError)(nil)
-	return errors.As(err, &failed)
+	_, ok := errors.AsType[*CheckError](err)
+	return ok
 }

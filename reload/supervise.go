@@ -59,19 +59,13 @@ func (m *Manager) findLastGood(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	slices.Reverse(generations)
-	// The current one comes first: a crash may have left a newer one that HAProxy never ran.
-	slices.SortStableFunc(generations, func(a, b Generation) int {
-		switch {
-		case a.Current:
-			return -1
-		case b.Current:
-			return 1
-		}
-		return 0
-	})
+	// The current one is the first to try: a crash may have left a newer one that HAProxy never ran.
+	if i := slices.IndexFunc(generations, func(g Generation) bool { return g.Current }); i >= 0 {
+		current := generations[i]
+		generations = append(slices.Delete(generations, i, i+1), current)
+	}
 	var errs []error
-	for _, g := range generations {
+	for _, g := range slices.Backward(generations) {
 		_, files, err := ReadGeneration(m.opts.StateDir, g.Number)
 		if err == nil {
 			err = m.checkGeneration(ctx, g.Number, 0)

@@ -25,28 +25,20 @@ func (d *builder) diffFiles(now, next haproxy.Files) string {
 		if name == haproxy.ConfigFile || now.Text(name).Equal(next.Text(name)) {
 			continue
 		}
-		f := FileChange{Name: name}
-		uses, named := 0, 0
+		f := FileChange{Name: name, Kind: "map"}
+		maps, acls, named := 0, 0, 0
 		for _, s := range d.Next.sections {
 			named += strings.Count(s.structure, name)
-			for _, m := range s.maps {
-				if m == name {
-					uses++
-					f.Kind = "map"
-				}
-			}
-			for _, a := range s.acls {
-				if a != name {
-					continue
-				}
-				if f.Kind == "map" {
-					return fmt.Sprintf("file %s is used as a map and as a list", name)
-				}
-				uses++
-				f.Kind = "acl"
-			}
+			maps += count(s.maps, name)
+			acls += count(s.acls, name)
 		}
-		if uses == 0 || uses != named {
+		if maps == 0 {
+			f.Kind = "acl"
+		}
+		switch {
+		case maps > 0 && acls > 0:
+			return fmt.Sprintf("file %s is used as a map and as a list", name)
+		case maps+acls == 0, maps+acls != named:
 			return fmt.Sprintf("file %s has changed and is not used as a map or a list of patterns alone", name)
 		}
 		var ok bool
@@ -56,6 +48,15 @@ func (d *builder) diffFiles(now, next haproxy.Files) string {
 		d.Files = append(d.Files, f)
 	}
 	return ""
+}
+
+func count(names []string, name string) (n int) {
+	for _, s := range names {
+		if s == name {
+			n++
+		}
+	}
+	return n
 }
 
 // patterns reads a file of patterns as HAProxy does; it returns false for a line whose reading is not beyond doubt.
@@ -97,17 +98,14 @@ func (f FileChange) Exchange(version int) []haproxy.Command {
 		}
 	} else {
 		line := fmt.Sprintf("add map @%d %s <<", version, f.Name)
-		var payload []string
-		size := 0
+		size := haproxy.MaxCommand // so that the first entry begins a command
 		for _, e := range f.Entries {
 			if size += len(e) + 1; size+len(line)+2 > haproxy.MaxCommand {
-				commands = append(commands, haproxy.Command{Line: line, Payload: payload})
-				payload, size = nil, len(e)+1
+				commands = append(commands, haproxy.Command{Line: line})
+				size = len(e) + 1
 			}
-			payload = append(payload, e)
-		}
-		if len(payload) > 0 {
-			commands = append(commands, haproxy.Command{Line: line, Payload: payload})
+			last := &commands[len(commands)-1]
+			last.Payload = append(last.Payload, e)
 		}
 	}
 	return append(commands, haproxy.Command{Line: fmt.Sprintf("commit %s @%d %s", f.Kind, version, f.Name)})

@@ -58,11 +58,10 @@ func reordered(before, after []*server, counts func(*server) bool) bool {
 	}
 	last := -1
 	for _, v := range before {
-		i, ok := place[v.name]
-		switch {
-		case ok && i < last:
-			return true
-		case ok:
+		if i, ok := place[v.name]; ok {
+			if i < last {
+				return true
+			}
 			last = i
 		}
 	}

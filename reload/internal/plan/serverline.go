@@ -92,22 +92,16 @@ func readServer(own, inherited []haproxy.Word, keywords haproxy.ServerKeywords) 
 		v.freezeAll(options)
 		return v
 	}
-	var identity strings.Builder
-	for _, w := range v.flat() {
-		identity.WriteString(w)
-		identity.WriteByte(0)
-	}
-	v.identity = identity.String() + strconv.Itoa(v.id)
+	v.identity = strings.Join(append(v.flat(), strconv.Itoa(v.id)), "\x00")
 	return v
 }
 
 // freezeAll is for a line that no command is sent for. Any of its words may mean anything, those behind an unknown one even
 // arguments of it, so all of them count, in their order: a difference mistaken for equality would never reach HAProxy.
 func (v *server) freezeAll(options []haproxy.Word) {
-	var identity strings.Builder
+	var texts []string
 	for i, w := range options {
-		identity.WriteString(w.Text)
-		identity.WriteByte(0)
+		texts = append(texts, w.Text)
 		switch {
 		case w.Text == "backup":
 			v.backup = true
@@ -115,7 +109,7 @@ func (v *server) freezeAll(options []haproxy.Word) {
 			v.cookie = options[i+1].Text
 		}
 	}
-	v.identity = identity.String() + "all"
+	v.identity = strings.Join(append(texts, "all"), "\x00")
 }
 
 // options reads the words behind the address.
