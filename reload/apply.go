@@ -185,7 +185,7 @@ func (m *Manager) probe(files haproxy.Files) error {
 // activate makes a checked generation current and HAProxy load it.
 func (m *Manager) activate(ctx context.Context, mode Mode, next Generation, files haproxy.Files) error {
 	m.opts.Step("swap")
-	if err := m.store.Load(next.Number, files); err != nil {
+	if err := m.store.Switch(next.Number, files); err != nil {
 		return err
 	}
 	m.opts.Step("load")

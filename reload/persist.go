@@ -140,7 +140,7 @@ func (m *Manager) finishSave(ctx context.Context, r saved) {
 
 func (m *Manager) activateSaved(r saved) error {
 	m.opts.Step("save swap")
-	if err := m.store.Load(r.generation.Number, r.files); err != nil {
+	if err := m.store.Switch(r.generation.Number, r.files); err != nil {
 		return err
 	}
 	m.running.saved, m.running.generation.Number = r.files, r.generation.Number

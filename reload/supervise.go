@@ -209,7 +209,7 @@ func (m *Manager) verifyFiles(ctx context.Context) {
 // restoreFiles puts the running files back on disk, as a checked and current generation, if they are not there.
 func (m *Manager) restoreFiles(ctx context.Context) error {
 	g := m.running.generation
-	if m.store.Load(g.Number, m.running.files) == nil {
+	if m.store.Switch(g.Number, m.running.files) == nil {
 		return nil // only the link may have been moved
 	}
 	if !m.running.files.Equal(m.running.saved) {
@@ -221,5 +221,5 @@ func (m *Manager) restoreFiles(ctx context.Context) error {
 		return err
 	}
 	m.running.generation = next
-	return m.store.Load(next.Number, m.running.files)
+	return m.store.Switch(next.Number, m.running.files)
 }

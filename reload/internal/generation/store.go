@@ -127,8 +127,8 @@ func (s *Store) Seal(g Generation) error {
 	return nil
 }
 
-// Load makes a generation the current one and then verifies it: HAProxy may read it now.
-func (s *Store) Load(number int64, files haproxy.Files) error {
+// Switch makes a generation the current one and verifies it, as HAProxy would read it now.
+func (s *Store) Switch(number int64, files haproxy.Files) error {
 	if err := s.Activate(number); err != nil {
 		return err
 	}

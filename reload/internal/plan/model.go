@@ -270,12 +270,3 @@ func (m *Model) referenced(backend, server string) bool {
 }
 
 func title(s *section) string { return strings.TrimSpace(s.kind + " " + s.name) }
-
-// Texts returns the sections as they stand in the text, in order.
-func (m *Model) Texts() []string {
-	texts := make([]string, len(m.sections))
-	for i, s := range m.sections {
-		texts[i] = s.text
-	}
-	return texts
-}
