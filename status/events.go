@@ -97,7 +97,7 @@ type newest struct {
 	made                time.Time
 	applied, reconciled <-chan struct{} // closed when it is out of date
 	text                string
-	digest              uint64 // different whenever the page would look different
+	digest              uint64 // differs whenever the page would
 }
 
 // newest returns the event of now, made at most once a second unless something has changed.

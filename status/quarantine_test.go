@@ -9,7 +9,7 @@ import (
 )
 
 // TestNothingShowsTheSecretOfAQuarantinedRecord has records that break the contract in all the ways that could show a
-// value. What is wrong with them must still be told.
+// value. The reason must still be shown.
 func TestNothingShowsTheSecretOfAQuarantinedRecord(t *testing.T) {
 	for _, c := range []struct{ name, record, reason string }{
 		{"a plain mistake", `{"host":"192.0.2.7","port":"hunter2","meta":{"db.password":"hunter2","colour":"blue"}}`, "port is not a whole number"},

@@ -140,7 +140,7 @@ func firstWord(line string) string {
 // runningRoutes keeps the routes of the running files, which are read once: with 10,000 instances they have a megabyte.
 type runningRoutes struct {
 	mu     sync.Mutex
-	tried  [2]string // digests of what ran and of what was desired at the last look
+	tried  [2]string // digests of what ran and of what was desired when the files were last sought
 	digest string    // of the files that were read
 	last   *routes
 }

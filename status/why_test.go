@@ -43,7 +43,7 @@ func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		files       map[string][]byte
-		alpha, beta string // what is said of each; empty for nothing
+		alpha, beta string // the reason for each; empty for none
 	}{
 		{"both have none", config("frontend f\n\tbind :80\n", ""), "leads to backend alpha: has the service http.host", "leads to backend beta: has the service http.host"},
 		{
@@ -52,7 +52,7 @@ func TestWhyNamesABackendThatNothingLeadsTo(t *testing.T) {
 		},
 		{"its port is taken", config("# beta has no listener: its tcp.port 80 is taken by alpha.\nfrontend f\n\tdefault_backend alpha\n", ""), "", "haproxy.cfg says: beta has no listener: its tcp.port 80 is taken"},
 		{"both have one", config(shippedRules, "www.example.com/ alpha\n/b/ beta\n"), "", ""},
-		{"nobody can tell", config("frontend f\n\tuse_backend %[req.hdr(x)]\n", ""), "", ""},
+		{"the files do not show it", config("frontend f\n\tuse_backend %[req.hdr(x)]\n", ""), "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.run(t, c.files)

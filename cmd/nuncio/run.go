@@ -243,7 +243,7 @@ func (d *daemon) readTemplates(ctx context.Context, trees chan<- map[string]stri
 	return nil
 }
 
-// obey turns signals into calls until HAProxy is gone: the first TERM or INT drains, the second hurries, HUP reads the
+// obey turns signals into calls until HAProxy is gone: the first TERM or INT drains, the second stops now, HUP reads the
 // templates again, USR2 accepts what the shrink guard holds.
 func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func()) error {
 	asked := false

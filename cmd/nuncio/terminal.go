@@ -42,7 +42,7 @@ func (p paint) bad(text string) string   { return p.in("31", text) }
 func (p paint) faint(text string) string { return p.in("2", text) }
 func (p paint) bold(text string) string  { return p.in("1", text) }
 
-// sanitize makes foreign text safe for a terminal: it spells out control characters.
+// sanitize makes text from outside safe for a terminal: it replaces control characters.
 func sanitize(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
