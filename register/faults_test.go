@@ -273,7 +273,8 @@ func TestASecondRegistrarOfOneNodeIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	first, want := fixed(2)
-	h.opts.Source, h.opts.TTL = first, register.MinTTL
+	// With a short TTL a pause of a second would make the first one seem dead.
+	h.opts.Source, h.opts.TTL = first, register.DefaultTTL
 	h.start()
 	h.expect("start", want)
 	second := harnessOn(t, h.etcd, "")

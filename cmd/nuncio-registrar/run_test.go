@@ -45,9 +45,10 @@ func TestARestartAfterKillChangesNoRecord(t *testing.T) {
 func TestASecondRegistrarOfANodeExits(t *testing.T) {
 	t.Parallel()
 	s := newEnv(t)
-	first := start(t, nil, "nuncio-registrar", s.run()...)
+	const ttl = "--ttl=15s" // with a short one a pause of a second would make the first seem dead
+	first := start(t, nil, "nuncio-registrar", s.run(ttl)...)
 	first.logged("lease granted")
-	second := start(t, nil, "nuncio-registrar", s.run()...)
+	second := start(t, nil, "nuncio-registrar", s.run(ttl)...)
 	if code := second.code(); code != 5 {
 		t.Errorf("exit code %d, want 5", code)
 	}
@@ -117,7 +118,8 @@ func TestClassic(t *testing.T) {
 func TestRegister(t *testing.T) {
 	t.Parallel()
 	s := newEnv(t)
-	flags := []string{"register", "--node=n1", "--ttl=5s", "--etcd-endpoints=" + s.etcd.Endpoint, "--tags=a,b", "--meta=http.host=x.example.com"}
+	// With a short TTL a pause of a second would make a living registrar seem dead.
+	flags := []string{"register", "--node=n1", "--ttl=15s", "--etcd-endpoints=" + s.etcd.Endpoint, "--tags=a,b", "--meta=http.host=x.example.com"}
 	p := start(t, nil, "nuncio-registrar", append(flags, "web/legacy", "192.0.2.7:8080")...)
 	s.expect("registered", map[string]string{"web/legacy": `{"host":"192.0.2.7","port":8080,"tags":["a","b"],"meta":{"http.host":"x.example.com"},"node":"n1","registrar":"register"}`})
 	second := start(t, nil, "nuncio-registrar", append(flags, "web/legacy", "192.0.2.8:8080")...)
@@ -139,7 +141,8 @@ func TestRegisterWithACommand(t *testing.T) {
 	t.Parallel()
 	s := newEnv(t)
 	addr := testkit.FreeAddr(t)
-	flags := []string{"register", "--node=n1", "--ttl=5s", "--etcd-endpoints=" + s.etcd.Endpoint, "web/cmd", addr, "--"}
+	// With a short TTL a pause of a second would make a living registrar seem dead.
+	flags := []string{"register", "--node=n1", "--ttl=15s", "--etcd-endpoints=" + s.etcd.Endpoint, "web/cmd", addr, "--"}
 	dir := t.TempDir()
 	script := fmt.Sprintf(`trap 'echo usr1 >> %[1]s/log' USR1; trap 'echo term >> %[1]s/log; exit 7' TERM; : > %[1]s/up; while :; do sleep 0.05; done`, dir)
 	p := start(t, nil, "nuncio-registrar", append(flags, "sh", "-c", script)...)
