@@ -62,6 +62,7 @@ func TestWithoutAnAddressExistingRecordsStay(t *testing.T) {
 	t.Parallel()
 	a := &addressLookup{now: advertised}
 	h, api := fakeHarness(t, a)
+	h.opts.TTL = 8 * time.Second // outlives a restart on a busy machine
 	want := map[string]entry{"web/n1:web1": {"192.0.2.10:32768", catalog.StateReady}}
 	h.start()
 	h.expect("start", want)

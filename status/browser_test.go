@@ -85,6 +85,9 @@ func (b *browser) listen(event any) {
 	case *runtime.EventExceptionThrown:
 		b.said = append(b.said, "exception: "+fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.Exception))
 	case *log.EventEntryAdded:
+		if strings.Contains(e.Entry.Text, networkChanged) {
+			return
+		}
 		b.said = append(b.said, fmt.Sprintf("%s: %s", e.Entry.Source, e.Entry.Text))
 	case *network.EventRequestWillBeSent:
 		if u, err := url.Parse(e.Request.URL); err == nil {
@@ -97,6 +100,24 @@ func (b *browser) run(t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	if err := chromedp.Do(b.ctx, actions...); err != nil {
 		t.Fatalf("browser: %v", err)
+	}
+}
+
+// networkChanged is Chromium's error when an interface of the machine comes or goes while it loads: the containers of tests
+// that run at the same time do that.
+const networkChanged = "ERR_NETWORK_CHANGED"
+
+// open loads a page.
+func (b *browser) open(t *testing.T, address string) {
+	t.Helper()
+	for {
+		err := chromedp.Do(b.ctx, chromedp.Navigate(address))
+		if err == nil {
+			return
+		}
+		if !strings.Contains(err.Error(), networkChanged) {
+			t.Fatalf("browser: %v", err)
+		}
 	}
 }
 
@@ -193,7 +214,7 @@ backend db
 
 func TestPageShowsServicesAndFollowsThemLive(t *testing.T) {
 	w, b := threeServices(t), newBrowser(t)
-	b.run(t, chromedp.Navigate(w.URL))
+	b.open(t, w.URL)
 	b.eventually(t, `document.querySelectorAll(".service").length === 3`)
 	b.eventually(t, `document.querySelector("#state").textContent === "running" && document.title === "running · nuncio"`)
 	b.eventually(t, `document.querySelector('[data-key="/services/web/web-2"] .health.down')`)
@@ -225,7 +246,8 @@ func TestPageShowsServicesAndFollowsThemLive(t *testing.T) {
 
 func TestDiffPage(t *testing.T) {
 	w, b := threeServices(t), newBrowser(t)
-	b.run(t, chromedp.Navigate(w.URL), chromedp.Click(`#timeline a[href^="/diff"]`))
+	b.open(t, w.URL)
+	b.run(t, chromedp.Click(`#timeline a[href^="/diff"]`))
 	b.eventually(t, `location.pathname === "/diff" && document.querySelector("h1").textContent === "generation 1 → generation 2"`)
 	b.eventually(t, `[...document.querySelectorAll("tr.add .text")].some(e => e.textContent === "\tserver b 192.0.2.8:8080 check")`)
 	b.eventually(t, `!document.body.textContent.includes("hunter2") && document.body.textContent.includes("[hidden]")`)
@@ -238,7 +260,7 @@ func TestPageWithNothingToShow(t *testing.T) {
 	w.change(func(s *sources) {
 		*s = sources{applier: reload.Status{State: reload.Waiting}, store: watch.StoreStatus{Err: "connection refused"}}
 	})
-	b.run(t, chromedp.Navigate(w.URL))
+	b.open(t, w.URL)
 	b.eventually(t, `document.querySelector("#results .empty")`)
 	b.pictures(t, "empty")
 	b.quiet(t, w.URL)
@@ -253,7 +275,7 @@ func TestSearchAmongTenThousand(t *testing.T) {
 			fmt.Sprintf(`{"host":"10.%d.%d.7","port":8080,"meta":{"http.host":"h%d.example.com","node":"node-%d"}}`, i/250, i%250, i/50, i%40))
 	}
 	w.put(pairs...)
-	b.run(t, chromedp.Navigate(w.URL))
+	b.open(t, w.URL)
 	b.eventually(t, `document.querySelector("#found").textContent.includes("10\u202f000 instances")`)
 	b.run(t, chromedp.WaitVisible("#q"), chromedp.Focus("#q"))
 	b.run(t, chromedp.SendKeys("#q", "instance-4242"))
@@ -304,7 +326,7 @@ func (b *browser) computed(t *testing.T) time.Duration {
 func TestPageWithoutJavaScript(t *testing.T) {
 	w, b := threeServices(t), newBrowser(t)
 	call(t, b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
-	b.run(t, chromedp.Navigate(w.URL+"/?q=web-2"))
+	b.open(t, w.URL+"/?q=web-2")
 	rows, notes := value(t, b, chromedp.Text("#results")), value(t, b, chromedp.Text("noscript"))
 	if !strings.Contains(rows, "web-2") || strings.Contains(rows, "api-1") || !strings.Contains(notes, "reload") {
 		t.Errorf("page without JavaScript for ?q=web-2: got rows %q and note %q, want web-2 alone and a note", rows, notes)
