@@ -91,8 +91,9 @@ func TestHostileStore(t *testing.T) {
 		e.put(fmt.Sprintf("aflood%d/i%d", i%50, i), "127.0.0.1:9")
 	}
 	stillFollows("a flood of records")
-	// On a busy machine the garbage collector lags behind; what has been kept stays.
-	testkit.Eventually(t, 60*time.Second, func() error {
+	// On a busy machine the flood waits in memory, and the collector's next goal is twice that. Then Go collects again after two
+	// minutes at the latest, and gives the memory back; what nuncio keeps for good stays.
+	testkit.Eventually(t, 4*time.Minute, func() error {
 		stillFollows("the floods")
 		after, err := e.usage()
 		if err == nil && after.rss > before.rss+250 {
