@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,23 +21,33 @@ import (
 
 const (
 	baselineFile = "records.json"
-	// baselineEvery is the time between two writes of the file. Beside that it is written at the end.
+	// baselineHold is the member that lists what the shrink guard holds, as JSON of its own. It is no key of a record,
+	// because every prefix ends in "/".
+	baselineHold = "nuncio:hold"
+	// baselineEvery is the time between two writes of the file. Beside that it is written when a hold begins, grows or ends,
+	// and at the end.
 	baselineEvery = time.Minute
 	// baselineAge is how old it may be: after a longer absence its addresses may belong to something else.
 	baselineAge = 10 * time.Minute
 )
 
 // baseline keeps the records in the state directory, for the shrink guard of the next nuncio: without it that one would
-// believe a store that lost its data in between. It is a JSON object of keys and values.
+// believe a store that lost its data in between, and end a hold too early. It is a JSON object of keys and values.
 type baseline struct {
 	path   string
 	prefix string
 	log    *slog.Logger
-	newest atomic.Pointer[catalog.Snapshot] // to be kept; nil until the store has answered
-	first  chan struct{}                    // receives when newest has been set for the first time
+	newest atomic.Pointer[known] // to be kept; nil until the store has answered
+	soon   chan struct{}         // receives when newest must be written without waiting for the next minute
 
-	written *catalog.Snapshot
+	written *known
 	failed  string // the last error that was logged
+}
+
+// known is what the next run has to know.
+type known struct {
+	desired *catalog.Snapshot
+	held    []string // sorted
 }
 
 func newBaseline(opts Options) *baseline {
@@ -44,12 +56,13 @@ func newBaseline(opts Options) *baseline {
 	}
 	return &baseline{
 		path: filepath.Join(opts.StateDir, baselineFile), prefix: catalog.NormalizePrefix(opts.Prefix), log: opts.Logger,
-		first: make(chan struct{}, 1),
+		soon: make(chan struct{}, 1),
 	}
 }
 
-// load returns nil when there is nothing to compare with: no file, one of another prefix, or an old one.
-func (b *baseline) load(now time.Time) *catalog.Snapshot {
+// load returns what the previous run desired, and what of that it held. The snapshot is nil when there is nothing to compare
+// with: no file, or an old one.
+func (b *baseline) load(now time.Time) (desired *catalog.Snapshot, held map[string]bool) {
 	// A nuncio that was killed may have left one that it had not finished. It only uses disk space.
 	unfinished, _ := filepath.Glob(filepath.Join(filepath.Dir(b.path), "."+baselineFile+"*")) // the pattern is valid
 	for _, path := range unfinished {
@@ -57,16 +70,12 @@ func (b *baseline) load(now time.Time) *catalog.Snapshot {
 	}
 	info, err := os.Stat(b.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && now.Sub(info.ModTime()) > baselineAge {
-		return nil
+		return nil, nil
 	}
-	var records map[string]string
-	text, err := os.ReadFile(b.path)
-	if err == nil {
-		err = json.Unmarshal(text, &records)
-	}
+	records, holds, err := b.read()
 	if err != nil {
 		b.log.Warn("records of the previous run cannot be read; the store's first listing is believed", "file", b.path, "err", err)
-		return nil
+		return nil, nil
 	}
 	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: b.prefix, Limits: catalog.Limits{Keys: len(records) + 1}})
 	for key, value := range records {
@@ -74,17 +83,41 @@ func (b *baseline) load(now time.Time) *catalog.Snapshot {
 			builder.Put(key, []byte(value))
 		}
 	}
-	return builder.Snapshot(0)
+	held = make(map[string]bool, len(holds))
+	for _, name := range holds {
+		held[name] = true
+	}
+	return builder.Snapshot(0), held
 }
 
-// keep hands over what is desired now.
-func (b *baseline) keep(snapshot *catalog.Snapshot) {
-	if b != nil && b.newest.Swap(snapshot) == nil {
-		b.first <- struct{}{}
+func (b *baseline) read() (records map[string]string, held []string, err error) {
+	text, err := os.ReadFile(b.path)
+	if err == nil {
+		err = json.Unmarshal(text, &records)
+	}
+	if err == nil && records[baselineHold] != "" {
+		err = json.Unmarshal([]byte(records[baselineHold]), &held)
+	}
+	return records, held, err
+}
+
+// keep hands over what is desired now, and what of that is held.
+func (b *baseline) keep(desired *catalog.Snapshot, held map[string]bool) {
+	if b == nil {
+		return
+	}
+	next := &known{desired, slices.Sorted(maps.Keys(held))}
+	if before := b.newest.Swap(next); before != nil && slices.Equal(before.held, next.held) {
+		return
+	}
+	select {
+	case b.soon <- struct{}{}:
+	default: // it will be written soon
 	}
 }
 
-// run writes what is to be kept at once when there is something, every minute, and once more when ctx ends.
+// run writes what is to be kept at once when there is something or a hold changes, every minute, and once more when ctx
+// ends.
 func (b *baseline) run(ctx context.Context) {
 	tick := time.NewTicker(baselineEvery)
 	defer tick.Stop()
@@ -93,28 +126,28 @@ func (b *baseline) run(ctx context.Context) {
 		case <-ctx.Done():
 			b.save()
 			return
-		case <-b.first:
+		case <-b.soon:
 		case <-tick.C:
 		}
 		b.save()
 	}
 }
 
-// save writes the newest snapshot, or only the file's time if it is written already. An error costs nothing now: the file
+// save writes the newest state, or only the file's time if it is written already. An error costs nothing now: the file
 // would be missed after a restart.
 func (b *baseline) save() {
-	snapshot, text := b.newest.Load(), ""
-	if snapshot == nil {
+	newest, text := b.newest.Load(), ""
+	if newest == nil {
 		return
 	}
 	var err error
-	if b.written != nil && b.written.Same(snapshot) {
+	if b.written != nil && b.written.desired.Same(newest.desired) && slices.Equal(b.written.held, newest.held) {
 		now := time.Now()
 		err = os.Chtimes(b.path, now, now)
 	} else {
-		err = b.write(snapshot)
+		err = b.write(newest)
 	}
-	if b.written = snapshot; err != nil {
+	if b.written = newest; err != nil {
 		b.written, text = nil, err.Error()
 	}
 	if text != "" && text != b.failed {
@@ -123,12 +156,19 @@ func (b *baseline) save() {
 	b.failed = text
 }
 
-func (b *baseline) write(snapshot *catalog.Snapshot) error {
+func (b *baseline) write(k *known) error {
 	records := map[string]string{}
-	for key, value := range snapshot.Pairs() {
+	for key, value := range k.desired.Pairs() {
 		if strings.HasPrefix(key, b.prefix) {
 			records[key] = value
 		}
+	}
+	if len(k.held) > 0 {
+		held, err := json.Marshal(k.held)
+		if err != nil {
+			return err
+		}
+		records[baselineHold] = string(held)
 	}
 	text, err := json.Marshal(records)
 	if err != nil {

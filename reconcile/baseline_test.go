@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -123,5 +124,73 @@ func TestWhatIsKeptIsFreshWhileNothingChanges(t *testing.T) {
 		if age := time.Since(info.ModTime()); age > 2*time.Minute {
 			t.Errorf("the file is %v old after three quiet hours", age)
 		}
+	})
+}
+
+// TestARestartDoesNotEndAHold: more than half of what is held is missing, but not more than half of everything.
+func TestARestartDoesNotEndAHold(t *testing.T) {
+	dir := t.TempDir()
+	opts := reconcile.Options{StateDir: dir, Prefix: "/services/", ShrinkHold: time.Minute}
+	all := make([]string, 20)
+	for i := range all {
+		all[i] = fmt.Sprintf("i%02d", i)
+	}
+	held := func(t *testing.T, r *reconcile.Reconciler, what string, want int) {
+		t.Helper()
+		synctest.Wait()
+		got := 0
+		if hold := r.Status().Hold; hold != nil {
+			got = hold.Instances
+		}
+		if got != want {
+			t.Errorf("%s: %d instances are held, want %d", what, got, want)
+		}
+	}
+	file := filepath.Join(dir, "records.json")
+	synctest.Test(t, func(t *testing.T) {
+		live(t, opts, func(r *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
+			s <- records(all...)
+			s <- records(all[11:]...)
+			s <- records(all[6:]...)
+			held(t, r, "11 of 20 go, 5 come back", 6)
+			if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), "nuncio:hold") {
+				t.Errorf("what is held is not on disk before the end, for a nuncio that is killed: %v", err)
+			}
+		})
+		aged(t, file, 0)
+		live(t, opts, func(r *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
+			s <- records(all[6:]...)
+			held(t, r, "after the restart", 6)
+			s <- records(all[5:]...)
+			held(t, r, "one more is back", 5)
+			time.Sleep(3 * time.Second)
+			held(t, r, "5 of 11 are missing, and nothing more comes", 0)
+		})
+		aged(t, file, 0)
+		live(t, opts, func(r *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
+			s <- records(all[5:]...)
+			held(t, r, "after the next restart", 0)
+		})
+		aged(t, file, 0)
+		live(t, opts, func(r *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
+			s <- records(all[17:]...)
+			held(t, r, "another store, with 3 of the 15", 12)
+		})
+	})
+}
+
+func TestAStartWithAnotherStoreHoldsMoreThanHalfOfAFew(t *testing.T) {
+	dir := t.TempDir()
+	opts := reconcile.Options{StateDir: dir, Prefix: "/services/", ShrinkHold: time.Minute}
+	synctest.Test(t, func(t *testing.T) {
+		live(t, opts, func(_ *reconcile.Reconciler, s chan<- *catalog.Snapshot) { s <- records("a", "b", "c", "d") })
+		aged(t, filepath.Join(dir, "records.json"), 0)
+		live(t, opts, func(r *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
+			s <- records("a")
+			synctest.Wait()
+			if hold := r.Status().Hold; hold == nil || hold.Instances != 3 {
+				t.Errorf("hold %+v, want one of b, c and d", hold)
+			}
+		})
 	})
 }

@@ -12,6 +12,7 @@ type metrics struct {
 	dropped              prometheus.Gauge
 	held                 prometheus.Gauge
 	activations          prometheus.Counter
+	droppedInstances     prometheus.Counter
 	portConflicts        prometheus.Gauge
 	rolledBack, isFrozen prometheus.Gauge
 }
@@ -29,14 +30,15 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "nuncio_render_duration_seconds", Help: "Time to render all files from one snapshot.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),
-		errors:        counter("nuncio_render_errors_total", "Renderings that ended with an error."),
-		templates:     gauge("nuncio_templates_up_to_date", "1 when the newest templates work, 0 while they do not and an older set serves."),
-		dropped:       gauge("nuncio_dropped_lines", "Lines dropped from the rendered files because of a value that cannot stand there."),
-		held:          gauge("nuncio_shrink_guard_held_instances", "Instances that the store no longer has and that the shrink guard holds; 0 while it holds nothing."),
-		activations:   counter("nuncio_shrink_guard_activations_total", "Times that the shrink guard began to hold instances."),
-		portConflicts: gauge("nuncio_port_conflict_records", "Records quarantined because something other than HAProxy uses the TCP port that they ask for."),
-		rolledBack:    gauge("nuncio_rolled_back_template_set", "Number of the template set that an operator rolled back to; 0 while nothing is rolled back."),
-		isFrozen:      gauge("nuncio_frozen_generation", "Number of the generation that an operator froze; 0 while nothing is frozen."),
+		errors:           counter("nuncio_render_errors_total", "Renderings that ended with an error."),
+		templates:        gauge("nuncio_templates_up_to_date", "1 when the newest templates work, 0 while they do not and an older set serves."),
+		dropped:          gauge("nuncio_dropped_lines", "Lines dropped from the rendered files because of a value that cannot stand there."),
+		held:             gauge("nuncio_shrink_guard_held_instances", "Instances that the store no longer has and that the shrink guard holds; 0 while it holds nothing."),
+		activations:      counter("nuncio_shrink_guard_activations_total", "Times that the shrink guard began to hold instances."),
+		droppedInstances: counter("nuncio_shrink_guard_dropped_instances_total", "Instances that were still missing from the store when the shrink guard stopped holding them, and left HAProxy."),
+		portConflicts:    gauge("nuncio_port_conflict_records", "Records quarantined because something other than HAProxy uses the TCP port that they ask for."),
+		rolledBack:       gauge("nuncio_rolled_back_template_set", "Number of the template set that an operator rolled back to; 0 while nothing is rolled back."),
+		isFrozen:         gauge("nuncio_frozen_generation", "Number of the generation that an operator froze; 0 while nothing is frozen."),
 	}
 }
 

@@ -19,8 +19,8 @@ func (e *renderError) Unwrap() error { return e.err }
 // pass does what is due, and nothing else: all that it meets is planned for a later time or waits for an event.
 func (r *Reconciler) pass(ctx context.Context) {
 	now := time.Now()
-	if isDue(r.guard.deadline(), now) {
-		r.take(r.guard.end(guardExpired))
+	if what := r.guard.due(now); what != guardNone {
+		r.take(what)
 	}
 	r.freePorts(now)
 	changed := r.changed

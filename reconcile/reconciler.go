@@ -130,7 +130,7 @@ func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot
 	var background sync.WaitGroup
 	defer background.Wait()
 	if r.baseline != nil {
-		r.guard.newest = r.baseline.load(time.Now())
+		r.guard.resume(r.baseline.load(time.Now()))
 		background.Go(func() { r.baseline.run(ctx) })
 	}
 	r.restore()

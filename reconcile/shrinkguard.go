@@ -16,6 +16,9 @@ const (
 	shrinkWindow = 10 * time.Second
 	// shrinkFrom is the number of instances from which losing more than half of them is no everyday event.
 	shrinkFrom = 10
+	// shrinkSettle is how long a hold outlasts the last return once enough is back: registrars that find an empty store
+	// write their records one after the other, and what has not had its turn must not be dropped meanwhile.
+	shrinkSettle = 2 * time.Second
 )
 
 // Hold says what the shrink guard keeps, and for how long.
@@ -30,9 +33,10 @@ type Hold struct {
 }
 
 // shrinkGuard decides which snapshot is desired when the store suddenly has much less than before: more than half of ten
-// or more instances are missing, or the last one. Then it keeps what is missing, beside everything that the store says now,
-// until enough of it is back, an operator accepts the loss, or the time is over. Instances that were in drain or maint when
-// they went had been taken out on purpose and are never counted or kept.
+// or more instances are missing, or the last one; of a store that may be a different one, more than half of any number.
+// Then it keeps what is missing, beside everything that the store says now, until no more than half of all that it has
+// kept is missing and nothing more comes back, an operator accepts the loss, or the time is over. Instances that were in
+// drain or maint when they went had been taken out on purpose and are never counted or kept.
 //
 // It has no clock and no goroutine of its own.
 type shrinkGuard struct {
@@ -41,12 +45,18 @@ type shrinkGuard struct {
 	newest  *catalog.Snapshot // as the store has it
 	missing []departure       // within the window, or since the hold began; not back yet
 	since   time.Time         // of the hold; zero while there is none
+	held    map[string]bool   // what has been missing since the hold began, by service/instance
+	settled time.Time         // when the hold ends because enough is back; zero while too much is missing
+	resumed bool              // newest is what the previous run desired, and held what it held
+	dropped int               // instances that the end of the last hold gave up
 }
 
 type departure struct {
 	record catalog.Record
 	at     time.Time
 }
+
+func (d departure) name() string { return d.record.Service + "/" + d.record.Instance.Name }
 
 // guardEvent is what a step of the guard led to.
 type guardEvent string
@@ -59,43 +69,107 @@ const (
 	guardAccepted  guardEvent = "accepted"  // by an operator
 )
 
+// resume takes up what the previous run knew: what it desired, and what of that it held.
+func (g *shrinkGuard) resume(desired *catalog.Snapshot, held map[string]bool) {
+	g.newest, g.held, g.resumed = desired, held, desired != nil
+}
+
 // take notes a new snapshot of the store.
 func (g *shrinkGuard) take(now time.Time, next *catalog.Snapshot) guardEvent {
-	if g.newest != nil && g.hold > 0 {
-		for _, r := range next.Missing(g.newest) {
+	before, otherStore := g.newest, g.resumed
+	if before != nil && g.hold > 0 {
+		for _, r := range next.Missing(before) {
 			if r.Instance.State == catalog.StateReady {
 				g.missing = append(g.missing, departure{r, now})
 			}
 		}
 	}
-	g.newest = next
+	if before != nil && (next.Cluster != before.Cluster || next.Revision < before.Revision) {
+		otherStore = true // one that was wiped or restored goes back to an older revision
+	}
+	g.newest, g.resumed = next, false
+	returned := len(g.missing)
 	g.missing = slices.DeleteFunc(g.missing, func(d departure) bool {
 		return next.Service(d.record.Service).Has(d.record.Instance.Name) || !g.holding() && now.Sub(d.at) > shrinkWindow
 	})
-	switch exceeded := g.exceeded(); {
-	case exceeded && !g.holding():
-		g.since = now
-		return guardStarted
-	case !exceeded && g.holding():
+	returned -= len(g.missing)
+	if g.holding() {
+		return g.proceed(now, returned > 0)
+	}
+	if !g.exceeded(otherStore) {
+		g.held = nil // of the previous run, which only its successor's first snapshot is compared with
+		return guardNone
+	}
+	g.since = now
+	g.count()
+	return guardStarted
+}
+
+// proceed continues a hold.
+func (g *shrinkGuard) proceed(now time.Time, returned bool) guardEvent {
+	g.count()
+	switch {
+	case len(g.missing) == 0:
 		return g.end(guardRecovered)
+	case g.mostlyMissing():
+		g.settled = time.Time{}
+	case returned || g.settled.IsZero():
+		g.settled = now.Add(shrinkSettle)
 	}
 	return guardNone
 }
 
+// count adds what is missing to what has been held.
+func (g *shrinkGuard) count() {
+	if g.held == nil {
+		g.held = make(map[string]bool, len(g.missing))
+	}
+	for _, d := range g.missing {
+		g.held[d.name()] = true
+	}
+}
+
+// mostlyMissing reports whether more than half of what has been held is missing.
+func (g *shrinkGuard) mostlyMissing() bool {
+	missing := 0
+	for _, d := range g.missing {
+		if g.held[d.name()] {
+			missing++
+		}
+	}
+	return 2*missing > len(g.held)
+}
+
+// due ends a hold whose time has come.
+func (g *shrinkGuard) due(now time.Time) guardEvent {
+	switch {
+	case !g.holding() || now.Before(g.deadline()):
+		return guardNone
+	case isDue(g.settled, now):
+		return g.end(guardRecovered)
+	}
+	return g.end(guardExpired)
+}
+
 // end ends the hold.
 func (g *shrinkGuard) end(why guardEvent) guardEvent {
-	g.since, g.missing = time.Time{}, nil
+	g.dropped = len(g.missing)
+	g.since, g.settled, g.missing, g.held = time.Time{}, time.Time{}, nil, nil
 	return why
 }
 
 func (g *shrinkGuard) holding() bool { return !g.since.IsZero() }
 
-// deadline is when the hold ends at the latest; zero while there is none.
+// deadline is when the hold ends if nothing more happens; zero while there is none.
 func (g *shrinkGuard) deadline() time.Time {
-	if !g.holding() {
+	switch until := g.since.Add(g.hold); {
+	case !g.holding():
 		return time.Time{}
+	case !g.settled.IsZero() && g.settled.Before(until):
+		return g.settled
+	default:
+		return until
 	}
-	return g.since.Add(g.hold)
 }
 
 // desired is what the guard lets through.
@@ -112,13 +186,16 @@ func (g *shrinkGuard) desired() *catalog.Snapshot {
 
 // exceeded compares what is missing with what remains. New instances count as remaining: ten that are replaced by ten
 // others at once are a deployment.
-func (g *shrinkGuard) exceeded() bool {
+func (g *shrinkGuard) exceeded(otherStore bool) bool {
 	missing := len(g.missing)
 	if missing == 0 {
 		return false
 	}
+	if len(g.held) > 0 && g.mostlyMissing() {
+		return true // a hold of the previous run, which its end has interrupted
+	}
 	remaining := g.remaining(missing) // a full count would visit every instance there is
-	return remaining == 0 || remaining+missing >= shrinkFrom && missing > remaining
+	return remaining == 0 || missing > remaining && (otherStore || remaining+missing >= shrinkFrom)
 }
 
 // remaining counts what the store still has, up to most.

@@ -166,15 +166,73 @@ func TestEnoughOfTheLossComingBackEndsTheHold(t *testing.T) {
 		s.sees("four are back", series(0, 10)...)
 		s.held("four are back", 6)
 		s.ready("web/i04")
-		s.sees("five are back", series(0, 5)...)
-		s.held("five are back", 0)
+		s.sees("five are back", series(0, 10)...)
+		s.held("five are back", 5)
+		time.Sleep(1900 * time.Millisecond)
+		s.ready("web/i05")
+		s.sees("more is coming back", series(0, 10)...)
+		s.held("more is coming back", 4)
+		time.Sleep(2100 * time.Millisecond)
+		s.given("nothing more has come back", series(0, 6)...)
+		s.held("nothing more has come back", 0)
 		if !strings.Contains(s.log.String(), "reason=recovered") {
 			t.Errorf("the log does not say why the hold ended:\n%s", s.log.String())
 		}
 		time.Sleep(time.Hour)
-		s.ready("web/i05")
-		s.sees("long after", series(0, 6)...)
+		s.ready("web/i06")
+		s.sees("long after", series(0, 7)...)
 	})
+}
+
+func TestAHoldOfAFewEndsWhenHalfIsBackToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := holding(t)
+		all := []string{"api/a", "db/a", "mail/a", "web/a", "web/b"}
+		s.ready(all...)
+		s.sees("start", all...)
+		s.del(all...)
+		s.sees("wiped", all...)
+		s.ready("mail/a")
+		s.sees("one of five is back", all...)
+		s.held("one of five is back", 4)
+		s.ready("new/x")
+		s.sees("a new one does not count as one of them", "api/a", "db/a", "mail/a", "new/x", "web/a", "web/b")
+		time.Sleep(10 * time.Second)
+		s.held("some time later", 4)
+		s.ready("api/a", "db/a", "web/a", "web/b")
+		s.sees("all are back", "api/a", "db/a", "mail/a", "new/x", "web/a", "web/b")
+		s.held("all are back", 0)
+	})
+}
+
+func TestOfAnotherStoreMoreThanHalfOfAFewIsHeld(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		move func(*store)
+		held bool
+	}{
+		{"the same store", func(*store) {}, false},
+		{"a store that went back", func(s *store) { s.revision = 0 }, true},
+		{"a store of another cluster, further on", func(s *store) { s.builder.From(2) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := holding(t)
+				s.builder.From(1)
+				s.revision = 10
+				s.ready("api/a", "db/a", "mail/a", "web/a")
+				s.sees("start", "api/a", "db/a", "mail/a", "web/a")
+				s.del("api/a", "db/a", "mail/a")
+				c.move(s)
+				if !c.held {
+					s.sees("three of four are gone", "web/a")
+					return
+				}
+				s.sees("three of four are gone", "api/a", "db/a", "mail/a", "web/a")
+				s.held("three of four are gone", 3)
+			})
+		})
+	}
 }
 
 func TestAcceptEndsTheHoldAtOnce(t *testing.T) {

@@ -174,7 +174,7 @@ func (r *Reconciler) linesDropped(lines []render.Dropped) {
 // take adopts what the shrink guard lets through now, and reports what the guard did.
 func (r *Reconciler) take(what guardEvent) {
 	r.guarded, r.changed = r.guard.desired(), true
-	r.baseline.keep(r.guarded)
+	r.baseline.keep(r.guarded, r.guard.held)
 	r.filterPorts()
 	hold := r.guard.report()
 	r.metrics.held.Set(0)
@@ -189,6 +189,8 @@ func (r *Reconciler) take(what guardEvent) {
 			"revision", r.snapshot.Revision, "vanished", hold.Instances, "remaining", hold.Remaining, "services", len(hold.Services),
 			"until", hold.Until, "accept", "nuncio accept, or signal USR2")
 	case guardRecovered, guardExpired, guardAccepted:
-		r.opts.Logger.Info("shrink guard holds nothing more, the store is followed as it is", "reason", string(what), "revision", r.snapshot.Revision)
+		r.metrics.droppedInstances.Add(float64(r.guard.dropped))
+		r.opts.Logger.Info("shrink guard holds nothing more, the store is followed as it is", "reason", string(what),
+			"dropped", r.guard.dropped, "revision", r.snapshot.Revision)
 	}
 }

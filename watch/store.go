@@ -171,6 +171,7 @@ func (d *deliverer) apply(u update) {
 	if u.full {
 		before = d.builder.Snapshot(d.revision)
 		d.builder.Replace(u.listing.pairs())
+		d.builder.From(u.listing.cluster)
 		d.revision = 0
 	}
 	for _, e := range u.events {

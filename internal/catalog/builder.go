@@ -28,6 +28,7 @@ type Builder struct {
 	services map[string]*group // by name
 	bytes    int               // length of the keys and values in entries
 	excluded map[string]string // keys beyond a limit, which are not in entries, and the reason
+	cluster  uint64            // where the content comes from
 
 	// What has changed since the last snapshot.
 	changedServices   map[string]bool
@@ -154,11 +155,14 @@ func (b *Builder) Replace(pairs iter.Seq2[string, []byte]) {
 	}
 }
 
+// From notes which etcd cluster the content comes from.
+func (b *Builder) From(cluster uint64) { b.cluster = cluster }
+
 // Snapshot returns the current content, complete up to the given revision. When anything changed it costs one step per
 // service besides the changes.
 func (b *Builder) Snapshot(revision int64) *Snapshot {
 	next := *b.last
-	next.Revision = revision
+	next.Revision, next.Cluster = revision, b.cluster
 	if len(b.changedServices) > 0 {
 		next.Services = b.rebuild(b.last.Services)
 		clear(b.changedServices)
@@ -171,7 +175,7 @@ func (b *Builder) Snapshot(revision int64) *Snapshot {
 		next.Extra = b.extra()
 		b.changedExtra = false
 	}
-	if !b.last.Same(&next) || b.last.Revision != revision {
+	if !b.last.Same(&next) || b.last.Revision != revision || b.last.Cluster != b.cluster {
 		b.last = &next
 	}
 	return b.last

@@ -96,6 +96,8 @@ type Pair struct {
 type Snapshot struct {
 	// Revision is the etcd revision that the snapshot is complete up to; 0 when it came from a file.
 	Revision int64
+	// Cluster is the id of the etcd cluster that was listed last; 0 when it is not known.
+	Cluster uint64
 	// Services is sorted by name.
 	Services []*Service
 	// Quarantined is sorted by key.
