@@ -285,6 +285,9 @@ func TestRawAndQuoters(t *testing.T) {
 	for text, want := range map[string]string{
 		`{{define "p"}}y {{.}}{{end}}{{include "p" (getv "/v")}}`: `y "a \"b\" 50%"`,
 
+		`{{define "p"}}a{{raw "\n"}}{{.}} {{end}}x {{textOf "p" (getv "/v")}}`: `x "a\na \"b\" 50%"`,
+		`{{define "p"}}y{{end}}x {{textOf "p" 1 | upper}}`:                     `x Y`,
+
 		`x {{raw (getv "/v")}}`:                   `x a "b" 50%`,
 		`x {{getv "/v"}}`:                         `x "a \"b\" 50%"`,
 		`x {{q (getv "/v")}}`:                     `x "a \"b\" 50%"`,
@@ -301,6 +304,7 @@ func TestRawAndQuoters(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
+		`{{define "p"}}{{memo "q" .}}{{end}}{{define "q"}}y{{end}}x {{textOf "p" .Summaries}}`,
 		`{{define "p"}}y {{.}}{{end}}x {{include "p" 1 | upper}}`, `{{define "p"}}y {{.}}{{end}}x {{include "p" 1 | printf "%s"}}`,
 		`{{define "p"}}y {{.}}{{end}}x {{include "p" 1 | indent 2}}`, `{{define "p"}}y {{.}}{{end}}x {{raw (include "p" 1 | toString)}}`, `x {{raw "a" | upper}}`, `x {{raw "a" | printf "%v"}}`,
 	} {

@@ -26,7 +26,7 @@ func (t *Templates) functions() template.FuncMap {
 	maps.Copy(funcs, t.regex())
 	maps.Copy(funcs, t.confd())
 	maps.Copy(funcs, template.FuncMap{
-		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "memo": t.memoise, "fail": fail,
+		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "memo": t.memoise, "fail": fail,
 		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc:  t.mark,
 		enterFunc: func(at int) (void, error) { return t.run.enterTemplate(t.where[at]) },
@@ -114,6 +114,33 @@ func (t *Templates) include(name string, data ...any) (includedText, error) {
 	}
 	text, err := t.execute(name, dot)
 	return includedText(text), err
+}
+
+// textOf returns the output of a partial as a value: when it is printed, all of it is escaped, the partial's own words too.
+func (t *Templates) textOf(name string, data any) (string, error) {
+	r := t.run
+	before := len(r.printed)
+	text, err := t.execute(name, data)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for {
+		at := firstMarker(text)
+		if at < 0 {
+			b.WriteString(text)
+			r.printed = r.printed[:before]
+			return strings.TrimSpace(b.String()), nil
+		}
+		b.WriteString(text[:at])
+		switch text[at] {
+		case valueMarker:
+			b.WriteString(r.printed[markIndex(text[at:])].value)
+		case memoMarker:
+			return "", fmt.Errorf("textOf %q: memo is not possible inside", name)
+		}
+		text = text[at+markBytes:]
+	}
 }
 
 func fail(message string) (string, error) { return "", errors.New(message) }

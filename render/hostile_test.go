@@ -29,9 +29,9 @@ func hostile(text string) *catalog.Snapshot {
 
 // The lines that the shipped templates can make of a record, as words joined by "|"; a value is one word of
 // any text.
-var fromRecords = regexp.MustCompile(`(?s)^(backend\|(evil|evil-tcp|good)|mode\|tcp|balance\|(roundrobin|leastconn|random|first|source|uri)|hash-type\|consistent|` +
-	`retry-on\|conn-failure\|empty-response|http-request\|disable-l7-retry\|unless\|METH_GET|option\|httpchk\|GET\|/[^|]*|server\|[A-Za-z0-9_.:-]+\|[A-Za-z0-9_.:\[\]-]+:80\|id\|[1239]\|weight\|[01]\|check(\|disabled)?|` +
-	`frontend\|tcp-evil-tcp|option\|tcplog|bind\|\*:[0-9]+|default_backend\|(evil|evil-tcp|good))$`)
+var fromRecords = regexp.MustCompile(strings.ReplaceAll(`(?s)^(backend\|(evil|evil-tcp|good)\|from\|PROFILE|defaults\|PROFILE\|from\|common|mode\|tcp|balance\|(roundrobin|leastconn|random|first|source|uri)|hash-type\|consistent|`+
+	`server\|[A-Za-z0-9_.:-]+\|[A-Za-z0-9_.:\[\]-]+:80\|id\|[1239]\|weight\|[01]\|check(\|disabled)?|`+
+	`frontend\|tcp-evil-tcp|option\|tcplog|bind\|\*:[0-9]+|default_backend\|(evil|evil-tcp|good))$`, "PROFILE", `(http|tcp)-(roundrobin|leastconn|random|first|source|uri)(-check)?`))
 
 // checkHostile is the promise for the shipped templates: whatever text a record holds, the file has the lines
 // of the templates and no others, and the service beside it is served.
@@ -62,10 +62,15 @@ func checkHostile(t *testing.T, tmpl *render.Templates, fixed map[string]bool, t
 	if want := 3; good != want && text != "maint" && text != "drain" {
 		t.Errorf("%q: %d good servers, want %d:\n%s", text, good, want, result.Files.Config())
 	}
-	routes, _ := result.Files.Get("maps/routes.map")
-	for line := range strings.Lines(string(routes)) {
-		if !strings.HasPrefix(line, "# ") && !regexp.MustCompile(`^[a-z0-9_.*-]*/[!-~]* (evil|evil-tcp|good)\n$`).MatchString(line) {
-			t.Errorf("%q makes the route %q", text, line)
+	for name, want := range map[string]*regexp.Regexp{
+		"maps/routes.map": regexp.MustCompile(`^[a-z0-9_.*-]*/[!-~]* (evil|good)\n$`),
+		"maps/checks.map": regexp.MustCompile(`^(evil|evil-tcp|good) /[!-~]*\n$`),
+	} {
+		content, _ := result.Files.Get(name)
+		for line := range strings.Lines(string(content)) {
+			if !strings.HasPrefix(line, "# ") && !want.MatchString(line) {
+				t.Errorf("%q makes the line %q of %s", text, line, name)
+			}
 		}
 	}
 }

@@ -108,6 +108,29 @@ func TestShippedTemplatesRoute(t *testing.T) {
 	})
 }
 
+// The path of a health check is an entry of a map, which HAProxy looks up by the name of the backend.
+func TestHealthChecksRequestThePathOfTheirService(t *testing.T) {
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		asked := make(chan string, 100)
+		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Host + r.URL.Path }))
+		t.Cleanup(s.Close)
+		addr := testkit.FreeAddr(t)
+		records := map[string]string{
+			"/services/none/1": record(t, testkit.FreeAddr(t), ``),
+			"/services/web/1":  record(t, s.Listener.Addr().String(), `"check.path":"/health/%25"`),
+		}
+		h.Start(t, put(t, shipped(t, snapshot(records), map[string]string{"http.bind": addr, "metrics.bind": "off"}).Files), addr)
+		select {
+		case got := <-asked:
+			if want := "localhost/health/%"; got != want {
+				t.Errorf("the health check asked for %s, want %s", got, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("no health check")
+		}
+	})
+}
+
 func TestShippedTemplatesWithoutServicesAnswer503(t *testing.T) {
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		addr := testkit.FreeAddr(t)

@@ -15,7 +15,7 @@ import (
 
 // FS has the shipped templates, under the names that render.New expects.
 //
-//go:embed haproxy.cfg.tmpl _backend.tmpl maps/routes.map.tmpl errors/503.http
+//go:embed haproxy.cfg.tmpl _*.tmpl maps errors
 var FS embed.FS
 
 // Shipped returns the shipped templates by name, in a new map.
