@@ -22,8 +22,8 @@ func (m *Manager) drain() error {
 	m.saveBeforeExit()
 	killed := m.awaitDrained(limit.C)
 	<-m.child.Done()
+	m.child.KillWorkers()
 	end := m.child.ExitError()
-	m.child.ReapWorkers()
 	m.child = nil
 	m.opts.Logger.Info("haproxy ended", "exit_code", end.Code, "after", time.Since(began).Round(time.Millisecond))
 	if end.Code != 0 && !killed && confirmed {

@@ -113,9 +113,9 @@ func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
 
 // handleExit takes note that haproxy has ended and plans its next start. It returns an error when there is no point in one.
 func (m *Manager) handleExit() error {
+	m.child.KillWorkers()
 	end := m.child.ExitError()
 	lived := time.Since(m.child.Started())
-	m.child.ReapWorkers()
 	m.child = nil
 	if lived > stable {
 		m.crashes = 0

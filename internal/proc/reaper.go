@@ -1,14 +1,11 @@
 package proc
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 	"unsafe"
@@ -83,16 +80,16 @@ func (r *Reaper) Run(ctx context.Context) error {
 // sweep reaps every zombie child that was not started here. It waits for each pid by number: a wait for any child would
 // take exit statuses away from os/exec.
 func (r *Reaper) sweep() error {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil || len(stats) == 0 {
-		return fmt.Errorf("look for orphans: /proc is empty; mount the proc file system in this container")
+	all, err := pids()
+	if err != nil {
+		return fmt.Errorf("look for orphans: %w", err)
 	}
 	self := os.Getpid()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, path := range stats {
-		pid, ok := zombieOf(path, self)
-		if !ok {
+	for _, pid := range all {
+		s, err := readStat(pid)
+		if err != nil || !s.zombie() || s.parent != self { // an error: it has gone already
 			continue
 		}
 		if _, own := r.owned[pid]; own {
@@ -104,25 +101,6 @@ func (r *Reaper) sweep() error {
 		}
 	}
 	return nil
-}
-
-// zombieOf reads a /proc/<pid>/stat. It returns the pid if that process is a zombie and a child of parent.
-func zombieOf(path string, parent int) (int, bool) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, false // it has already gone
-	}
-	// "pid (comm) state ppid ...": comm may contain spaces and parentheses, so look behind the last one.
-	end := bytes.LastIndexByte(b, ')')
-	if end < 0 {
-		return 0, false
-	}
-	fields := bytes.Fields(b[end+1:])
-	if len(fields) < 2 || string(fields[0]) != "Z" || string(fields[1]) != strconv.Itoa(parent) {
-		return 0, false
-	}
-	pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-	return pid, err == nil
 }
 
 func waitCode(s unix.WaitStatus) int {

@@ -3,14 +3,19 @@ package process
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
+	"time"
 )
 
 const (
 	keepLines   = 100
 	maxLineSize = 8 << 10
+	// closeAfter is how long after the master's end its output is read at most.
+	closeAfter = time.Second
 )
 
 // output takes what haproxy prints, line by line: it logs each line and keeps the last ones for error
@@ -22,9 +27,35 @@ type output struct {
 	partial []byte
 	lines   []string
 	seen    int // lines so far, those forgotten included
+
+	ended chan struct{} // closed when nothing more is read
 }
 
-func newOutput(log *slog.Logger) *output { return &output{log: log} }
+func newOutput(log *slog.Logger) *output { return &output{log: log, ended: make(chan struct{})} }
+
+// follow reads in until every process that may write to it has ended, but not for much longer than the master lives; then it
+// closes in.
+func (o *output) follow(in *os.File, master <-chan struct{}) {
+	go func() {
+		defer close(o.ended)
+		_, _ = io.Copy(o, in) // it ends with the last writer or with Close
+	}()
+	go func() {
+		<-master
+		o.awaitEnd(closeAfter)
+		_ = in.Close() // only read
+	}()
+}
+
+// awaitEnd waits until everything has been read, or for limit.
+func (o *output) awaitEnd(limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-o.ended:
+	case <-timer.C:
+	}
+}
 
 // Write takes bytes as they come; it never fails. What a line has beyond maxLineSize is dropped.
 func (o *output) Write(p []byte) (int, error) {

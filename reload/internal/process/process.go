@@ -24,8 +24,10 @@ const (
 	// CommandTimeout bounds one command of the Runtime API.
 	CommandTimeout = 5 * time.Second
 	pollInterval   = 5 * time.Millisecond
-	// outputGrace is how long the workers of a dead master may keep its output open; see exec.Cmd.WaitDelay.
-	outputGrace = 500 * time.Millisecond
+	// alertGrace is how long the alert that explains a failed start or reload may take through the pipe, and lastWords what a
+	// master that has served and died said last: a process that HAProxy has started may keep its output open.
+	alertGrace = 500 * time.Millisecond
+	lastWords  = 10 * time.Millisecond
 	// lostAfter is how long a master may answer without having counted a reload.
 	lostAfter = 2 * time.Second
 )
@@ -94,16 +96,23 @@ func Launch(o Options) (*Process, error) {
 		args = append(args, "-f", c)
 	}
 	cmd := exec.Command(o.Program, args...)
-	cmd.Env, cmd.Dir, cmd.WaitDelay = o.Env, o.Dir, outputGrace
-	cmd.Stderr, cmd.Stdout = h.out, h.out
+	cmd.Env, cmd.Dir = o.Env, o.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,            // Ctrl-C at a terminal is for nuncio, which drains
 		Pdeathsig: syscall.SIGTERM, // a killed nuncio must not leave a haproxy that holds the ports
 	}
-	var err error
-	if h.child, err = o.Procs.Start(cmd); err != nil {
+	// A pipe of our own, because exec.Cmd's would make the end of the master wait for the workers that write to it too.
+	in, out, err := os.Pipe()
+	if err != nil {
 		return nil, fmt.Errorf("start haproxy: %w", err)
 	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	if h.child, err = o.Procs.Start(cmd); err != nil {
+		in.Close()
+		return nil, fmt.Errorf("start haproxy: %w", err)
+	}
+	h.out.follow(in, h.child.Done())
 	return h, nil
 }
 
@@ -270,14 +279,20 @@ func (h *Process) sleep(ctx context.Context) error {
 	}
 }
 
-// ExitError returns how a haproxy that has ended did so.
+// ExitError returns how a haproxy that has ended did so. It waits for the reason of a start that failed; a restart of one that
+// has served must not wait for its last words.
 func (h *Process) ExitError() *ExitError {
+	limit := alertGrace
+	if h.worker != 0 {
+		limit = lastWords
+	}
+	h.out.awaitEnd(limit)
 	return &ExitError{Code: proc.ExitCode(h.child.State()), Message: excerpt(h.out.since(h.out.position() - 20))}
 }
 
 // failureOutput waits a moment for the alert that explains a failed reload: a different goroutine reads the pipe.
 func (h *Process) failureOutput(ctx context.Context, position int) string {
-	deadline := time.Now().Add(outputGrace)
+	deadline := time.Now().Add(alertGrace)
 	for {
 		text := h.out.since(position)
 		if alerts(text) != "" || time.Now().After(deadline) || h.sleep(ctx) != nil {

@@ -49,7 +49,7 @@ func launch(t *testing.T, h testkit.HAProxy) (p *process.Process, write func(bod
 	t.Cleanup(func() {
 		p.Terminate()
 		<-p.Done()
-		p.ReapWorkers()
+		p.KillWorkers()
 	})
 	if err := p.Confirm(t.Context()); err != nil {
 		t.Fatal(err)

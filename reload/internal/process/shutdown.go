@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nuncio/internal/haproxy"
+	"nuncio/internal/proc"
 )
 
 // KillAfter is how long haproxy gets to obey SIGTERM, which takes it milliseconds.
@@ -83,14 +84,12 @@ func (h *Process) Kill() {
 	<-h.child.Done()
 }
 
-// ReapWorkers waits for the workers of a dead master, which end by themselves within milliseconds, and kills them if
-// they do not: the next haproxy needs their addresses.
-func (h *Process) ReapWorkers() {
-	group := -h.child.Pid()
-	for end := time.Now().Add(outputGrace); time.Now().Before(end); time.Sleep(pollInterval) {
-		if syscall.Kill(group, 0) != nil {
-			return
-		}
+// KillWorkers ends what is left of a dead master. Its workers end by themselves within milliseconds, and cut all requests: to wait
+// for that would only make the outage longer. The next haproxy needs their addresses, so it waits until none is left.
+func (h *Process) KillWorkers() {
+	group := h.child.Pid()
+	_ = syscall.Kill(-group, syscall.SIGKILL) // the group may be empty
+	for end := time.Now().Add(KillAfter); proc.GroupLives(group) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
 	}
-	_ = syscall.Kill(group, syscall.SIGKILL) // the group may be empty now
 }
