@@ -20,11 +20,14 @@ type setup struct {
 	*testing.T
 	manager    *reload.Manager
 	reconciler *reconcile.Reconciler
+	dir        string
 	snapshots  chan *catalog.Snapshot
 	trees      chan map[string]string
 }
 
-func startLive(t *testing.T) *setup {
+func startLive(t *testing.T) *setup { return startLiveWith(t, reconcile.Options{}) }
+
+func startLiveWith(t *testing.T, opts reconcile.Options) *setup {
 	t.Helper()
 	all := testkit.HAProxies(t)
 	dir, err := os.MkdirTemp("", "n") // short: it holds unix sockets
@@ -36,11 +39,12 @@ func startLive(t *testing.T) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := reconcile.New(reconcile.Options{Applier: m, StateDir: dir})
+	opts.Applier, opts.StateDir = m, dir
+	r, err := reconcile.New(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &setup{t, m, r, make(chan *catalog.Snapshot), make(chan map[string]string)}
+	l := &setup{t, m, r, dir, make(chan *catalog.Snapshot), make(chan map[string]string)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
 	go func() { ended <- m.Run(ctx) }()

@@ -224,11 +224,15 @@ func (r *Reconciler) applyFrozen(ctx context.Context, f *frozenFiles) (reload.Re
 	result, err := r.opts.Applier.Apply(ctx, reload.Desired{
 		Files: f.files, Revision: f.Revision, TemplateSet: f.TemplateSet, NoReload: began.Before(f.retry.noReload),
 	})
+	r.pace.note(began, result, err)
 	if err == nil || ctx.Err() == nil {
 		f.retry.ended(began, result, err, false)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		r.confirmed = &confirmed{f.files, result}
+	case result.Outcome == reload.Runtime: // a part
+		r.confirmed = &confirmed{result.Files, result}
 	}
 	return result, err
 }

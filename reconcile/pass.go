@@ -58,10 +58,14 @@ func (r *Reconciler) follow(ctx context.Context, changed bool) {
 		case changed:
 			c.retry.due = now
 		}
-		if !known && isDue(c.retry.due, now) {
-			if r.try(ctx, c) {
-				return
-			}
+		r.paced(&c.retry)
+		switch {
+		case known || !isDue(c.retry.due, now):
+		case r.current != nil && now.Before(c.retry.noReload): // part of it would be undone until the rest follows
+			c.retry.due = c.retry.noReload
+		case r.try(ctx, c):
+			return
+		default:
 			changed = true
 		}
 	}
@@ -93,6 +97,7 @@ func (r *Reconciler) serve(ctx context.Context, set *templateSet, changed bool) 
 	if !changed && !isDue(set.retry.due, time.Now()) {
 		return
 	}
+	r.paced(&set.retry)
 	err := r.attempt(ctx, set, false)
 	var unrendered *renderError
 	switch {
@@ -164,19 +169,24 @@ func (r *Reconciler) attempt(ctx context.Context, set *templateSet, trial bool) 
 		}
 		set.failed = err != nil
 		set.retry.ended(began, result, err, trial)
-		if err == nil {
+		switch {
+		case err == nil:
 			r.confirmed = &confirmed{rendered.Files, result}
 			r.linesDropped(rendered.Dropped)
 			r.ran(set)
+		case result.Outcome == reload.Runtime: // a part
+			r.confirmed = &confirmed{result.Files, result}
 		}
 		return err
 	}
 }
 
-func (r *Reconciler) apply(ctx context.Context, set *templateSet, now time.Time) (reload.Result, error) {
-	return r.opts.Applier.Apply(ctx, reload.Desired{
-		Files: *set.files, Revision: r.snapshot.Revision, TemplateSet: r.sets.numberOf(set), NoReload: now.Before(set.retry.noReload),
+func (r *Reconciler) apply(ctx context.Context, set *templateSet, began time.Time) (reload.Result, error) {
+	result, err := r.opts.Applier.Apply(ctx, reload.Desired{
+		Files: *set.files, Revision: r.snapshot.Revision, TemplateSet: r.sets.numberOf(set), NoReload: began.Before(set.retry.noReload),
 	})
+	r.pace.note(began, result, err)
+	return result, err
 }
 
 func (r *Reconciler) render(t *render.Templates, snapshot *catalog.Snapshot) (*render.Result, error) {

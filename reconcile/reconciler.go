@@ -37,6 +37,8 @@ type Options struct {
 	Applier Applier
 	// Render is given to the templates that Run receives. Its settings are part of each template set.
 	Render render.Options
+	// ReloadInterval is the least time between two reloads; 0 does not pace them. What needs no reload waits for nothing.
+	ReloadInterval time.Duration
 	// ShrinkHold is how long instances that vanish from the store all at once are kept; 0 keeps none.
 	ShrinkHold time.Duration
 	// StateDir is where template sets, orders and the shrink guard's records are kept; without it there is no rollback,
@@ -58,6 +60,7 @@ type Reconciler struct {
 	ended   chan struct{} // Run has returned
 
 	state    State
+	pace     reloadPace
 	guard    shrinkGuard
 	ports    portConflicts
 	sets     setHistory
@@ -99,6 +102,9 @@ func New(opts Options) (*Reconciler, error) {
 	if opts.KeepTemplateSets < 0 {
 		return nil, fmt.Errorf("keep %d template sets: want at least 1", opts.KeepTemplateSets)
 	}
+	if opts.ReloadInterval < 0 {
+		return nil, fmt.Errorf("a reload interval of %v: want 0, which does not pace reloads, or more", opts.ReloadInterval)
+	}
 	if opts.KeepTemplateSets == 0 {
 		opts.KeepTemplateSets = DefaultKeepTemplateSets
 	}
@@ -109,6 +115,7 @@ func New(opts Options) (*Reconciler, error) {
 		opts: opts, metrics: newMetrics(opts.Registerer), orders: make(chan func(context.Context)), again: make(chan struct{}, 1),
 		ended: make(chan struct{}), notify: make(chan struct{}), state: StateWaiting,
 		status: Status{State: StateWaiting, Since: time.Now()},
+		pace:   reloadPace{interval: opts.ReloadInterval},
 		guard:  shrinkGuard{hold: opts.ShrinkHold}, ports: portConflicts{},
 		sets: setHistory{dir: opts.StateDir, keep: opts.KeepTemplateSets}, baseline: newBaseline(opts),
 		quarantined: map[string]bool{}, dropped: map[string]bool{},

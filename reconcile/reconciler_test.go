@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 	"nuncio/reconcile"
 	"nuncio/reload"
 )
@@ -34,6 +35,10 @@ type fakeApplier struct {
 	last     reload.Desired
 	outdated chan struct{}
 	passes   int // of the loop: each looks at Outdated once
+
+	structured bool          // a change of the words that begin with "reload" needs a reload; of the others a part never does
+	running    haproxy.Files // what was applied, with structured
+	reloads    int
 }
 
 func newFakeApplier() *fakeApplier { return &fakeApplier{outdated: make(chan struct{}, 1)} }
@@ -53,6 +58,9 @@ func (a *fakeApplier) Apply(ctx context.Context, d reload.Desired) (reload.Resul
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.structured {
+		return a.applyStructured(d)
+	}
 	r := reload.Result{Time: time.Now(), Duration: slow, Digest: d.Files.Digest(), Outcome: reload.Reloaded, Generation: 7, Revision: d.Revision, TemplateSet: d.TemplateSet}
 	if a.refuse == "" || !strings.Contains(text, a.refuse) {
 		if d.NoReload {

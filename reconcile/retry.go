@@ -19,6 +19,8 @@ import (
 //	new templates that do not render      | -           | -      | -     | 1 s after the next change of services
 //	a reload (it may have cost requests)  | 10 s        | x 2    | 5 min | meanwhile NoReload: changes that need no
 //	                                      |             |        |       | reload are applied, others wait
+//	nothing: a reload is needed too soon  | the rest    | -      | -     | meanwhile NoReload, as above; see reloadPace
+//	  after the last one                  |             |        |       |
 //	HAProxy runs something else again     | at once     | -      | -     | not within 1 s of the last attempt, nor
 //	  (Applier.Outdated)                  |             |        |       | before a pause of the above is over
 //

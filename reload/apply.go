@@ -48,8 +48,7 @@ func (m *Manager) apply(ctx context.Context, d Desired) (Result, error) {
 		}
 	}
 	if w.mode == ModeReload && d.NoReload {
-		m.repairSoon()
-		return Result{}, fmt.Errorf("%w: %s", ErrReloadNeeded, w.reason)
+		return m.applyPart(ctx, d, w.reason)
 	}
 	m.desired = &d
 	switch w.mode {
@@ -77,6 +76,32 @@ func (m *Manager) apply(ctx context.Context, d Desired) (Result, error) {
 		}
 	}
 	return r, err
+}
+
+// applyPart is for files that need a reload which has to wait: endpoint changes in them do not wait for it. Its error wraps
+// ErrReloadNeeded.
+func (m *Manager) applyPart(ctx context.Context, d Desired, reason string) (Result, error) {
+	defer m.repairSoon() // commands may have failed, before or here
+	began, needed := time.Now(), fmt.Errorf("%w: %s", ErrReloadNeeded, reason)
+	if !m.running.confirmed || m.worker.model == nil {
+		return Result{}, needed
+	}
+	p, files := m.worker.planner.PlanPart(m.worker.model, m.running.files, d.Files, m.worker.leaving)
+	if p == nil {
+		return Result{}, needed
+	}
+	g := m.running.generation
+	if err := m.applyCommands(ctx, p, Desired{Files: files, Revision: g.Revision, TemplateSet: g.TemplateSet}); err != nil {
+		if ctx.Err() != nil {
+			return Result{}, ErrStopped
+		}
+		return Result{}, errors.Join(needed, err)
+	}
+	m.desired = &Desired{Files: files, Revision: d.Revision, TemplateSet: d.TemplateSet}
+	r := newResult(began, way{mode: ModeRuntime, reason: "in part: " + reason, runtime: p}, *m.desired, 0, nil)
+	m.record(r)
+	r.Files = files
+	return r, needed
 }
 
 func newResult(began time.Time, w way, d Desired, number int64, err error) Result {

@@ -54,7 +54,7 @@ func (m *Manager) planCommands(next haproxy.Files) (*plan.Plan, string) {
 	switch {
 	case m.worker.model == nil:
 		return nil, "the running configuration is not understood"
-	case m.worker.failedDigest == next.Digest():
+	case m.worker.failedDigest != "" && m.worker.failedDigest == next.Digest(): // a digest costs more than the plan
 		return nil, "the same change has failed without a reload"
 	}
 	return m.worker.planner.Plan(m.worker.model, m.running.files, next, m.worker.leaving)

@@ -9,8 +9,8 @@ import (
 // ErrStopped is the error of calls that come after Run has begun to stop, or that were under way then.
 var ErrStopped = errors.New("reload: stopped")
 
-// ErrReloadNeeded is Apply's error for a Desired with NoReload that commands cannot bring about; the error that wraps it says
-// why. HAProxy goes on as before.
+// ErrReloadNeeded is Apply's error for a Desired with NoReload that commands cannot bring about, or only a part of it; the error
+// that wraps it says why. The Result is empty if HAProxy goes on as before, and else says what has changed.
 var ErrReloadNeeded = errors.New("a reload is needed")
 
 // ReloadError is Apply's error when HAProxy was reloaded with files that "haproxy -c" had passed and could not load them. HAProxy may

@@ -90,8 +90,8 @@ type answer struct {
 //
 // Errors are ErrStopped, ErrReloadNeeded, *CheckError for files that were rejected, *BindError for addresses in use,
 // *ReloadError for a reload that HAProxy could not do, and others, such as those of a full disk. After an error the running
-// configuration goes on. Nothing tries again: that is the caller's decision. With ErrStopped and ErrReloadNeeded the Result is
-// empty.
+// configuration goes on. Nothing tries again: that is the caller's decision. With ErrStopped the Result is empty, and with
+// ErrReloadNeeded unless a part was applied.
 func (m *Manager) Apply(ctx context.Context, d Desired) (Result, error) {
 	r := request{desired: d, reply: make(chan answer, 1)}
 	select {

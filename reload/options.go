@@ -70,8 +70,8 @@ type Desired struct {
 	Revision int64 // the store's revision that Files was made from
 	// TemplateSet is the number of the template set that rendered Files; 0 if it is not known.
 	TemplateSet int64
-	// NoReload makes Apply return ErrReloadNeeded where it would reload HAProxy. HAProxy may be started all the same if it
-	// does not run.
+	// NoReload makes Apply return ErrReloadNeeded where it would reload HAProxy, once it has carried out what commands can do
+	// of it. HAProxy may be started all the same if it does not run.
 	NoReload bool
 }
 

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"nuncio/internal/haproxy"
 )
 
 // Outcome names how an attempt ended.
@@ -55,6 +57,8 @@ type Result struct {
 	Commands int `json:"commands,omitempty"`
 	// TemplateSet is Desired's.
 	TemplateSet int64 `json:"template_set,omitempty"`
+	// Files is what HAProxy runs now, where that is only a part of Desired's: with ErrReloadNeeded.
+	Files haproxy.Files `json:"-"`
 }
 
 // Failed reports that the attempt came to nothing.

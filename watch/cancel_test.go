@@ -92,14 +92,6 @@ func TestStoreRunEndsWhereverItWaits(t *testing.T) {
 			s.p.refuse()
 			failures(s, 1)
 		}},
-		"in a burst": {
-			options: watch.StoreOptions{WaitMin: time.Hour, WaitMax: time.Hour},
-			reach: func(s situation) {
-				<-s.out
-				revision := server.Put("/services/web/a", "192.0.2.2:80")
-				eventually(func() bool { return s.store.Status().Revision >= revision })
-			},
-		},
 		"in a periodic listing": {
 			options: watch.StoreOptions{Relist: 200 * time.Millisecond},
 			reach: func(s situation) {

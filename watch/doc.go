@@ -3,10 +3,9 @@
 //
 // A Store lists the watched key ranges at one revision and then follows the events after it. It promises that no change
 // is lost: a watch that ends, falls silent or was compacted is resumed or listed again; a store that was wiped or
-// restored is noticed, logged, and its content taken; and every minute a full listing corrects whatever was missed. The
-// first change after a quiet spell is delivered at once, a burst as one snapshot with a bounded delay. While the store is
-// away the last snapshot remains, and Status reports since when nothing was confirmed. Every attempt that fails is
-// followed by a pause, which grows to three seconds.
+// restored is noticed, logged, and its content taken; and every minute a full listing corrects whatever was missed. No
+// timer delays a change. While the store is away the last snapshot remains, and Status reports since when nothing was
+// confirmed. Every attempt that fails is followed by a pause, which grows to three seconds.
 //
 // A Dir does the same for templates. File system events are hints only: it compares contents.
 //

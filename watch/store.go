@@ -16,12 +16,8 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// The defaults of StoreOptions.
-const (
-	DefaultWaitMin = 100 * time.Millisecond
-	DefaultWaitMax = time.Second
-	DefaultRelist  = 60 * time.Second
-)
+// DefaultRelist is the default of StoreOptions.Relist.
+const DefaultRelist = 60 * time.Second
 
 // StoreOptions configure a Store. Client is required; a zero elsewhere means the default.
 type StoreOptions struct {
@@ -32,8 +28,6 @@ type StoreOptions struct {
 	// Keys are further prefixes, which only templates use. All prefixes are listed at the same revision, but each has its
 	// own watch: a transaction that writes below two of them may appear as two snapshots.
 	Keys []string
-	// WaitMin is the quiet spell that ends a burst, and WaitMax the longest wait of a change for it.
-	WaitMin, WaitMax time.Duration
 	// Relist is the time between two full listings, give or take a tenth.
 	Relist time.Duration
 	// Limits bound what is kept of the store; a zero in them means the default of catalog.
@@ -72,11 +66,7 @@ func NewStore(o StoreOptions) (*Store, error) {
 		return nil, errors.New("watch: a client is needed")
 	}
 	o.Prefix = catalog.NormalizePrefix(orDefault(o.Prefix, catalog.DefaultPrefix))
-	o.WaitMin, o.WaitMax = orDefault(o.WaitMin, DefaultWaitMin), orDefault(o.WaitMax, DefaultWaitMax)
 	o.Relist = orDefault(o.Relist, DefaultRelist)
-	if o.WaitMin < 0 || o.WaitMax < o.WaitMin {
-		return nil, fmt.Errorf("watch: the waits are %v and %v; the first must not be negative nor longer than the second", o.WaitMin, o.WaitMax)
-	}
 	if o.Relist < 0 {
 		return nil, fmt.Errorf("watch: the time between listings is %v; it must not be negative", o.Relist)
 	}
@@ -113,7 +103,7 @@ func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 	w := newEtcdWatcher(s, updates)
 	go func() { ended <- w.run(ctx) }()
 	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, Limits: s.o.Limits, Refuse: s.o.Refuse})
-	d := &deliverer{store: s, builder: builder, window: window{min: s.o.WaitMin, max: s.o.WaitMax}}
+	d := &deliverer{store: s, builder: builder}
 	d.run(ctx, updates, ended, out)
 	cancel()
 	return <-ended
@@ -127,25 +117,22 @@ type update struct {
 	revision int64
 }
 
-// deliverer owns the content and decides when it is delivered.
+// deliverer owns the content. It offers the newest snapshot for as long as the receiver has not taken it: a receiver that is
+// free gets a change at once, and one that is busy gets all that has come meanwhile as one.
 type deliverer struct {
 	store    *Store
 	builder  *catalog.Builder
-	window   window
 	revision int64
+	changed  bool              // something has come since the last delivery
 	last     *catalog.Snapshot // delivered last
 	reported *catalog.Snapshot // logged and counted last
 }
 
 func (d *deliverer) run(ctx context.Context, updates <-chan update, ended chan error, out chan<- *catalog.Snapshot) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
 		var send chan<- *catalog.Snapshot
 		var next *catalog.Snapshot
-		if wait, ok := d.window.pending(time.Now()); ok && wait > 0 {
-			timer.Reset(wait)
-		} else if ok {
+		if d.changed {
 			if next = d.snapshot(); next != nil {
 				send = out
 			}
@@ -158,18 +145,14 @@ func (d *deliverer) run(ctx context.Context, updates <-chan update, ended chan e
 			return
 		case u := <-updates:
 			d.apply(u)
-		case <-timer.C:
 		case send <- next:
-			d.last = next
-			d.window.delivered()
+			d.last, d.changed = next, false
 		}
 	}
 }
 
 func (d *deliverer) apply(u update) {
-	var before *catalog.Snapshot
 	if u.full {
-		before = d.builder.Snapshot(d.revision)
 		d.builder.Replace(u.listing.pairs())
 		d.builder.From(u.listing.cluster)
 		d.revision = 0
@@ -181,13 +164,7 @@ func (d *deliverer) apply(u update) {
 			d.builder.Put(string(e.Kv.Key), e.Kv.Value)
 		}
 	}
-	d.revision = max(d.revision, u.revision)
-	// A listing without news must not open a window: the next change would wait although it is the first after a quiet
-	// spell, and a waiting one would wait longer.
-	if u.full && d.last != nil && d.builder.Snapshot(d.revision).Same(before) {
-		return
-	}
-	d.window.change(time.Now())
+	d.revision, d.changed = max(d.revision, u.revision), true
 }
 
 // snapshot returns the content to deliver now, or nil when it equals the snapshot delivered last.
@@ -198,7 +175,7 @@ func (d *deliverer) snapshot() *catalog.Snapshot {
 		d.reported = next
 	}
 	if d.last != nil && next.Same(d.last) {
-		d.window.delivered()
+		d.changed = false
 		return nil
 	}
 	return next

@@ -22,7 +22,6 @@ import (
 	"nuncio/internal/haproxy"
 	"nuncio/internal/testkit"
 	"nuncio/templates"
-	"nuncio/watch"
 )
 
 // TestBench measures the time from a put to etcd until traffic follows it, next to the floor: a program that does only
@@ -200,8 +199,7 @@ func (b *benchEnv) alternate(n int) (floor, runtime []time.Duration) {
 			key, addr string
 			into      *[]time.Duration
 		}{{floorKey, b.floor, &floor}, {"/services/bench/one", b.http, &runtime}} {
-			// nuncio gathers changes that follow each other sooner than this.
-			b.pause(watch.DefaultWaitMin + time.Duration(b.rnd.IntN(200))*time.Millisecond)
+			b.pause(100*time.Millisecond + time.Duration(b.rnd.IntN(200))*time.Millisecond)
 			start := time.Now()
 			if _, err := b.client.Put(b.t.Context(), side.key, to.Addr); err != nil {
 				b.t.Fatal(err)

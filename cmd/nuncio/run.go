@@ -42,8 +42,7 @@ type runCmd struct {
 	HAProxy            string        `name:"haproxy" default:"haproxy" help:"HAProxy program to run."`
 	AdminListen        string        `default:"127.0.0.1:8404" help:"Address of the status page, /healthz, /readyz and /metrics; read-only."`
 	AdminHost          []string      `placeholder:"NAME" help:"Host names of --admin-listen, besides localhost and IP addresses; requests for other names are refused. If not set, every name is accepted unless the listener is on loopback."`
-	WaitMin            time.Duration `default:"100ms" help:"After the first change of a burst, which is applied immediately, wait until nothing has changed for this long."`
-	WaitMax            time.Duration `default:"1s" help:"Longest wait for a burst of changes to end."`
+	ReloadInterval     time.Duration `default:"1s" help:"Least time between two reloads of HAProxy; changes that need one are gathered meanwhile. Changes that need no reload are always applied immediately."`
 	ShrinkHold         time.Duration `default:"60s" help:"How long to hold instances in HAProxy if more than half of ten or more, or all of them, vanish from etcd at once; 0 turns this off (see docs/reliability.md)."`
 	MaxRecords         int           `default:"20000" help:"Limit of the keys read from etcd, which protects memory; the newest beyond it are quarantined."`
 	StartWait          time.Duration `default:"3s" help:"How long to wait for etcd before starting the last good configuration without it."`
@@ -119,7 +118,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 		own = append(own, c.EmbeddedEtcdListen)
 	}
 	d.store, err = watch.NewStore(watch.StoreOptions{
-		Client: client, Prefix: c.Prefix, Keys: c.Keys, WaitMin: c.WaitMin, WaitMax: c.WaitMax, Relist: c.relist, Logger: log, Registerer: d.registry,
+		Client: client, Prefix: c.Prefix, Keys: c.Keys, Relist: c.relist, Logger: log, Registerer: d.registry,
 		Limits: catalog.Limits{Keys: c.MaxRecords}, Refuse: watch.RefuseOwnListeners(own...),
 	})
 	if err != nil {
@@ -134,7 +133,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	}
 	d.reconciler, err = reconcile.New(reconcile.Options{
 		Applier: d.manager, Render: render.Options{Getenv: s.getenv, Settings: c.Set}, ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
-		KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
+		ReloadInterval: c.ReloadInterval, KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
 	})
 	if err != nil {
 		return nil, &exitError{exitUsage, err}

@@ -36,7 +36,7 @@ func TestSoak(t *testing.T) {
 func soak(t *testing.T, h testkit.HAProxy, length time.Duration, seed uint64) {
 	t.Parallel()
 	t.Logf("NUNCIO_TEST_SEED=%d", seed)
-	s := &soaker{env: newEnv(t, h, "--shrink-hold=8s", "--wait-max=300ms"), rng: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}, slowest: map[string]time.Duration{}}
+	s := &soaker{env: newEnv(t, h, "--shrink-hold=8s", "--reload-interval=300ms"), rng: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{}, slowest: map[string]time.Duration{}}
 	s.program = "nuncio-that-only-watches"
 	for i := range 3 {
 		s.put(fmt.Sprintf("web/base%d", i), s.webs[i].Addr)

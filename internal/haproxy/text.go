@@ -69,6 +69,23 @@ func (t Text) Slice(from, to int) string {
 	return b.String()
 }
 
+// Part returns the text from one offset to a second one. It shares the pieces that lie within, and copies nothing.
+func (t Text) Part(from, to int) Text {
+	part, at := Text{size: to - from}, 0
+	for _, p := range t.pieces {
+		low, high := max(from-at, 0), min(to-at, len(p.text))
+		at += len(p.text)
+		switch {
+		case low >= high:
+		case high-low == len(p.text):
+			part.pieces = append(part.pieces, p)
+		default:
+			part.pieces = append(part.pieces, NewText(p.text[low:high]).pieces...)
+		}
+	}
+	return part
+}
+
 // Equal reports whether both texts have the same bytes.
 func (t Text) Equal(u Text) bool {
 	return t.size == u.size && (slices.Equal(t.pieces, u.pieces) || commonPrefix(t, u) == t.size)

@@ -111,13 +111,13 @@ func cmdLoad(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 func runCheck(ts *testscript.TestScript, se *scriptEnv, args []string) error {
 	checks := map[string]func(*testscript.TestScript, *scriptEnv, []string) error{
 		"get": checkGet, "code": checkCode, "metric": checkMetric, "log": checkLog, "nolog": checkLog, "active": checkActive, "zombies": checkZombies, "few-reloads": checkReloads,
-		"server": checkServer, "servers": checkServers, "few-applies": checkApplies,
+		"server": checkServer, "servers": checkServers,
 	}
 	f, known := checks[args[0]]
 	if !known {
 		return fmt.Errorf("%q is not a check", args[0])
 	}
-	want := map[string]int{"metric": 2, "few-reloads": 2, "few-applies": 2, "server": 5, "servers": 4}[args[0]]
+	want := map[string]int{"metric": 2, "few-reloads": 2, "server": 5, "servers": 4}[args[0]]
 	if want == 0 {
 		want = 3
 	}

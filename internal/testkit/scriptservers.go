@@ -49,36 +49,6 @@ func checkServers(ts *testscript.TestScript, _ *scriptEnv, args []string) error 
 	return nil
 }
 
-// checkApplies bounds the applies since the start of nuncio by how long bursts took: one for each DURATION, two for each
-// burst, since its first change is applied at once and its last one later, and one for the start.
-func checkApplies(ts *testscript.TestScript, se *scriptEnv, args []string) error {
-	each, err := time.ParseDuration(args[1])
-	if err != nil {
-		return err
-	}
-	_, body, err := fetch("http://" + ts.Getenv("ADMIN") + "/metrics")
-	if err != nil {
-		return err
-	}
-	applies := 0
-	for line := range strings.Lines(body) {
-		_, number, found := strings.Cut(strings.TrimSpace(line), "} ")
-		if found && strings.HasPrefix(line, "nuncio_applies_total{") && !strings.Contains(line, `"unchanged"`) {
-			n, err := strconv.Atoi(number)
-			if err != nil {
-				return err
-			}
-			applies += n
-		}
-	}
-	most := 1 + 2*se.bursts + int(se.bursting/each)
-	ts.Logf("%d applies, at most %d for bursts of %v", applies, most, se.bursting.Round(time.Millisecond))
-	if applies == 0 || applies > most {
-		return fmt.Errorf("%d applies, want 1 to %d for bursts of %v\n%s", applies, most, se.bursting, grep(body, "nuncio_applies_total"))
-	}
-	return nil
-}
-
 // shownServers asks the worker for the servers of a backend, each as "ADDR WEIGHT STATE".
 func shownServers(ts *testscript.TestScript, backend string) (map[string]string, error) {
 	conn, err := net.Dial("unix", filepath.Join(ts.Getenv("STATE"), "run", "runtime.sock"))

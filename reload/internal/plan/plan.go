@@ -80,18 +80,26 @@ func (p Planner) Plan(old *Model, now, next haproxy.Files, leaving map[string]Le
 			return nil, fmt.Sprintf("%s: %s", title(model.sections[i]), reason)
 		}
 	}
+	if reason := d.finish(); reason != "" {
+		return nil, reason
+	}
+	return &d.Plan, ""
+}
+
+// finish counts and orders what was planned.
+func (d *builder) finish() string {
 	for _, commands := range d.Phases {
 		d.Commands += len(commands)
 	}
 	if d.Commands > maxCommands {
-		return nil, fmt.Sprintf("%d commands are more than the %d for which commands are the faster way", d.Commands, maxCommands)
+		return fmt.Sprintf("%d commands are more than the %d for which commands are the faster way", d.Commands, maxCommands)
 	}
 	for _, f := range d.Files {
 		d.Commands += len(f.Entries)
 	}
 	d.Additive = len(d.Phases[raise]) > 0 || len(d.Phases[add]) > 0 && !d.deletes
 	d.Phases = slices.DeleteFunc(d.Phases, func(c []haproxy.Command) bool { return len(c) == 0 })
-	return &d.Plan, ""
+	return ""
 }
 
 // change plans for one section of which at least the text of a server line has changed.
