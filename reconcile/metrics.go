@@ -9,7 +9,7 @@ type metrics struct {
 	duration             prometheus.Histogram
 	errors               prometheus.Counter
 	templates            prometheus.Gauge
-	dropped              prometheus.Gauge
+	dropped, emptied     prometheus.Gauge
 	held                 prometheus.Gauge
 	activations          prometheus.Counter
 	droppedInstances     prometheus.Counter
@@ -32,6 +32,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		errors:           counter("nuncio_render_errors_total", "Renderings that ended with an error."),
 		templates:        gauge("nuncio_templates_up_to_date", "1 when the newest templates work, 0 while they do not and an older set serves."),
+		emptied:          gauge("nuncio_emptied_backends", "Backends without a server because the lines of all their servers were dropped."),
 		dropped:          gauge("nuncio_dropped_lines", "Lines dropped from the rendered files because of a value that cannot stand there."),
 		held:             gauge("nuncio_shrink_guard_held_instances", "Instances that the store no longer has and that the shrink guard holds; 0 while it holds nothing."),
 		activations:      counter("nuncio_shrink_guard_activations_total", "Times that the shrink guard began to hold instances."),

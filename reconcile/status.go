@@ -155,6 +155,7 @@ func (r *Reconciler) revision() int64 {
 // linesDropped publishes the lines that were dropped and logs each once, for as long as it is dropped.
 func (r *Reconciler) linesDropped(lines []render.Dropped) {
 	r.metrics.dropped.Set(float64(len(lines)))
+	r.metrics.emptied.Set(float64(len(render.Emptied(lines))))
 	if len(lines)+len(r.dropped) == 0 {
 		return
 	}
@@ -164,7 +165,7 @@ func (r *Reconciler) linesDropped(lines []render.Dropped) {
 		// Not the line number: it moves with every change above it.
 		key := d.Template + " " + d.Value
 		if !r.dropped[key] && !now[key] {
-			r.opts.Logger.Warn("line dropped", "template", d.Template, "file", d.File, "value", d.Value, "reason", d.Reason)
+			r.opts.Logger.Warn("line dropped", "template", d.Template, "file", d.File, "value", d.Value, "reason", d.Reason, "emptied_backend", d.Emptied)
 		}
 		now[key] = true
 	}

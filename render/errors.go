@@ -46,11 +46,17 @@ type Dropped struct {
 	Template string `json:"template"` // the template's place, such as "haproxy.cfg.tmpl:12:7"
 	Value    string `json:"value"`    // the value, shortened and printable
 	Reason   string `json:"reason"`   // what is wrong, and what would be allowed
+	// Emptied is the backend that has no server left for want of this line and others like it.
+	Emptied string `json:"emptied,omitempty"`
 }
 
 // String returns one line for a log or a terminal.
 func (r Dropped) String() string {
-	return fmt.Sprintf("%s: line %d of %s dropped: value %s: %s", r.Template, r.Line, r.File, r.Value, r.Reason)
+	text := fmt.Sprintf("%s: line %d of %s dropped: value %s: %s", r.Template, r.Line, r.File, r.Value, r.Reason)
+	if r.Emptied != "" {
+		text += fmt.Sprintf(" (backend %s has no server left)", r.Emptied)
+	}
+	return text
 }
 
 // position is a place in a template.

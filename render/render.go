@@ -135,6 +135,7 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: err.Error()}
 	}
 	sortDropped(result.Dropped)
+	nameEmptied(texts[haproxy.ConfigFile], result.Dropped)
 	return result, nil
 }
 

@@ -16,16 +16,27 @@ type KVPair struct {
 	Value string
 }
 
-// store is what confd's store functions read.
-type store struct{ pairs []KVPair } // sorted by key
+// store is what confd's store functions read. Keys are clean, as confd makes them: an etcd key /a//b/ is /a/b here.
+type store struct {
+	pairs   []KVPair       // sorted by key
+	watched catalog.Ranges // what the pairs are the whole content of; nil if that is not known
+}
 
 func newStore(snap *catalog.Snapshot) *store {
-	s := &store{}
+	s := &store{watched: snap.Watched}
+	var unclean []KVPair
 	for k, v := range snap.Pairs() {
-		s.pairs = append(s.pairs, KVPair{k, v})
+		if clean := catalog.CleanKey(k); clean != k {
+			unclean = append(unclean, KVPair{clean, v})
+		} else {
+			s.pairs = append(s.pairs, KVPair{k, v})
+		}
 	}
-	if !slices.IsSortedFunc(s.pairs, byKey) {
-		slices.SortFunc(s.pairs, byKey)
+	if len(unclean) > 0 {
+		s.pairs = append(s.pairs, unclean...)
+		slices.SortStableFunc(s.pairs, byKey)
+		// A key that is clean in etcd wins over its other spellings.
+		s.pairs = slices.CompactFunc(s.pairs, func(a, b KVPair) bool { return a.Key == b.Key })
 	}
 	return s
 }
@@ -48,15 +59,11 @@ func (s *store) from(prefix string) []KVPair {
 }
 
 func (s *store) glob(pattern string) ([]KVPair, error) {
-	prefix := pattern
-	if i := strings.IndexAny(pattern, `*?[\`); i >= 0 {
-		prefix = pattern[:i]
-	}
 	found := []KVPair{}
 	if _, err := path.Match(pattern, ""); err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
-	for _, kv := range s.from(prefix) {
+	for _, kv := range s.from(literalPrefix(pattern)) {
 		if ok, _ := path.Match(pattern, kv.Key); ok { // the pattern is valid, see above
 			found = append(found, kv)
 		}
@@ -66,10 +73,10 @@ func (s *store) glob(pattern string) ([]KVPair, error) {
 
 // list returns the names directly below a key, each once and sorted; with dirs only those that have names below them. A
 // key that is itself in the store lists its own name, as in confd.
-func (s *store) list(key string, dirs bool) []string {
+func (s *store) list(asked string, dirs bool) []string {
 	names := []string{}
-	key = strings.TrimSuffix(key, "/")
-	if kv, ok := s.get(key); ok && !dirs {
+	key := strings.TrimSuffix(catalog.CleanKey(asked), "/")
+	if kv, ok := s.get(key); ok && !dirs && !strings.HasSuffix(asked, "/") {
 		names = append(names, path.Base(kv.Key))
 	}
 	for _, kv := range s.from(key + "/") {
@@ -85,6 +92,45 @@ func (s *store) list(key string, dirs bool) []string {
 	return slices.Compact(names)
 }
 
+// outside is the error of a question that no watched key can answer: its answer would be empty whatever etcd holds.
+func (s *store) outside(function, asked, flag string) error {
+	return fmt.Errorf("%s %q: no such key is watched, only %s: add --keys %s", function, asked, strings.Join(s.watched, " "), flag)
+}
+
+// askKey checks that a key can be known.
+func (s *store) askKey(function, key string) error {
+	if s.watched == nil || s.watched.Hold(key) || s.watched.Hold(key+"/") {
+		return nil
+	}
+	return s.outside(function, key, key)
+}
+
+// askGlob checks that a key which matches a pattern can be known.
+func (s *store) askGlob(function, pattern string) error {
+	literal := literalPrefix(pattern)
+	if s.watched == nil || s.watched.Touch(literal) || literal == pattern && s.askKey(function, pattern) == nil {
+		return nil
+	}
+	return s.outside(function, pattern, literal[:strings.LastIndexByte(literal, '/')+1])
+}
+
+// askDir checks that a key below a directory can be known.
+func (s *store) askDir(function, asked string) error {
+	dir := strings.TrimSuffix(catalog.CleanKey(asked), "/")
+	if s.watched == nil || s.watched.Touch(dir+"/") || s.watched.Hold(dir) {
+		return nil
+	}
+	return s.outside(function, asked, dir+"/")
+}
+
+// literalPrefix returns a pattern up to its first wildcard.
+func literalPrefix(pattern string) string {
+	if i := strings.IndexAny(pattern, `*?[\`); i >= 0 {
+		return pattern[:i]
+	}
+	return pattern
+}
+
 // keys returns the store of the current rendering.
 func (t *Templates) keys(function string) (*store, error) {
 	r := t.run
@@ -97,13 +143,47 @@ func (t *Templates) keys(function string) (*store, error) {
 	return r.store, nil
 }
 
-func (t *Templates) exists(key string) (bool, error) {
-	s, err := t.keys("exists")
+// one returns the pair of a key.
+func (t *Templates) one(function, key string) (kv KVPair, found bool, err error) {
+	s, err := t.keys(function)
 	if err != nil {
-		return false, err
+		return KVPair{}, false, err
 	}
-	_, ok := s.get(key)
-	return ok, nil
+	key = catalog.CleanKey(key)
+	if err := s.askKey(function, key); err != nil {
+		return KVPair{}, false, err
+	}
+	kv, found = s.get(key)
+	return kv, found, nil
+}
+
+// many returns the pairs that match a pattern.
+func (t *Templates) many(function, pattern string) ([]KVPair, error) {
+	s, err := t.keys(function)
+	if err != nil {
+		return nil, err
+	}
+	pairs, err := s.glob(pattern)
+	if err != nil {
+		return nil, err
+	}
+	return pairs, s.askGlob(function, pattern)
+}
+
+func (t *Templates) names(function, key string, dirs bool) ([]string, error) {
+	s, err := t.keys(function)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.askDir(function, key); err != nil {
+		return nil, err
+	}
+	return s.list(key, dirs), nil
+}
+
+func (t *Templates) exists(key string) (bool, error) {
+	_, found, err := t.one("exists", key)
+	return found, err
 }
 
 func noKey(key string) error {
@@ -130,34 +210,21 @@ func (t *Templates) get(args ...any) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("get: the key must be text, not %T", args[0])
 	}
-	s, err := t.keys("get")
-	if err != nil {
-		return nil, err
+	kv, found, err := t.one("get", key)
+	if err == nil && !found {
+		err = noKey(key)
 	}
-	kv, ok := s.get(key)
-	if !ok {
-		return nil, noKey(key)
-	}
-	return kv, nil
+	return kv, err
 }
 
-func (t *Templates) gets(pattern string) ([]KVPair, error) {
-	s, err := t.keys("gets")
-	if err != nil {
-		return nil, err
-	}
-	return s.glob(pattern)
-}
+func (t *Templates) gets(pattern string) ([]KVPair, error) { return t.many("gets", pattern) }
 
 func (t *Templates) getv(key string, fallback ...string) (string, error) {
-	s, err := t.keys("getv")
-	if err != nil {
-		return "", err
-	}
-	if kv, ok := s.get(key); ok {
-		return kv.Value, nil
-	}
-	if len(fallback) > 0 {
+	kv, found, err := t.one("getv", key)
+	switch {
+	case err != nil || found:
+		return kv.Value, err
+	case len(fallback) > 0:
 		return fallback[0], nil
 	}
 	return "", noKey(key)
@@ -165,34 +232,15 @@ func (t *Templates) getv(key string, fallback ...string) (string, error) {
 
 // getvs returns the values of the matching keys, sorted, as confd does.
 func (t *Templates) getvs(pattern string) ([]string, error) {
-	s, err := t.keys("getvs")
-	if err != nil {
-		return nil, err
-	}
-	pairs, err := s.glob(pattern)
-	if err != nil {
-		return nil, err
-	}
+	pairs, err := t.many("getvs", pattern)
 	values := make([]string, len(pairs))
 	for i, kv := range pairs {
 		values[i] = kv.Value
 	}
 	slices.Sort(values)
-	return values, nil
+	return values, err
 }
 
-func (t *Templates) ls(key string) ([]string, error) {
-	s, err := t.keys("ls")
-	if err != nil {
-		return nil, err
-	}
-	return s.list(key, false), nil
-}
+func (t *Templates) ls(key string) ([]string, error) { return t.names("ls", key, false) }
 
-func (t *Templates) lsdir(key string) ([]string, error) {
-	s, err := t.keys("lsdir")
-	if err != nil {
-		return nil, err
-	}
-	return s.list(key, true), nil
-}
+func (t *Templates) lsdir(key string) ([]string, error) { return t.names("lsdir", key, true) }

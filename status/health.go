@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"nuncio/internal/haproxy"
 	"nuncio/reconcile"
 	"nuncio/reload"
+	"nuncio/render"
 	"nuncio/watch"
 )
 
@@ -120,6 +122,12 @@ func (m *moment) reasons() (reasons []string) {
 	}
 	if text := m.reconciler.RenderError; text != "" {
 		add("rendering: %s", text)
+	}
+	if dropped := m.reconciler.Dropped; len(dropped) > 0 {
+		add("dropped: %d lines of the configuration, because a value cannot stand in them; the first: %s", len(dropped), dropped[0])
+		if emptied := render.Emptied(dropped); len(emptied) > 0 {
+			add("dropped: no server is left in %s", strings.Join(emptied, ", "))
+		}
 	}
 	if text := cmp.Or(m.applier.LastError, m.reconciler.ApplyError); text != "" {
 		add("haproxy: %s", text)

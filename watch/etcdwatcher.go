@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"nuncio/internal/catalog"
 	"nuncio/internal/etcd"
 )
 
@@ -35,7 +36,7 @@ const (
 // etcdWatcher talks to the store and passes what it learns on to the deliverer.
 type etcdWatcher struct {
 	client  *clientv3.Client
-	ranges  []string
+	ranges  catalog.Ranges
 	relist  time.Duration
 	log     *slog.Logger
 	status  *tracker
@@ -56,7 +57,7 @@ type etcdWatcher struct {
 
 func newEtcdWatcher(s *Store, out chan<- update) *etcdWatcher {
 	w := &etcdWatcher{
-		client: s.o.Client, ranges: ranges(s.o.Prefix, s.o.Keys), relist: s.o.Relist, log: s.log,
+		client: s.o.Client, ranges: s.watched, relist: s.o.Relist, log: s.log,
 		status: &s.status, metrics: s.metrics, out: out, silenceLimit: silentAfter,
 		backoff: &backoff.ExponentialBackOff{InitialInterval: retryFirst, RandomizationFactor: 0.25, Multiplier: 2, MaxInterval: retryCap},
 	}

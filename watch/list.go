@@ -31,11 +31,12 @@ const (
 
 // List reads the store once: the records under prefix and the pairs under keys, all at one revision.
 func List(ctx context.Context, client *clientv3.Client, prefix string, keys []string) (*catalog.Snapshot, error) {
-	l, err := list(ctx, client, ranges(prefix, keys), requestTimeout)
+	watched := catalog.NewRanges(prefix, keys)
+	l, err := list(ctx, client, watched, requestTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", prefix, err)
 	}
-	b := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix})
+	b := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix, Watched: watched})
 	b.Replace(l.pairs())
 	return b.Snapshot(l.revision), nil
 }
@@ -62,28 +63,20 @@ func (l listing) pairs() iter.Seq2[string, []byte] {
 	}
 }
 
-// ranges returns the key prefixes to watch: normalized, sorted, and without those that lie inside another one.
-func ranges(prefix string, keys []string) []string {
-	all := []string{catalog.NormalizePrefix(prefix)}
-	for _, k := range keys {
-		all = append(all, catalog.NormalizePrefix(k))
+// rangeEnd returns the end of a range of etcd; it is empty for a single key.
+func rangeEnd(r string) string {
+	if strings.HasSuffix(r, "/") {
+		return clientv3.GetPrefixRangeEnd(r)
 	}
-	slices.Sort(all)
-	var kept []string
-	for _, p := range all {
-		if len(kept) == 0 || !strings.HasPrefix(p, kept[len(kept)-1]) {
-			kept = append(kept, p)
-		}
-	}
-	return kept
+	return ""
 }
 
 // list reads all ranges, page by page, at the revision of the first page.
-func list(ctx context.Context, client *clientv3.Client, ranges []string, timeout time.Duration) (listing, error) {
+func list(ctx context.Context, client *clientv3.Client, ranges catalog.Ranges, timeout time.Duration) (listing, error) {
 	var l listing
 	page := int64(pageKeys)
-	for _, prefix := range ranges {
-		key, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
+	for _, r := range ranges {
+		key, end := r, rangeEnd(r)
 		for more := true; more; {
 			resp, err := get(ctx, client, timeout, key, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(l.revision))
 			if page > 1 && status.Code(err) == codes.ResourceExhausted {

@@ -117,7 +117,7 @@ func (w *etcdWatcher) watch(ctx context.Context) error {
 // begins with the known revision, not with the one after it: until something is written, etcd 3.5 and later leave
 // progress requests for a watch of a future revision unanswered, and silence must mean a dead watch.
 func (s *session) forward(ctx context.Context, at int, revision int64) {
-	watch := s.client.Watch(ctx, s.ranges[at], clientv3.WithPrefix(), clientv3.WithRev(revision),
+	watch := s.client.Watch(ctx, s.ranges[at], clientv3.WithRange(rangeEnd(s.ranges[at])), clientv3.WithRev(revision),
 		clientv3.WithProgressNotify(), clientv3.WithFragment())
 	for open := true; open; {
 		a := answer{at: at}

@@ -25,8 +25,8 @@ type StoreOptions struct {
 	Client *clientv3.Client
 	// Prefix is the key prefix of the records; empty means catalog.DefaultPrefix.
 	Prefix string
-	// Keys are further prefixes, which only templates use. All prefixes are listed at the same revision, but each has its
-	// own watch: a transaction that writes below two of them may appear as two snapshots.
+	// Keys are further directories and keys, which only templates use (see catalog.NewRanges). All are listed at the same
+	// revision, but each has its own watch: a transaction that writes below two of them may appear as two snapshots.
 	Keys []string
 	// Relist is the time between two full listings, give or take a tenth.
 	Relist time.Duration
@@ -46,6 +46,7 @@ type Store struct {
 	log     *slog.Logger
 	metrics *metrics
 	status  tracker
+	watched catalog.Ranges
 }
 
 // CredentialsError is the error of Run when the store refuses the first listing: the settings are wrong. Later refusals
@@ -70,7 +71,7 @@ func NewStore(o StoreOptions) (*Store, error) {
 	if o.Relist < 0 {
 		return nil, fmt.Errorf("watch: the time between listings is %v; it must not be negative", o.Relist)
 	}
-	s := &Store{o: o, log: o.Logger}
+	s := &Store{o: o, log: o.Logger, watched: catalog.NewRanges(o.Prefix, o.Keys)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -102,7 +103,7 @@ func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 	updates, ended := make(chan update), make(chan error, 1)
 	w := newEtcdWatcher(s, updates)
 	go func() { ended <- w.run(ctx) }()
-	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, Limits: s.o.Limits, Refuse: s.o.Refuse})
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, Watched: s.watched, Limits: s.o.Limits, Refuse: s.o.Refuse})
 	d := &deliverer{store: s, builder: builder}
 	d.run(ctx, updates, ended, out)
 	cancel()

@@ -198,6 +198,21 @@ func TestStoreDeliversTheListingAndThenEveryChange(t *testing.T) {
 	}
 }
 
+// TestASingleKeyIsWatched: with what is below it, and without its neighbours.
+func TestASingleKeyIsWatched(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartEtcd(t)
+	server.Put("/one", "1")
+	server.Put("/ones", "2")
+	r := run(t, at(server), watch.StoreOptions{Keys: []string{"/one"}})
+	r.expect("/one=1")
+	server.Put("/one/below", "3")
+	r.expect("/one=1", "/one/below=3")
+	server.Put("/ones", "4")
+	server.Put("/one", "5")
+	r.expect("/one=5", "/one/below=3")
+}
+
 // TestAQuietStoreIsNotTakenForADeadOne has a store to which nothing is written. It leaves some progress requests
 // unanswered by design.
 func TestAQuietStoreIsNotTakenForADeadOne(t *testing.T) {

@@ -57,11 +57,16 @@ func (c *checkCmd) watch(ctx context.Context, s *streams) error {
 func (c *checkCmd) checkAgain(ctx context.Context, s *streams, last haproxy.Files) haproxy.Files {
 	p := s.paint()
 	fmt.Fprintln(s.out, p.faint(time.Now().Format("15:04:05")))
-	files, err := c.check(ctx, s)
-	switch {
-	case err != nil:
+	result, err := c.check(ctx, s)
+	if err != nil {
 		fmt.Fprintf(s.out, "%s\n", p.bad(sanitize(err.Error())))
 		return last
+	}
+	if err := errorOfDropped(result); err != nil {
+		fmt.Fprintf(s.out, "%s\n", p.bad(sanitize(err.Error())))
+	}
+	files := result.Files
+	switch {
 	case last.Digest() == "":
 		c.accepted(s, files)
 	case files.Equal(last):

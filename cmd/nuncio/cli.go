@@ -44,7 +44,7 @@ type etcdFlags struct {
 	EtcdUser         string   `placeholder:"NAME" help:"User name, if etcd's authentication is on; needs --etcd-password-file."`
 	EtcdPasswordFile string   `placeholder:"FILE" help:"File that contains the password."`
 	Prefix           string   `default:"/services/" help:"Prefix of the records' keys."`
-	Keys             []string `placeholder:"PREFIX" help:"Further key prefixes to watch, for the store functions of templates."`
+	Keys             []string `placeholder:"PREFIX" help:"Further keys and directories of keys to watch, for the store functions of templates."`
 }
 
 func (f *etcdFlags) config() etcd.Config {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -40,7 +41,7 @@ func (f *renderFlags) render(ctx context.Context, s *streams, origins bool) (*re
 	}
 	var snap *catalog.Snapshot
 	if f.Records != "" {
-		snap, err = readRecords(f.Records, f.Prefix, s.in)
+		snap, err = f.readRecords(s)
 	} else {
 		stop := showWaiting(s, "waiting for etcd")
 		snap, err = f.snapshot(ctx)
@@ -77,6 +78,10 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
+	return cmp.Or(c.write(s, result), errorOfDropped(result))
+}
+
+func (c *renderCmd) write(s *streams, result *render.Result) error {
 	files := result.Files
 	switch {
 	case c.Annotate:
@@ -89,6 +94,19 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 	default:
 		return writeFiles(c.Out, files, s.out)
 	}
+}
+
+// errorOfDropped is nil if no line was dropped. What is left may be valid, but it is not what the templates say.
+func errorOfDropped(result *render.Result) error {
+	n := len(result.Dropped)
+	if n == 0 {
+		return nil
+	}
+	text := plural(n, "line was", "lines were") + " dropped, see above"
+	if emptied := render.Emptied(result.Dropped); len(emptied) > 0 {
+		text += "; no server is left in " + strings.Join(emptied, ", ")
+	}
+	return refused(errors.New(text + ": correct the values or the templates"))
 }
 
 // annotate writes a text with the origin of each line in front of it.
@@ -167,18 +185,18 @@ func (c *checkCmd) Run(ctx context.Context, s *streams) error {
 	if c.Watch {
 		return c.watch(ctx, s)
 	}
-	files, err := c.check(ctx, s)
+	result, err := c.check(ctx, s)
 	if err != nil {
 		return err
 	}
-	c.accepted(s, files)
-	return nil
+	c.accepted(s, result.Files)
+	return errorOfDropped(result)
 }
 
-func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error) {
+func (c *checkCmd) check(ctx context.Context, s *streams) (*render.Result, error) {
 	result, err := c.render(ctx, s, false)
 	if err != nil {
-		return haproxy.Files{}, err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -186,12 +204,12 @@ func (c *checkCmd) check(ctx context.Context, s *streams) (haproxy.Files, error)
 	defer stop()
 	err = reload.Check(ctx, c.HAProxy, result.Files)
 	if verdict := (*reload.CheckError)(nil); errors.As(err, &verdict) {
-		return haproxy.Files{}, refused(err)
+		return nil, refused(err)
 	}
 	if err != nil {
-		return haproxy.Files{}, cannotStart("%w", err)
+		return nil, cannotStart("%w", err)
 	}
-	return result.Files, nil
+	return result, nil
 }
 
 func (c *checkCmd) accepted(s *streams, files haproxy.Files) {

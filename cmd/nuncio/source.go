@@ -57,8 +57,9 @@ func (f *etcdFlags) snapshot(ctx context.Context) (*catalog.Snapshot, error) {
 }
 
 // readRecords makes a snapshot from a JSON or YAML file: a map from key to record, as in etcd. A key that does not
-// begin with "/" is relative to the prefix.
-func readRecords(file, prefix string, stdin io.Reader) (*catalog.Snapshot, error) {
+// begin with "/" is relative to the prefix. As from etcd, only what --prefix and --keys watch is read.
+func (f *renderFlags) readRecords(s *streams) (*catalog.Snapshot, error) {
+	file, stdin := f.Records, s.in
 	var text []byte
 	var err error
 	if file == "-" {
@@ -78,8 +79,10 @@ func readRecords(file, prefix string, stdin io.Reader) (*catalog.Snapshot, error
 	if err := json.Unmarshal(asJSON, &records); err != nil {
 		return nil, refused(fmt.Errorf("records %s: want a map from key to record, such as {\"web/a\": {\"host\": \"192.0.2.7\", \"port\": 80}}: %w", file, err))
 	}
-	prefix = catalog.NormalizePrefix(prefix)
-	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix})
+	prefix := catalog.NormalizePrefix(f.Prefix)
+	watched := catalog.NewRanges(prefix, f.Keys)
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix, Watched: watched})
+	var ignored []string
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		value := []byte(records[key])
 		// A record in etcd may be a bare host:port; in JSON and YAML that is a string.
@@ -90,7 +93,24 @@ func readRecords(file, prefix string, stdin io.Reader) (*catalog.Snapshot, error
 		if !strings.HasPrefix(key, "/") {
 			key = prefix + key
 		}
+		if !watched.Hold(key) {
+			ignored = append(ignored, key)
+			continue
+		}
 		builder.Put(key, value)
 	}
+	if len(ignored) > 0 {
+		fmt.Fprintf(s.err, "nuncio: %s of %s: not below --prefix or --keys (%s), so ignored, as they would be in etcd: %s\n", plural(len(ignored), "key", "keys"), file,
+			strings.Join(watched, " "), abbreviate(ignored))
+	}
 	return builder.Snapshot(0), nil
+}
+
+// abbreviate lists the first few names.
+func abbreviate(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], " "), len(names)-most)
+	}
+	return strings.Join(names, " ")
 }

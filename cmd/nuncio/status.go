@@ -204,7 +204,11 @@ func printTrouble(w io.Writer, p paint, o *status.Overview) {
 	n = len(o.Templates.Dropped)
 	list(n, plural(n, "line is dropped", "lines are dropped")+" from the configuration", func(i int) string {
 		r := o.Templates.Dropped[i]
-		return r.Template + " " + sanitize(r.Value) + "\n    " + p.warn(sanitize(r.Reason))
+		text := r.Template + " " + sanitize(r.Value) + "\n    " + p.warn(sanitize(r.Reason))
+		if r.Emptied != "" {
+			text += "\n    " + p.bad("no server is left in "+sanitize(r.Emptied))
+		}
+		return text
 	})
 	list(len(o.Conflicts), "Instances disagree", func(i int) string {
 		c := o.Conflicts[i]

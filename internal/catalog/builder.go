@@ -12,6 +12,8 @@ import (
 type BuilderOptions struct {
 	// Prefix is the key prefix of the records, DefaultPrefix when empty. Keys outside it go to Snapshot.Extra.
 	Prefix string
+	// Watched are the ranges that the content comes from; they are passed on in each Snapshot.
+	Watched Ranges
 	// Limits bound what the Builder keeps; a zero in it means the value of DefaultLimits.
 	Limits Limits
 	// Refuse returns why a record that is valid by itself must be quarantined, or "". It must be deterministic. It may
@@ -61,7 +63,7 @@ func NewBuilder(o BuilderOptions) *Builder {
 	o.Limits.Keys, o.Limits.Bytes = cmp.Or(o.Limits.Keys, defaults.Keys), cmp.Or(o.Limits.Bytes, defaults.Bytes)
 	return &Builder{
 		o: o, entries: map[string]*entry{}, services: map[string]*group{}, excluded: map[string]string{},
-		changedServices: map[string]bool{}, last: &Snapshot{},
+		changedServices: map[string]bool{}, last: &Snapshot{Watched: o.Watched},
 	}
 }
 
@@ -168,7 +170,7 @@ func (b *Builder) Snapshot(revision int64) *Snapshot {
 		clear(b.changedServices)
 	}
 	if b.changedQuarantine {
-		next.Quarantined = b.quarantined()
+		next.Quarantined, next.unserved = b.quarantined(), b.unserved()
 		b.changedQuarantine = false
 	}
 	if b.changedExtra {
@@ -253,15 +255,26 @@ func (b *Builder) quarantined() []Quarantined {
 }
 
 func (b *Builder) extra() []Pair {
+	return b.pairs(b.last.Extra, func(e *entry) bool { return e.group == nil && e.err == nil })
+}
+
+// unserved returns the pairs of the quarantined records, but of those that are longer than any record, since only their
+// beginning is kept.
+func (b *Builder) unserved() []Pair {
+	return b.pairs(b.last.unserved, func(e *entry) bool { return e.err != nil && e.size == len(e.raw) })
+}
+
+// pairs returns the chosen pairs, sorted by key, or old itself when nothing differs.
+func (b *Builder) pairs(old []Pair, choose func(*entry) bool) []Pair {
 	var list []Pair
 	for _, e := range b.entries {
-		if e.group == nil && e.err == nil {
+		if choose(e) {
 			list = append(list, Pair{e.key, e.raw})
 		}
 	}
 	slices.SortFunc(list, func(x, y Pair) int { return cmp.Compare(x.Key, y.Key) })
-	if slices.Equal(list, b.last.Extra) {
-		return b.last.Extra
+	if slices.Equal(list, old) {
+		return old
 	}
 	return list
 }

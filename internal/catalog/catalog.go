@@ -104,6 +104,10 @@ type Snapshot struct {
 	Quarantined []Quarantined
 	// Extra holds the pairs outside the record prefix, which only templates use, sorted by key.
 	Extra []Pair
+	// Watched are the ranges that the snapshot is the whole content of; nil means that they are not known.
+	Watched Ranges
+
+	unserved []Pair // the raw records behind Quarantined, sorted by key
 }
 
 // Service returns the service of that name, or nil.

@@ -104,6 +104,7 @@ func (s *Snapshot) Without(why func(*Instance) string) *Snapshot {
 		kept := &Service{Name: svc.Name}
 		for i, inst := range svc.Instances {
 			if reason := why(inst); reason != "" {
+				next.unserved = append(slices.Clip(next.unserved), svc.pairs[i])
 				found = append(found, quarantine(svc.pairs[i].Key, refusal(reason), svc.pairs[i].Value))
 				continue
 			}
@@ -121,6 +122,7 @@ func (s *Snapshot) Without(why func(*Instance) string) *Snapshot {
 	if len(found) == 0 {
 		return s
 	}
+	slices.SortFunc(next.unserved, func(x, y Pair) int { return cmp.Compare(x.Key, y.Key) })
 	next.Quarantined = append(found, s.Quarantined...)
 	slices.SortFunc(next.Quarantined, func(x, y Quarantined) int { return cmp.Compare(x.Key, y.Key) })
 	return &next

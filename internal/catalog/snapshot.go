@@ -39,7 +39,7 @@ func unite(instances []*Instance) (map[string]string, []Conflict) {
 // service, quarantined record and extra pair.
 func (s *Snapshot) Same(other *Snapshot) bool {
 	return slices.Equal(s.Services, other.Services) && slices.Equal(s.Quarantined, other.Quarantined) &&
-		slices.Equal(s.Extra, other.Extra)
+		slices.Equal(s.Extra, other.Extra) && slices.Equal(s.unserved, other.unserved)
 }
 
 // Counts returns the number of services and of all their instances.
@@ -50,29 +50,19 @@ func (s *Snapshot) Counts() (services, instances int) {
 	return len(s.Services), instances
 }
 
-// Pairs iterates over the keys and raw values of the records and of the extra pairs, sorted by key, for the store functions
-// of templates. Quarantined records are not among them, so that a template that reads raw values is protected too. A raw
-// value is what was written, such as JSON text; only the fields of Instance are free of line breaks.
+// Pairs returns the keys and raw values of everything that is watched, sorted by key, for the store functions of templates.
+// Quarantined records are among them: a template may read keys below the record prefix that were never meant to be records,
+// and every value is escaped for its place. A raw value is what was written, such as JSON text; only the fields of Instance
+// are free of line breaks. Of a record that the shrink guard keeps although it was overwritten, the newest value is given.
 func (s *Snapshot) Pairs() iter.Seq2[string, string] {
+	pairs := slices.Concat(s.unserved, s.Extra)
+	for _, svc := range s.Services {
+		pairs = append(pairs, svc.pairs...)
+	}
+	slices.SortStableFunc(pairs, func(x, y Pair) int { return cmp.Compare(x.Key, y.Key) })
+	pairs = slices.CompactFunc(pairs, func(x, y Pair) bool { return x.Key == y.Key })
 	return func(yield func(key, value string) bool) {
-		services := slices.Clone(s.Services)
-		// "a-b/x" sorts before "a/x", although "a" sorts before "a-b".
-		slices.SortFunc(services, func(x, y *Service) int { return cmp.Compare(x.Name+"/", y.Name+"/") })
-		extra := s.Extra
-		for _, svc := range services {
-			for _, p := range svc.pairs {
-				for len(extra) > 0 && extra[0].Key < p.Key {
-					if !yield(extra[0].Key, extra[0].Value) {
-						return
-					}
-					extra = extra[1:]
-				}
-				if !yield(p.Key, p.Value) {
-					return
-				}
-			}
-		}
-		for _, p := range extra {
+		for _, p := range pairs {
 			if !yield(p.Key, p.Value) {
 				return
 			}
