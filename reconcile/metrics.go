@@ -10,6 +10,7 @@ type metrics struct {
 	errors               prometheus.Counter
 	templates            prometheus.Gauge
 	dropped, emptied     prometheus.Gauge
+	unmet                prometheus.Gauge
 	held                 prometheus.Gauge
 	activations          prometheus.Counter
 	droppedInstances     prometheus.Counter
@@ -34,6 +35,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		templates:        gauge("nuncio_templates_up_to_date", "1 when the newest templates work, 0 while they do not and an older set serves."),
 		emptied:          gauge("nuncio_emptied_backends", "Backends without a server because the lines of all their servers were dropped."),
 		dropped:          gauge("nuncio_dropped_lines", "Lines dropped from the rendered files because of a value that cannot stand there."),
+		unmet:            gauge("nuncio_unmet_wishes", "Wishes of services that are not met: routes and ports that another service has, values and keys that the templates do not know."),
 		held:             gauge("nuncio_shrink_guard_held_instances", "Instances that the store no longer has and that the shrink guard holds; 0 while it holds nothing."),
 		activations:      counter("nuncio_shrink_guard_activations_total", "Times that the shrink guard began to hold instances."),
 		droppedInstances: counter("nuncio_shrink_guard_dropped_instances_total", "Instances that were still missing from the store when the shrink guard stopped holding them, and left HAProxy."),

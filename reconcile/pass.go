@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/render"
 )
@@ -173,6 +174,7 @@ func (r *Reconciler) attempt(ctx context.Context, set *templateSet, trial bool) 
 		case err == nil:
 			r.confirmed = &confirmed{rendered.Files, result}
 			r.linesDropped(rendered.Dropped)
+			r.wishesUnmet(rendered.Unmet)
 			r.ran(set)
 		case result.Outcome == reload.Runtime: // a part
 			r.confirmed = &confirmed{result.Files, result}
@@ -189,9 +191,17 @@ func (r *Reconciler) apply(ctx context.Context, set *templateSet, began time.Tim
 	return result, err
 }
 
+// running returns what HAProxy runs, as far as that is known: at a start, what ran before.
+func (r *Reconciler) running() haproxy.Files {
+	if r.confirmed != nil {
+		return r.confirmed.files
+	}
+	return r.before
+}
+
 func (r *Reconciler) render(t *render.Templates, snapshot *catalog.Snapshot) (*render.Result, error) {
 	began := time.Now()
-	result, err := t.Render(snapshot)
+	result, err := t.RenderAfter(snapshot, r.running())
 	r.metrics.duration.Observe(time.Since(began).Seconds())
 	if err != nil {
 		r.metrics.errors.Inc()

@@ -70,14 +70,15 @@ type Reconciler struct {
 	snapshot *catalog.Snapshot // of that, what is rendered: without the records whose port is in use
 	changed  bool              // there is something new to apply
 
-	current   *templateSet // HAProxy has run what it renders; nil until one is known
-	candidate *templateSet // the newest templates, unless they are current or do not parse
-	unparsed  bool         // the newest templates do not parse
-	edited    bool         // templates have been received
-	earlier   *templateSet // while nothing is current: the last candidate before this one that HAProxy was given
-	order     Resumed      // the order in force: what Resume would end
-	frozen    *frozenFiles // in StateFrozen
-	confirmed *confirmed   // what Apply confirmed last
+	current   *templateSet  // HAProxy has run what it renders; nil until one is known
+	candidate *templateSet  // the newest templates, unless they are current or do not parse
+	unparsed  bool          // the newest templates do not parse
+	edited    bool          // templates have been received
+	earlier   *templateSet  // while nothing is current: the last candidate before this one that HAProxy was given
+	order     Resumed       // the order in force: what Resume would end
+	frozen    *frozenFiles  // in StateFrozen
+	confirmed *confirmed    // what Apply confirmed last
+	before    haproxy.Files // what the nuncio before this one left in the state directory
 
 	quarantined map[string]bool // keys of the records that only guarded has
 	dropped     map[string]bool // lines that have been logged as dropped
@@ -139,6 +140,9 @@ func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot
 	if r.baseline != nil {
 		r.guard.resume(r.baseline.load(time.Now()))
 		background.Go(func() { r.baseline.run(ctx) })
+	}
+	if r.opts.StateDir != "" {
+		r.before, _ = reload.Current(r.opts.StateDir) // none at the very first start
 	}
 	r.restore()
 	for {

@@ -25,6 +25,8 @@ type Status struct {
 	Retry      time.Time `json:"retry,omitzero"`
 	// Dropped lists the lines left out of the rendered files because of a value that fits nowhere.
 	Dropped []render.Dropped `json:"dropped,omitempty"`
+	// Unmet lists the wishes of services that the templates in use do not fulfil.
+	Unmet []render.Unmet `json:"unmet,omitempty"`
 	// TemplateSet is the number of the set that serves; 0 until one is known.
 	TemplateSet int64 `json:"template_set,omitempty"`
 
@@ -43,7 +45,7 @@ func (r *Reconciler) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.status
-	s.Dropped = slices.Clone(s.Dropped)
+	s.Dropped, s.Unmet = slices.Clone(s.Dropped), slices.Clone(s.Unmet)
 	return s
 }
 
@@ -170,6 +172,28 @@ func (r *Reconciler) linesDropped(lines []render.Dropped) {
 		now[key] = true
 	}
 	r.dropped = now
+}
+
+// wishesUnmet publishes the wishes of services that are not fulfilled, and logs each once, for as long as it is not.
+func (r *Reconciler) wishesUnmet(wishes []render.Unmet) {
+	const most = 20 // lines at once; the status has all of them
+	r.metrics.unmet.Set(float64(len(wishes)))
+	if slices.Equal(wishes, r.status.Unmet) {
+		return
+	}
+	before := r.status.Unmet
+	r.update(func(s *Status) { s.Unmet = wishes })
+	known := make(map[render.Unmet]bool, len(before))
+	for _, u := range before {
+		known[u] = true
+	}
+	logged := 0
+	for _, u := range wishes {
+		if !known[u] && logged < most {
+			logged++
+			r.opts.Logger.Warn("wish of a service not met", "service", u.Service, "key", u.Key, "value", u.Value, "reason", u.Reason)
+		}
+	}
 }
 
 // take adopts what the shrink guard lets through now, and reports what the guard did.

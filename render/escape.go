@@ -35,6 +35,7 @@ type escaped struct {
 	text    haproxy.Text
 	lines   int
 	dropped []Dropped
+	unmet   []Unmet
 	origins []int // the number of the text or action that each line comes from; only with Options.Origins
 }
 
@@ -149,6 +150,7 @@ func (e *escaper) memoLine(line string, first int) error {
 				d.Line += e.made.lines
 				e.made.dropped = append(e.made.dropped, d)
 			}
+			e.made.unmet = append(e.made.unmet, entry.unmet...)
 			e.done = append(e.done, entry.text)
 			e.made.lines += entry.lines
 			e.made.origins = append(e.made.origins, entry.origins...)

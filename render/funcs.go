@@ -26,7 +26,7 @@ func (t *Templates) functions() template.FuncMap {
 	maps.Copy(funcs, t.regex())
 	maps.Copy(funcs, t.confd())
 	maps.Copy(funcs, template.FuncMap{
-		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "memo": t.memoise, "fail": fail,
+		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "unmet": t.unmet, "incumbent": t.incumbent, "memo": t.memoise, "fail": fail,
 		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc:  t.mark,
 		enterFunc: func(at int) (void, error) { return t.run.enterTemplate(t.where[at]) },
@@ -36,7 +36,7 @@ func (t *Templates) functions() template.FuncMap {
 	return funcs
 }
 
-// String is empty: enterFunc, leaveFunc and tickFunc are actions, but must not print.
+// String is empty: enterFunc, leaveFunc, tickFunc and unmet are actions, but must not print.
 func (void) String() string { return "" }
 
 func (t *Templates) getenv(name string, fallback ...string) string {

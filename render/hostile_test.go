@@ -31,7 +31,7 @@ func hostile(text string) *catalog.Snapshot {
 // any text.
 var fromRecords = regexp.MustCompile(strings.ReplaceAll(`(?s)^(backend\|(evil|evil-tcp|good)\|from\|PROFILE|defaults\|PROFILE\|from\|common|mode\|tcp|balance\|(roundrobin|leastconn|random|first|source|uri)|hash-type\|consistent|`+
 	`server\|[A-Za-z0-9_.:-]+\|[A-Za-z0-9_.:\[\]-]+:80\|id\|[1239]\|weight\|[01]\|check(\|disabled)?|`+
-	`frontend\|tcp-evil-tcp|option\|tcplog|bind\|\*:[0-9]+|default_backend\|(evil|evil-tcp|good))$`, "PROFILE", `(http|tcp)-(roundrobin|leastconn|random|first|source|uri)(-check)?`))
+	`frontend\|tcp-[0-9]+|option\|tcplog|bind\|\*:[0-9]+|use_backend\|%\[dst_port,map_str\(maps/ports\.map\)\])$`, "PROFILE", `(http|tcp)-(roundrobin|leastconn|random|first|source|uri)(-check)?`))
 
 // checkHostile is the promise for the shipped templates: whatever text a record holds, the file has the lines
 // of the templates and no others, and the service beside it is served.
@@ -64,6 +64,7 @@ func checkHostile(t *testing.T, tmpl *render.Templates, fixed map[string]bool, t
 	}
 	for name, want := range map[string]*regexp.Regexp{
 		"maps/routes.map": regexp.MustCompile(`^[a-z0-9_.*-]*/[!-~]* (evil|good)\n$`),
+		"maps/ports.map":  regexp.MustCompile(`^[0-9]{1,5} evil-tcp\n$`),
 		"maps/checks.map": regexp.MustCompile(`^(evil|evil-tcp|good) /[!-~]*\n$`),
 	} {
 		content, _ := result.Files.Get(name)

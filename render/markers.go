@@ -81,6 +81,8 @@ func (t *Templates) mark(action int, value any) (string, error) {
 	switch v := value.(type) {
 	case includedText:
 		return string(v), nil
+	case void:
+		return "", nil
 	case memoText:
 		r.memos[markIndex(string(v))].action = action
 		return string(v), nil

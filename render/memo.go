@@ -97,8 +97,8 @@ func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
 // lines around them.
 func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	r := t.run
-	outer := r.printed
-	r.printed, r.inMemo = nil, partial
+	outer, unmet := r.printed, r.unmet
+	r.printed, r.unmet, r.inMemo = nil, nil, partial
 	text, err := t.execute(partial, data)
 	if err != nil {
 		return escaped{}, err
@@ -106,9 +106,9 @@ func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	if text != "" && text[len(text)-1] != '\n' {
 		text += "\n"
 	}
-	e := escaper{t: t, file: r.file, kind: r.kind, printed: r.printed}
+	e := escaper{t: t, file: r.file, kind: r.kind, printed: r.printed, made: escaped{unmet: r.unmet}}
 	made, err := e.escape(text)
-	r.printed, r.inMemo = outer, ""
+	r.printed, r.unmet, r.inMemo = outer, unmet, ""
 	return made, err
 }
 

@@ -54,6 +54,8 @@ type Result struct {
 	Files haproxy.Files
 	// Dropped has the lines that were dropped because of a value, sorted by file and line.
 	Dropped []Dropped
+	// Unmet has the wishes of services that the templates do not fulfil, sorted by service and key.
+	Unmet []Unmet
 	// Origins has the origin of each line of each file; only with Options.Origins.
 	Origins map[string][]Origin
 }
@@ -96,11 +98,17 @@ func New(tree map[string]string, opts Options) (*Templates, error) {
 	return t, nil
 }
 
-// Render returns the files for a snapshot. An error is always an *Error.
+// Render returns the files for a snapshot where none run yet. An error is always an *Error.
 func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
+	return t.RenderAfter(snap, haproxy.Files{})
+}
+
+// RenderAfter returns the files for a snapshot, to replace those that run: where two services want the same, the template
+// function incumbent tells which one has it. An error is always an *Error.
+func (t *Templates) RenderAfter(snap *catalog.Snapshot, running haproxy.Files) (*Result, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.run = &run{snap: snap, loopBudget: t.loopLimit}
+	t.run = &run{snap: snap, running: running, loopBudget: t.loopLimit}
 	defer func() { t.run = nil }()
 	defer t.forget()
 	texts := make(map[string]haproxy.Text)
@@ -126,6 +134,7 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 		}
 		texts[out] = made.text
 		result.Dropped = append(result.Dropped, made.dropped...)
+		result.Unmet = append(result.Unmet, made.unmet...)
 		if t.opts.Origins {
 			result.Origins[out] = t.places(made.origins)
 		}
@@ -136,17 +145,22 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 	}
 	sortDropped(result.Dropped)
 	nameEmptied(texts[haproxy.ConfigFile], result.Dropped)
+	result.Unmet = eachOnce(result.Unmet)
 	return result, nil
 }
 
 // run is the state of one rendering.
 type run struct {
 	snap    *catalog.Snapshot
+	running haproxy.Files
 	store   *store // created by the first store function
 	file    string // being rendered
 	kind    fileKind
 	memos   []memoCall
 	printed []printed // values printed into the file
+	unmet   []Unmet   // wishes that the file's templates do not fulfil
+
+	incumbents map[string]map[string]string // rows of running maps, by file
 
 	inMemo     string // name of the partial that memo renders
 	depth      int
@@ -164,11 +178,12 @@ type printed struct {
 func (t *Templates) file(name, out string) (escaped, error) {
 	r := t.run
 	r.file, r.kind, r.printed, r.memos, r.depth, r.inMemo = out, kindOf(out), nil, nil, 0, ""
+	r.unmet = nil
 	text, err := t.execute(name, root{Services: r.snap.Services, Summaries: t.summaries.of(r.snap.Services)})
 	if err != nil {
 		return escaped{}, err
 	}
-	e := escaper{t: t, file: out, kind: r.kind, printed: r.printed, memos: r.memos}
+	e := escaper{t: t, file: out, kind: r.kind, printed: r.printed, memos: r.memos, made: escaped{unmet: r.unmet}}
 	return e.escape(text)
 }
 

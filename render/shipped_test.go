@@ -102,6 +102,12 @@ func TestGolden(t *testing.T) {
 				got[name] = string(content)
 				kept = append(kept, txtar.File{Name: name, Data: content})
 			}
+			for _, u := range result.Unmet {
+				got["unmet"] += u.String() + "\n"
+			}
+			if len(result.Unmet) > 0 {
+				kept = append(kept, txtar.File{Name: "unmet", Data: []byte(got["unmet"])})
+			}
 			if *update {
 				archive.Files = kept
 				if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {

@@ -65,12 +65,18 @@ type Health struct {
 	Ready bool
 	// Reasons says, in sentence fragments for people, why Ready is false or State is not "running".
 	Reasons []string
+	// Notes has what needs attention though it makes nothing less ready.
+	Notes []string
 }
 
 // Health says how nuncio is doing now.
 func (s *Server) Health() Health {
 	m := s.moment()
-	return Health{State: m.state(), Ready: m.applier.Ready, Reasons: m.reasons()}
+	h := Health{State: m.state(), Ready: m.applier.Ready, Reasons: m.reasons()}
+	if wishes := m.reconciler.Unmet; len(wishes) > 0 {
+		h.Notes = append(h.Notes, fmt.Sprintf("wishes of services that are not met: %d, the first: %s", len(wishes), unmet(wishes)[0]))
+	}
+	return h
 }
 
 // state is the applier's, except where HAProxy runs something other than what the newest templates make of the records.

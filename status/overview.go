@@ -79,6 +79,8 @@ type Templates struct {
 	// RenderError is why the templates in use cannot render the newest snapshot.
 	RenderError string           `json:"render_error,omitempty"`
 	Dropped     []render.Dropped `json:"dropped"`
+	// Unmet has the wishes of services that the templates in use do not fulfil.
+	Unmet []render.Unmet `json:"unmet"`
 }
 
 // HAProxy is how the process is doing.
@@ -125,7 +127,7 @@ func (s *Server) overview(m *moment) Overview {
 		Store:   Store{m.store, s.opts.Prefix, -1},
 		Templates: Templates{
 			cmp.Or(s.opts.Templates, "shipped"), m.reconciler.TemplatesError, m.reconciler.RenderError,
-			append([]render.Dropped{}, m.reconciler.Dropped...),
+			append([]render.Dropped{}, m.reconciler.Dropped...), unmet(m.reconciler.Unmet),
 		},
 		HAProxy: HAProxy{a.Version, a.MasterPid, a.WorkerPid, a.OldWorkers, a.Restarts},
 		Error:   a.LastError, ErrorTime: a.LastErrorTime, Retry: m.reconciler.Retry, Applies: []Apply{},
@@ -155,6 +157,17 @@ func (s *Server) overview(m *moment) Overview {
 		}
 	}
 	return o
+}
+
+// unmet hides the values of keys that look like secrets.
+func unmet(wishes []render.Unmet) []render.Unmet {
+	shown := append([]render.Unmet{}, wishes...)
+	for i := range shown {
+		if secret(shown[i].Key) {
+			shown[i].Value = hidden
+		}
+	}
+	return shown
 }
 
 // snapshot is never nil.

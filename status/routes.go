@@ -14,7 +14,6 @@ import (
 type routes struct {
 	undecided bool                 // something else may lead to any backend
 	backends  map[string]bool      // named by a rule or a map
-	notes     map[string]string    // by its first word: a comment of a file, with the file's name
 	servers   map[[2]string]string // by backend and server: the address as it is written
 }
 
@@ -36,7 +35,7 @@ var (
 
 // readRoutes searches the files of a generation.
 func readRoutes(files haproxy.Files) *routes {
-	r := &routes{backends: map[string]bool{}, notes: map[string]string{}, servers: map[[2]string]string{}}
+	r := &routes{backends: map[string]bool{}, servers: map[[2]string]string{}}
 	var rules, setters []string // use_backend with a computed name, and lines that set variables
 	unseen, section := false, ""
 	for line := range strings.Lines(files.Text(haproxy.ConfigFile).String()) {
@@ -46,7 +45,6 @@ func readRoutes(files haproxy.Files) *routes {
 		name := firstWord(rest)
 		switch {
 		case strings.HasPrefix(line, "#"):
-			r.note(haproxy.ConfigFile, line)
 			continue
 		case keyword == "server":
 			r.servers[[2]string{section, name}] = firstWord(strings.TrimPrefix(rest, name))
@@ -111,20 +109,9 @@ func (r *routes) mapped(files haproxy.Files, arguments string) {
 	}
 	for line := range strings.Lines(files.Text(file).String()) {
 		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "#") {
-			r.note(file, line)
-		} else if fields := strings.Fields(line); len(fields) > 1 {
+		if fields := strings.Fields(line); len(fields) > 1 && !strings.HasPrefix(line, "#") {
 			r.backends[fields[1]] = true
 		}
-	}
-}
-
-// note keeps the first comment that begins with a word: the shipped templates begin with the service that has no route.
-func (r *routes) note(file, comment string) {
-	comment = strings.TrimSpace(strings.TrimLeft(comment, "#"))
-	first := firstWord(comment)
-	if _, there := r.notes[first]; !there {
-		r.notes[first] = file + " says: " + hideLine(comment)
 	}
 }
 

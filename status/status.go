@@ -168,7 +168,7 @@ func answer(w http.ResponseWriter, yes bool, h Health) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	fmt.Fprintln(w, h.State)
-	for _, reason := range h.Reasons {
-		fmt.Fprintln(w, reason)
+	for _, line := range append(h.Reasons, h.Notes...) {
+		fmt.Fprintln(w, line)
 	}
 }

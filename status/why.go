@@ -186,11 +186,25 @@ func (l *lookup) whyUnreached(v InstanceView) string {
 	switch {
 	case l.lag != "":
 		return text + "; " + l.lag
-	case l.routes.notes[backends[0]] != "":
-		return text + ": " + l.routes.notes[backends[0]]
+	case l.unmet(backends[0]) != "":
+		return text + ": " + l.unmet(backends[0])
 	default:
 		return text + ": has the service http.host, http.path or tcp.port (which the shipped templates need), or has another one the same?"
 	}
+}
+
+// unmet says which routes and ports a service wants and does not have.
+func (l *lookup) unmet(service string) string {
+	var reasons []string
+	for _, u := range l.o.Templates.Unmet {
+		switch u.Key {
+		case "http.host", "http.path", "tcp.port":
+			if u.Service == service {
+				reasons = append(reasons, u.Key+": "+u.Reason)
+			}
+		}
+	}
+	return strings.Join(reasons, "; ")
 }
 
 func firstLine(s string) string {

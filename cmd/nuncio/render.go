@@ -34,7 +34,9 @@ type renderFlags struct {
 }
 
 // render renders once. It reports quarantined records and dropped lines on standard error, so that the output stays clean.
-func (f *renderFlags) render(ctx context.Context, s *streams, origins bool) (*render.Result, error) {
+//
+// running has the files that run, where they are known: a route stays with the service that has it.
+func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Files, origins bool) (*render.Result, error) {
 	parsed, err := f.parsedTemplates(s, origins)
 	if err != nil {
 		return nil, err
@@ -53,12 +55,15 @@ func (f *renderFlags) render(ctx context.Context, s *streams, origins bool) (*re
 	for _, q := range snap.Quarantined {
 		fmt.Fprintf(s.err, "nuncio: record %s is quarantined: %s\n", q.Key, q.Detail)
 	}
-	result, err := parsed.Render(snap)
+	result, err := parsed.RenderAfter(snap, running)
 	if err != nil {
 		return nil, refused(err)
 	}
 	for _, r := range result.Dropped {
 		fmt.Fprintf(s.err, "nuncio: %s\n", r)
+	}
+	for _, u := range result.Unmet {
+		fmt.Fprintf(s.err, "nuncio: not met: %s\n", u)
 	}
 	return result, nil
 }
@@ -74,7 +79,11 @@ type renderCmd struct {
 
 // Run renders and writes, or compares.
 func (c *renderCmd) Run(ctx context.Context, s *streams) error {
-	result, err := c.render(ctx, s, c.Annotate)
+	var running haproxy.Files
+	if c.Diff && c.Against == "" {
+		running, _ = reload.Current(c.StateDir) // compare reports an error
+	}
+	result, err := c.render(ctx, s, running, c.Annotate)
 	if err != nil {
 		return err
 	}
@@ -194,7 +203,7 @@ func (c *checkCmd) Run(ctx context.Context, s *streams) error {
 }
 
 func (c *checkCmd) check(ctx context.Context, s *streams) (*render.Result, error) {
-	result, err := c.render(ctx, s, false)
+	result, err := c.render(ctx, s, haproxy.Files{}, false)
 	if err != nil {
 		return nil, err
 	}

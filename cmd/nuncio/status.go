@@ -210,6 +210,11 @@ func printTrouble(w io.Writer, p paint, o *status.Overview) {
 		}
 		return text
 	})
+	n = len(o.Templates.Unmet)
+	list(n, plural(n, "wish of a service is", "wishes of services are")+" not met", func(i int) string {
+		u := o.Templates.Unmet[i]
+		return sanitize(strings.TrimSpace(u.Service+" "+u.Key+" "+u.Value)) + "\n    " + p.warn(sanitize(u.Reason))
+	})
 	list(len(o.Conflicts), "Instances disagree", func(i int) string {
 		c := o.Conflicts[i]
 		return fmt.Sprintf("%s %s: %s has %q, which is used; %s has %q", c.Service, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)

@@ -11,8 +11,14 @@ import (
 // ServiceWide reports whether a meta key is a setting of the service as a whole, on which its instances must agree. Other
 // keys, such as node or container_id, are facts about one instance and may differ.
 func ServiceWide(key string) bool {
-	return key == "balance" || strings.HasPrefix(key, "http.") || strings.HasPrefix(key, "tcp.") ||
-		strings.HasPrefix(key, "check.")
+	family, _, dotted := strings.Cut(key, ".")
+	switch family {
+	case "http", "tcp", "backend", "canary":
+		return dotted
+	case "check":
+		return true
+	}
+	return key == "balance"
 }
 
 // unite merges the meta of the instances; where they disagree the first instance by name wins.
