@@ -130,6 +130,7 @@ func (m *Manager) load(ctx context.Context, mode Mode, d Desired) (int64, error)
 	number, err := m.loadNew(ctx, mode, d)
 	if err == nil {
 		m.saver.saved()
+		m.saver.rest(m.opts.SaveInterval, 0)
 		m.worker.reset(d.Files)
 		m.opts.Step("prune")
 		m.prune()

@@ -170,8 +170,8 @@ func TestABurstOfAppliesEndsInTheNewestState(t *testing.T) {
 		began := time.Now()
 		for i := range applies {
 			set := pool(addr, line(fmt.Sprintf("s%d", i%50), web.Addr, 1+i%50, fmt.Sprintf("weight %d", 1+i%200)))
-			if _, err := r.Apply(t.Context(), reload.Desired{Files: set, Revision: int64(i + 2)}); err != nil {
-				t.Fatal(err)
+			if a, err := r.Apply(t.Context(), reload.Desired{Files: set, Revision: int64(i + 2)}); err != nil || a.Outcome != reload.Runtime {
+				t.Fatalf("%+v, %v", a, err)
 			}
 		}
 		s := r.until("the last one", func(s reload.Status) bool { return s.AppliedRevision == applies+1 && s.State == reload.Running })
@@ -179,12 +179,12 @@ func TestABurstOfAppliesEndsInTheNewestState(t *testing.T) {
 			t.Errorf("worker %d after %d", s.WorkerPid, first.WorkerPid)
 		}
 		s = r.until("it on disk", func(s reload.Status) bool { return onDisk(r.dir, "server s49 ") && onDisk(r.dir, "weight 200") })
-		if runtime, all := r.log.count("msg=applied result=runtime"), r.log.count("msg=applied"); runtime != applies || all != applies+1 {
-			t.Errorf("%d applies, %d of them without a reload: %+v", all, runtime, last(s))
+		// The log and the disk follow once a second.
+		most := 2 + int(time.Since(began)/time.Second)
+		if n := r.log.count("msg=applied result=runtime"); n > most {
+			t.Errorf("%d lines were logged for %d changes in %v", n, applies, time.Since(began))
 		}
-		// Files are written when no change has come for 100 ms, or a second after the first one.
-		most := 2 + int64(time.Since(began)/(100*time.Millisecond))
-		if n := s.AppliedGeneration - first.AppliedGeneration; n > most {
+		if n := s.AppliedGeneration - first.AppliedGeneration; n > int64(most) {
 			t.Errorf("%d generations were written for %d changes in %v", n, applies, time.Since(began))
 		} else {
 			t.Logf("%d generations were written for %d changes in %v", n, applies, time.Since(began))

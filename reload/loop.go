@@ -28,6 +28,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	defer m.store.Close()
 	defer m.cancelSave() // it may write until then
+	defer m.commandLog.flush()
 	m.updateState()
 	return m.loop(ctx)
 }
@@ -66,6 +67,8 @@ func (m *Manager) loop(ctx context.Context) error {
 			m.save(ctx)
 		case s := <-m.saver.done:
 			m.finishSave(ctx, s)
+		case <-m.commandLog.pause.c():
+			m.commandLog.flush()
 		case <-m.worker.deletion.c():
 			m.deleteLeaving(ctx)
 		case <-m.worker.drift.c():

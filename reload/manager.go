@@ -34,7 +34,8 @@ type Manager struct {
 	crashes int
 	saver   saver
 	// filesLost: the files of the current generation were changed from outside and cannot be restored.
-	filesLost bool
+	filesLost  bool
+	commandLog commandLog
 }
 
 // running is what HAProxy has confirmed, or was started with.
@@ -64,7 +65,7 @@ func New(opts Options) (*Manager, error) {
 		stopNow: make(chan struct{}), done: make(chan struct{}),
 		repair:  newBackoff(repairMin, repairMax),
 		restart: newBackoff(restartMin, restartMax),
-		worker:  newWorker(opts.DriftInterval), saver: newSaver(),
+		worker:  newWorker(opts.DriftInterval), saver: newSaver(), commandLog: commandLog{log: opts.Logger},
 	}
 	m.stopOnce = sync.OnceFunc(func() { close(m.stopNow) })
 	var err error

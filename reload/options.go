@@ -45,6 +45,8 @@ type Options struct {
 	MaxCrashes int
 	// DriftInterval is how often the worker's servers are compared with the files; default 30 s.
 	DriftInterval time.Duration
+	// SaveInterval is the least time between two generations that are written because of commands; default 1 s.
+	SaveInterval time.Duration
 	// VerifyInterval is how often the files on disk are compared with what was written; default 10 s.
 	VerifyInterval time.Duration
 
@@ -110,6 +112,7 @@ func (o *Options) complete() error {
 	setDefault(&o.StartWait, 3*time.Second)
 	setDefault(&o.ShutdownGrace, 3*time.Second)
 	setDefault(&o.DriftInterval, 30*time.Second)
+	setDefault(&o.SaveInterval, time.Second)
 	setDefault(&o.VerifyInterval, 10*time.Second)
 	setDefault(&o.CheckTimeout, time.Minute)
 	setDefault(&o.ReloadTimeout, time.Minute)

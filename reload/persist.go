@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"nuncio/internal/haproxy"
@@ -9,13 +10,14 @@ import (
 
 const (
 	// saveQuiet and saveLimit bound how long changes without a reload are gathered before their files are
-	// written and checked: until no change has come for saveQuiet, and for no longer than saveLimit. Where the last time
-	// took longer than saveQuiet, both grow with it, up to saveMost: the work grows with the fleet, and must not take
-	// a processor for itself while changes keep coming.
+	// written and checked: until no change has come for saveQuiet, and for no longer than saveLimit.
 	saveQuiet = 100 * time.Millisecond
 	saveLimit = time.Second
+	// The pause between two generations is at least SaveInterval, and saveShare times as long as the work of the last one,
+	// but at most saveMost: the work grows with the fleet, and must not take more than a fifth of a processor while
+	// changes keep coming.
 	saveMost  = 10 * time.Second
-	saveShare = 4 // the limit is that many times as long as the work
+	saveShare = 4
 	// saveNiceness is for haproxy -c, which nothing waits for then.
 	saveNiceness = 10
 	// saveRetryMin and saveRetryMax bound the pause after a save that failed.
@@ -31,8 +33,8 @@ type saver struct {
 	timer  backoff
 	err    error     // why the last attempt failed; nil when none has since the last success
 	oldest time.Time // when the first change came that is not on disk; zero if everything is
+	rested time.Time // the end of the pause after the last generation
 	cancel context.CancelFunc
-	took   time.Duration // by the last attempt
 	done   chan saved
 }
 
@@ -57,17 +59,15 @@ func (s *saver) schedule() {
 	switch {
 	case s.cancel != nil: // finishSave looks again
 	case s.err == nil:
-		quiet, limit := saveDelay(s.took)
-		s.timer.in(max(0, min(quiet, limit-now.Sub(s.oldest))))
+		s.timer.in(max(0, min(saveQuiet, saveLimit-now.Sub(s.oldest)), s.rested.Sub(now)))
 	case !s.timer.armed(): // cancelSave has ended the growing pause, for an apply that failed
 		s.timer.arm()
 	}
 }
 
-// saveDelay returns how long to gather changes before an attempt that takes as long as the last one did.
-func saveDelay(took time.Duration) (quiet, limit time.Duration) {
-	limit = min(max(saveLimit, saveShare*took), saveMost)
-	return min(max(saveQuiet, took), limit), limit
+// rest begins the pause after a generation that took so long to make.
+func (s *saver) rest(interval, took time.Duration) {
+	s.rested = time.Now().Add(max(interval, min(saveShare*took, saveMost)))
 }
 
 // pending reports whether changes are not on disk yet.
@@ -92,6 +92,11 @@ func (m *Manager) save(ctx context.Context) {
 	g.Kind, g.Created = KindEndpoints, began.UTC()
 	go func() {
 		g, err := m.stage(ctx, files, g, true)
+		if err == nil { // here, because no change has to wait for it
+			if err = m.store.Compare(g.Number, files); err != nil {
+				err = errors.Join(err, m.store.Remove(g.Number))
+			}
+		}
 		m.saver.done <- saved{files, g, time.Since(began), err}
 	}()
 }
@@ -113,7 +118,8 @@ func (m *Manager) cancelSave() {
 // finishSave makes what an attempt has written the current generation.
 func (m *Manager) finishSave(ctx context.Context, r saved) {
 	m.saver.cancel()
-	m.saver.cancel, m.saver.took = nil, r.took
+	m.saver.cancel = nil
+	m.saver.rest(m.opts.SaveInterval, r.took)
 	if ctx.Err() != nil {
 		return
 	}
@@ -140,7 +146,7 @@ func (m *Manager) finishSave(ctx context.Context, r saved) {
 
 func (m *Manager) activateSaved(r saved) error {
 	m.opts.Step("save swap")
-	if err := m.store.Switch(r.generation.Number, r.files); err != nil {
+	if err := m.store.Activate(r.generation.Number); err != nil {
 		return err
 	}
 	m.running.saved, m.running.generation.Number = r.files, r.generation.Number

@@ -201,7 +201,7 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
 		w := newRandomConfig(seed, testkit.FreeAddr(t))
-		r := start(t, h, reload.Options{})
+		r := start(t, h, reload.Options{SaveInterval: 10 * time.Millisecond}) // the comparison waits for the disk
 		r.applied(cfg(w.text(w.addr)), 1)
 		live := haproxy.RuntimeSocket(filepath.Join(r.dir, "run", "runtime.sock"), 20*time.Second)
 		modes := map[reload.Mode]int{}

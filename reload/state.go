@@ -119,11 +119,11 @@ func (m *Manager) record(r Result) {
 	})
 	switch r.Outcome {
 	case Started, Reloaded:
+		m.commandLog.flush()
 		m.opts.Logger.Info("applied", "result", string(r.Outcome), "mode", string(r.Mode), "revision", r.Revision, "generation", r.Generation,
 			"duration", r.Duration.Round(time.Millisecond), "reason", r.Reason)
 	case Runtime:
-		m.opts.Logger.Info("applied", "result", string(r.Outcome), "mode", string(r.Mode), "revision", r.Revision, "servers", r.Servers,
-			"commands", r.Commands, "duration", r.Duration.Round(10*time.Microsecond))
+		m.commandLog.add(r)
 	default: // the caller of Apply logs an error
 		m.opts.Logger.Debug("not applied", "result", string(r.Outcome), "revision", r.Revision, "reason", r.Reason)
 	}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"nuncio/internal/testkit"
@@ -43,18 +44,53 @@ func TestTheDiagramShowsTheTransitions(t *testing.T) {
 	}
 }
 
-func TestSavingWaitsLongerWhereItTakesLonger(t *testing.T) {
+// The changes of a storm come without a break. The disk follows within a second of the first, and then as often as
+// SaveInterval and a fifth of a processor allow.
+func TestSavingHasABudget(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ took, quiet, limit time.Duration }{
-		{0, 100 * time.Millisecond, time.Second},
-		{90 * time.Millisecond, 100 * time.Millisecond, time.Second},
-		{200 * time.Millisecond, 200 * time.Millisecond, time.Second},
-		{time.Second, time.Second, 4 * time.Second},
-		{8 * time.Second, 8 * time.Second, 10 * time.Second},
-		{time.Minute, 10 * time.Second, 10 * time.Second},
+	const every = time.Millisecond
+	for name, tt := range map[string]struct{ took, first, period time.Duration }{
+		"quick":     {5 * time.Millisecond, time.Second, time.Second},
+		"long":      {time.Second, time.Second, 5 * time.Second},
+		"very long": {8 * time.Second, time.Second, 18 * time.Second},
 	} {
-		if quiet, limit := saveDelay(tt.took); quiet != tt.quiet || limit != tt.limit {
-			t.Errorf("after %v: quiet %v, limit %v", tt.took, quiet, limit)
-		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSaver()
+				storm := time.NewTicker(every)
+				defer storm.Stop()
+				defer s.timer.disarm()
+				var starts []time.Duration
+				var done <-chan time.Time
+				for began := time.Now(); len(starts) < 3; {
+					select {
+					case <-storm.C:
+						s.schedule()
+					case <-s.timer.c():
+						s.timer.disarm()
+						starts = append(starts, time.Since(began))
+						s.cancel, done = func() {}, time.After(tt.took)
+					case <-done:
+						s.cancel, s.oldest = nil, time.Now()
+						s.rest(time.Second, tt.took)
+						s.schedule()
+					}
+				}
+				for i, want := range []time.Duration{tt.first, tt.first + tt.period, tt.first + 2*tt.period} {
+					if got := starts[i]; got < want || got > want+want/50+2*every {
+						t.Errorf("save %d began after %v, want %v", i+1, got, want)
+					}
+				}
+			})
+		})
 	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSaver()
+		s.schedule()
+		began := time.Now()
+		<-s.timer.c()
+		if took := time.Since(began); took != saveQuiet {
+			t.Errorf("a change alone is saved after %v, want %v", took, saveQuiet)
+		}
+	})
 }

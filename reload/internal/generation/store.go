@@ -199,6 +199,11 @@ func (s *Store) Verify(number int64, files haproxy.Files) error {
 	if current != number {
 		return fmt.Errorf("the current generation is %d instead of %d: something else writes to %s", current, number, s.dir)
 	}
+	return s.Compare(number, files)
+}
+
+// Compare is Verify for a generation that need not be the current one.
+func (s *Store) Compare(number int64, files haproxy.Files) error {
 	_, found, err := Read(s.dir, number)
 	if err != nil {
 		return err
