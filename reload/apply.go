@@ -218,14 +218,16 @@ func (m *Manager) activate(ctx context.Context, mode Mode, next Generation, file
 	if mode == ModeStart {
 		return m.start(ctx, files)
 	}
-	return m.reload(ctx)
+	return m.reload(ctx, files)
 }
 
-// reload makes HAProxy load the current generation.
-func (m *Manager) reload(ctx context.Context) error {
+// reload makes HAProxy load the current generation, which has these files.
+func (m *Manager) reload(ctx context.Context, files haproxy.Files) error {
 	ctx, cancel := m.reloadContext(ctx)
 	defer cancel()
+	dead := m.noteHealth(ctx, files)
 	err := m.child.Reload(ctx)
+	m.passHealthOn(ctx, dead, err)
 	if errors.Is(err, process.ErrUnknown) {
 		m.running.confirmed, m.running.unknown = false, true
 	}

@@ -26,7 +26,10 @@ func Check(ctx context.Context, program string, files haproxy.Files) error {
 		return fmt.Errorf("check: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a leftover in the scratch space does no harm
-	if err := generation.WriteFiles(dir, files, process.OwnConfig(os.TempDir())); err != nil {
+	if err := process.WriteStateFile(dir, haproxy.EmptyStateFile); err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	if err := generation.WriteFiles(dir, files, process.OwnConfig(dir)); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
 	return process.Checker{Program: program, Env: env}.Check(ctx, dir, configs()...)

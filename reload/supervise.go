@@ -83,6 +83,7 @@ func (m *Manager) findLastGood(ctx context.Context) (bool, error) {
 // process of it is left, unless nuncio has to stop meanwhile: a haproxy that has not been confirmed may serve requests
 // all the same, so that one is left to drain. The error wraps a *BindError if addresses are in use.
 func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
+	m.forgetHealth()
 	current := filepath.Join(m.opts.StateDir, generation.CurrentLink)
 	child, err := process.Launch(process.Options{
 		Program: m.opts.HAProxy, Env: m.opts.env, Dir: m.opts.StateDir, RunDir: m.opts.RunDir,
@@ -169,7 +170,7 @@ func (m *Manager) repairWorker(ctx context.Context) {
 	err := m.bringToDisk(ctx)
 	if err == nil {
 		m.opts.Step("repair")
-		err = m.reload(ctx)
+		err = m.reload(ctx, m.running.files)
 	}
 	if ctx.Err() != nil {
 		return

@@ -74,7 +74,7 @@ func TestSessionGetsOneReplyForEachCommand(t *testing.T) {
 		if err != nil || len(got) != 2 {
 			t.Fatalf("%+v, %v", got, err)
 		}
-		if a, want := got[0], (haproxy.ServerState{Backend: "be", Name: "a", ID: 7, Addr: "127.0.0.2", Port: 4, Weight: 5}); a != want {
+		if a, want := got[0], (haproxy.ServerState{Backend: "be", Name: "a", ID: 7, Addr: "127.0.0.2", Port: 4, Weight: 5, Op: 2, FQDN: "-"}); a != want {
 			t.Errorf("got %+v, want %+v", a, want)
 		}
 		if b := got[1]; b.Addr != "::1" || b.ID != 8 || b.Weight != 0 || b.Admin&haproxy.AdminMaint == 0 || b.Check&haproxy.CheckEnabled == 0 {
@@ -221,12 +221,25 @@ func TestSessionEndsWithoutAReply(t *testing.T) {
 }
 
 func FuzzParseServers(f *testing.F) {
-	f.Add("1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_check_state srv_agent_state srv_port\n" +
-		"3 b 11 s1 127.0.0.1 2 4 5 5 6 0 1\n")
+	f.Add("1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_check_result srv_check_state " +
+		"srv_agent_state srv_fqdn srv_port\n3 b 11 s1 127.0.0.1 2 4 5 6 3 6 0 - 1\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		servers, err := haproxy.ParseServers(text)
 		if err == nil && len(servers) > strings.Count(text, "\n")+1 {
 			t.Fatal("more servers than lines")
+		}
+		file, err := haproxy.StateFile(text, func(haproxy.ServerState) bool { return true })
+		if err != nil {
+			return
+		}
+		kept, err := haproxy.ParseServers(file)
+		if err != nil || len(kept) != len(servers) {
+			t.Fatalf("%d of %d servers are in the state file, %v", len(kept), len(servers), err)
+		}
+		for i, s := range kept {
+			if want := servers[i]; s.Admin != 0 || s.Address() != want.Address() || s.Op != want.Op {
+				t.Fatalf("in the state file %+v is %+v", want, s)
+			}
 		}
 	})
 }

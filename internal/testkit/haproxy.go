@@ -3,7 +3,9 @@ package testkit
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -13,7 +15,19 @@ import (
 // and stderr together, and whether it exited with 0.
 func (h HAProxy) Check(t testing.TB, dir string) (output string, ok bool) {
 	t.Helper()
-	cmd := exec.Command(h.Path, "-c", "-f", "haproxy.cfg")
+	own, err := os.MkdirTemp("", "nuncio-own-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(own)
+	// nuncio.cfg names a state file, without which HAProxy warns of "load-server-state-from-file global".
+	state, config := filepath.Join(own, "state"), filepath.Join(own, "nuncio.cfg")
+	for path, text := range map[string]string{state: "1\n", config: "global\n    server-state-file " + state + "\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(h.Path, "-c", "-f", config, "-f", "haproxy.cfg")
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	return string(out), err == nil

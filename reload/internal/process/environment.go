@@ -2,6 +2,7 @@ package process
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -9,16 +10,28 @@ import (
 // RuntimeSocket returns the path of the Runtime API's socket in a directory.
 func RuntimeSocket(runDir string) string { return filepath.Join(runDir, runtimeSocket) }
 
-// OwnConfig returns the configuration that has to be loaded before the operator's. It gives HAProxy a Runtime API socket.
+// StateFile returns the path of the file that tells a new worker which servers are dead.
+func StateFile(runDir string) string { return filepath.Join(runDir, stateFile) }
+
+// WriteStateFile replaces the content of that file.
+func WriteStateFile(runDir, content string) error {
+	return os.WriteFile(StateFile(runDir), []byte(content), 0o600)
+}
+
+// OwnConfig returns the configuration that has to be loaded before the operator's. It gives HAProxy a Runtime API socket, and
+// the name of the file that "load-server-state-from-file global" reads, in the directory run.
 func OwnConfig(runDir string) []byte {
-	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(RuntimeSocket(runDir))
+	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`)
 	return fmt.Appendf(nil, `# Written by nuncio and loaded before haproxy.cfg; changes made here are lost.
 # File names in haproxy.cfg that are not absolute are looked up beside it, in the same generation.
 # nuncio asks this socket which worker serves; it is there whatever the templates say.
+# Before a reload nuncio writes to the state file which servers are dead, and nothing else. Sections that have
+# "load-server-state-from-file global" read it.
 global
     default-path config
     stats socket "%s" mode 600 level admin
-`, quoted)
+    server-state-file "%s"
+`, quote.Replace(RuntimeSocket(runDir)), quote.Replace(StateFile(runDir)))
 }
 
 // Environment returns what haproxy inherits of env. It leaves out nuncio's own settings, which include the store's password,

@@ -20,6 +20,7 @@ import (
 const (
 	masterSocket  = "master.sock"
 	runtimeSocket = "runtime.sock"
+	stateFile     = "servers.state"
 
 	// CommandTimeout bounds one command of the Runtime API.
 	CommandTimeout = 5 * time.Second
