@@ -71,9 +71,10 @@ func (m *Model) between(text haproxy.Text) (first, last, begin, end int) {
 	}
 	last, end = len(m.sections), text.Size()
 	for i := last - 1; i > first; i-- {
-		size := len(m.sections[i].text)
-		from := end - size
-		if text.Size()-from > suffix || text.Slice(from-1, from) != "\n" {
+		from := end - len(m.sections[i].text)
+		same := text.Size() - from
+		// Where the byte before is the same too, it ends a line as it does in m. A look at each would cost a step per piece.
+		if same > suffix || same == suffix && text.Slice(from-1, from) != "\n" {
 			break
 		}
 		last, end = i, from

@@ -105,6 +105,30 @@ func (d *builder) finish() string {
 // change plans for one section of which at least the text of a server line has changed.
 func (d *builder) change(i int) string {
 	s := d.Next.sections[i]
+	d.backend, d.section = s.name, i
+	d.balance = d.Next.setting(i, "balance")
+	d.dynamic = haproxy.IsDynamicBalance(d.balance, d.Next.setting(i, "hash-type"))
+	count := d.Servers
+	reason, done := d.changeInPlace(i)
+	if !done {
+		reason = d.changeServers(i)
+	}
+	switch {
+	case reason != "":
+		return reason
+	case d.Servers == count:
+		return "" // only its comments differ, or an order that nothing depends on
+	case s.dynamicBlocked != "":
+		return s.dynamicBlocked
+	case haproxy.CheckName(s.name) != nil:
+		return "the section has no proper name"
+	}
+	d.Sections = append(d.Sections, i)
+	return ""
+}
+
+// changeServers compares all servers of a section.
+func (d *builder) changeServers(i int) string {
 	before, err := d.old.servers(i, d.Keywords)
 	if err != nil {
 		return err.Error()
@@ -116,10 +140,7 @@ func (d *builder) change(i int) string {
 	if reason := duplicates(after); reason != "" {
 		return reason
 	}
-	d.backend, d.section, d.size = s.name, i, len(after)
-	d.balance = d.Next.setting(i, "balance")
-	d.dynamic = haproxy.IsDynamicBalance(d.balance, d.Next.setting(i, "hash-type"))
-	d.backups, d.cookies = 0, shared(after)
+	d.size, d.backups, d.cookies = len(after), 0, shared(after)
 	old := map[string]*server{}
 	for _, v := range before {
 		old[v.name] = v
@@ -132,7 +153,6 @@ func (d *builder) change(i int) string {
 	if reason := d.order(before, after); reason != "" {
 		return reason
 	}
-	count := d.Servers
 	for _, v := range after {
 		was, reason := old[v.name], ""
 		delete(old, v.name)
@@ -156,16 +176,6 @@ func (d *builder) change(i int) string {
 			return fmt.Sprintf("server %s: %s", v.name, reason)
 		}
 	}
-	if d.Servers == count {
-		return "" // only its comments differ, or an order that nothing depends on
-	}
-	if s.dynamicBlocked != "" {
-		return s.dynamicBlocked
-	}
-	if haproxy.CheckName(s.name) != nil {
-		return "the section has no proper name"
-	}
-	d.Sections = append(d.Sections, i)
 	return ""
 }
 

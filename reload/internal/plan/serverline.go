@@ -35,12 +35,7 @@ type server struct {
 // servers reads the server lines of a section of m.
 func (m *Model) servers(i int, keywords haproxy.ServerKeywords) ([]*server, error) {
 	s := m.sections[i]
-	var inherited []haproxy.Word
-	for _, d := range slices.Backward(m.defaultsChain(i)) {
-		for _, l := range d.defaults {
-			inherited = append(inherited, l.words...)
-		}
-	}
+	inherited := m.inherited(i)
 	var found []*server
 	own, n := s.defaults, -1
 	for line := range strings.Lines(s.text) {
@@ -51,20 +46,38 @@ func (m *Model) servers(i int, keywords haproxy.ServerKeywords) ([]*server, erro
 		if !isPlainServer(line) && !strings.ContainsAny(line, "\\\"'") {
 			continue
 		}
-		words, err := haproxy.AppendWords(nil, strings.TrimSuffix(line, "\n"), nil)
+		v, err := readLine(line, inherited, keywords)
 		if err != nil {
 			return nil, err
 		}
-		if len(words) == 0 || words[0].Text != "server" {
-			continue
+		if v != nil {
+			found = append(found, v)
 		}
-		v := readServer(words[1:], inherited, keywords)
-		if slices.ContainsFunc(words, func(w haproxy.Word) bool { return w.Expanded }) {
-			v.address, v.isIPPort = line, false // its words have been read without the environment
-		}
-		found = append(found, v)
 	}
 	return found, nil
+}
+
+// inherited returns the default-server words that section i has from others.
+func (m *Model) inherited(i int) (words []haproxy.Word) {
+	for _, d := range slices.Backward(m.defaultsChain(i)) {
+		for _, l := range d.defaults {
+			words = append(words, l.words...)
+		}
+	}
+	return words
+}
+
+// readLine returns nil for a line that is not a server's.
+func readLine(line string, inherited []haproxy.Word, keywords haproxy.ServerKeywords) (*server, error) {
+	words, err := haproxy.AppendWords(nil, strings.TrimSuffix(line, "\n"), nil)
+	if err != nil || len(words) == 0 || words[0].Text != "server" {
+		return nil, err
+	}
+	v := readServer(words[1:], inherited, keywords)
+	if slices.ContainsFunc(words, func(w haproxy.Word) bool { return w.Expanded }) {
+		v.address, v.isIPPort = line, false // its words have been read without the environment
+	}
+	return v, nil
 }
 
 func readServer(own, inherited []haproxy.Word, keywords haproxy.ServerKeywords) *server {
