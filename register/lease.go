@@ -245,7 +245,7 @@ func (s *syncer) release() error {
 	if s.opts.RemoveOnExit {
 		// All that hangs on the lease is the registrar's own: the records and the claim go at one revision.
 		if _, err := s.client.Revoke(ctx, clientv3.LeaseID(s.leaseID)); err != nil {
-			return fmt.Errorf("remove the records (they end with their lease, within %v): %w", s.opts.TTL, err)
+			return fmt.Errorf("%s (they end with their lease, within %v): %w", s.removing(), s.opts.TTL, err)
 		}
 		s.log.Info("lease revoked", "records_removed", s.ownRecords())
 		return nil
@@ -260,6 +260,14 @@ func (s *syncer) release() error {
 	}
 	s.log.Info("records stay until their lease ends", "records", s.ownRecords(), "ttl", s.opts.TTL)
 	return nil
+}
+
+// removing says what the revocation of the lease is about: a registrar that was never let write has no records.
+func (s *syncer) removing() string {
+	if s.ownRecords() == 0 {
+		return "give back the lease and the claim"
+	}
+	return "remove the records"
 }
 
 func (s *syncer) ownRecords() (n int) {

@@ -66,6 +66,7 @@ type owner struct {
 	Node      string      `json:"node"`
 	Registrar string      `json:"registrar"`
 	Operator  string      `json:"operator"`
+	State     string      `json:"state"`
 	Origin
 }
 

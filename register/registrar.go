@@ -47,6 +47,8 @@ type Options struct {
 	TTL time.Duration
 	// ResyncInterval is the pause between comparisons of all own keys with etcd; 0 means 10 s.
 	ResyncInterval time.Duration
+	// StopWindow is how long a container that was being stopped when this registrar started is kept in drain; 0 means 5 min.
+	StopWindow time.Duration
 	// RemoveOnExit removes the records when Run ends; otherwise they stay until their lease ends.
 	RemoveOnExit bool
 	// Once ends Run as soon as etcd agrees with the source. DryRun does so without writing anything.
@@ -83,6 +85,7 @@ func New(opts Options) (*Registrar, error) {
 	}
 	opts.Kind = cmp.Or(opts.Kind, KindRun)
 	opts.ResyncInterval = cmp.Or(opts.ResyncInterval, defaultResyncInterval)
+	opts.StopWindow = cmp.Or(opts.StopWindow, defaultStopWindow)
 	opts.TTL = cmp.Or(opts.TTL, DefaultTTL)
 	if opts.TTL < cmp.Or(opts.minTTL, MinTTL) || opts.TTL > MaxTTL || opts.TTL%time.Second != 0 {
 		return nil, fmt.Errorf("time to live %v: whole seconds from %v to %v are needed", opts.TTL, MinTTL, MaxTTL)

@@ -1,9 +1,11 @@
 package register_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"nuncio/internal/testkit"
 	"nuncio/register"
 )
 
@@ -68,4 +70,63 @@ func TestTheStopWindowOfAReplayedSignalBeganWithTheSignal(t *testing.T) {
 			w.lastIs(tc.want[0])
 		})
 	}
+}
+
+// On a busy host Docker no longer replays the stop signal to a registrar that starts: its record says it.
+func TestAStoppingContainerDrainsOnOverARestartWithoutTheSignal(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.opts.RemoveOnExit = false // as after kill -9
+	h.opts.TTL = time.Minute
+	web := oldWeb(h.labelPrefix + ".")
+	first := newFakeAPI(web)
+	h.docker.API = first
+	state := func(want string) {
+		t.Helper()
+		testkit.Eventually(t, within, func() error {
+			for _, r := range h.records() {
+				if string(r.State) != want {
+					return fmt.Errorf("state %s, want %s", r.State, want)
+				}
+			}
+			return nil
+		})
+	}
+	restart := func(api *fakeAPI) {
+		t.Helper()
+		if err := h.stop(); err != nil {
+			t.Fatal(err)
+		}
+		h.docker.API = api
+		h.start()
+		h.awaitRunning()
+	}
+	h.start()
+	h.awaitRunning()
+	first.emit(t, "kill", 15, time.Now())
+	state("drain")
+	h.opts.StopWindow = 2 * time.Second
+	before := time.Now()
+	restart(newFakeAPI(web))
+	if time.Since(before) < h.opts.StopWindow {
+		for _, r := range h.records() {
+			if r.State != "drain" {
+				t.Errorf("state %s after the restart, want drain", r.State)
+			}
+		}
+	}
+	h.awaitLog("container stays in drain")
+	state("ready") // it has outlived the signal
+	restart(newFakeAPI(web))
+	state("ready")
+
+	// A later run of the container is another matter.
+	second := newFakeAPI(web)
+	restart(second)
+	second.emit(t, "kill", 15, time.Now())
+	state("drain")
+	third := newFakeAPI(web)
+	third.restart(40000)
+	restart(third)
+	state("ready")
 }

@@ -158,7 +158,7 @@ func TestAWriteThatEtcdRefusesIsOneOutage(t *testing.T) {
 	if _, err := root.Delete(ctx10(t), "/services/web/i000"); err != nil {
 		t.Fatal(err)
 	}
-	h.awaitLog("request to etcd failed", "permission denied")
+	h.awaitLog("etcd answers and refuses the request", "permission denied")
 	// Reading works all the while, and does not count as the end of the outage.
 	failed := h.value("transactions_total")
 	testkit.Eventually(t, within, func() error {

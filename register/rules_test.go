@@ -3,6 +3,7 @@ package register_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -274,11 +275,12 @@ func FuzzDecide(f *testing.F) {
 	f.Add("nuncio.service", "web", "nuncio.80.weight", "5", "SERVICE_NAME=x")
 	f.Add("SERVICE_80_tcp_NAME", "web", "nuncio.port", "80,443", "SERVICE_TAGS=a\\,b,c")
 	f.Add("nuncio.meta.a", "b", "nuncio.host", "unix@x", "SERVICE_=")
+	f.Add("SERVICE_", "web", "other", "", "")
 	f.Fuzz(func(t *testing.T, l1, v1, l2, v2, env string) {
 		decide := func() register.Desired {
 			c := facts("a", map[string]string{l1: v1, l2: v2}, "80=0.0.0.0:1", "443=0.0.0.0:2")
 			c.Env = []string{env}
-			return register.Rules{Node: "n1", All: true, CopyLabels: []string{"c"}}.Decide([]*register.Container{c}, advertised)
+			return register.Rules{Node: "n1", All: env != "", CopyLabels: []string{"c"}}.Decide([]*register.Container{c}, advertised)
 		}
 		first := decide()
 		if diff := cmp.Diff(first, decide(), cmp.AllowUnexported(register.Record{})); diff != "" {
@@ -290,6 +292,11 @@ func FuzzDecide(f *testing.F) {
 			}
 			if _, err := catalog.Key("/services/", r.Service, r.Instance.Name); err != nil {
 				t.Error(err)
+			}
+		}
+		for _, s := range slices.Concat(first.Skipped, first.Warnings) {
+			if s.Reason == "" || strings.HasSuffix(s.Reason, "; ") {
+				t.Errorf("the reason %q says nothing", s.Reason)
 			}
 		}
 		if len(first.Records) == 0 && len(first.Skipped) == 0 {

@@ -33,8 +33,9 @@ type syncer struct {
 	metrics  *Metrics
 	board    *board
 
-	desired  *Desired // nil until the source has published
-	keyspace keyspace
+	desired     *Desired // nil until the source has published
+	inheritance inheritance
+	keyspace    keyspace
 
 	leaseID, claimRev int64 // 0 without a lease
 	leaseEnded        chan int64
@@ -95,6 +96,7 @@ func (s *syncer) run(ctx context.Context, in <-chan *Desired) error {
 			s.resync = true
 		case <-retry:
 			s.retryAt = time.Time{}
+		case <-s.inheritance.outlived():
 		}
 	}
 }
@@ -130,7 +132,7 @@ func (s *syncer) attempt(ctx context.Context) error {
 		if s.desired == nil || len(s.desired.Unknown) > 0 {
 			return nil
 		}
-		s.board.plan(diff(*s.desired, s.keyspace.keys, s.id, 0), true, true)
+		s.board.plan(diff(s.withInheritance(time.Now()), s.keyspace.keys, s.id, 0), true, true)
 		return errDone
 	}
 	// The lease is taken even before Docker answers: the records of the process before must not run out meanwhile.
@@ -157,7 +159,7 @@ func (s *syncer) attempt(ctx context.Context) error {
 
 // plan compares the desired set with the keyspace and reports the outcome.
 func (s *syncer) plan() plan {
-	p := diff(*s.desired, s.keyspace.keys, s.id, s.leaseID)
+	p := diff(s.withInheritance(time.Now()), s.keyspace.keys, s.id, s.leaseID)
 	s.logConflicts(p.conflicts)
 	s.metrics.countRecords(p.records)
 	s.board.plan(p, len(p.changes) == 0 && len(s.desired.Unknown) == 0, false)
@@ -168,7 +170,11 @@ func (s *syncer) plan() plan {
 // compared again, and listed if etcd was away: it may have been restored from a backup.
 func (s *syncer) recordFailure(err error) {
 	err = etcd.Explain(s.client, err)
-	if s.failures == 0 {
+	switch {
+	case s.failures > 0:
+	case etcd.IsAuthError(err):
+		s.log.Warn("etcd answers and refuses the request, retrying; the user or its role lacks a permission", "err", err)
+	default:
 		s.log.Warn("request to etcd failed, retrying", "err", err)
 	}
 	s.retryAt = time.Now().Add(retryDelay(s.failures))

@@ -163,7 +163,7 @@ func (c *daemonFlags) registrar(s *streams, log *slog.Logger, metrics *register.
 	}
 	rules.Node, rules.LabelPrefix = node, prefix
 	opts.Client, opts.Prefix, opts.Node, opts.TTL, opts.ClaimPrefix = store, c.Prefix, node, c.TTL, c.ClaimPrefix
-	opts.ResyncInterval, opts.Log, opts.Metrics = c.ResyncInterval, log, metrics
+	opts.ResyncInterval, opts.StopWindow, opts.Log, opts.Metrics = c.ResyncInterval, c.StopWindow, log, metrics
 	opts.Source = register.NewDocker(register.DockerOptions{
 		API: register.NewAPI(docker), Rules: rules, Advertise: advertise, ResyncInterval: c.ResyncInterval,
 		StopWindow: c.StopWindow, Log: log, Metrics: metrics,
