@@ -84,10 +84,11 @@ func startUnderSystemd(t *testing.T, nuncio, endpoint string) *underSystemd {
 	t.Helper()
 	manager, socket := listenAsManager(t)
 	u := &underSystemd{manager: manager, t: t, ended: make(chan struct{}), bind: testkit.FreeAddr(t), admin: testkit.FreeAddr(t)}
-	u.cmd = exec.Command(nuncio, "run", "--etcd-endpoints="+endpoint, "--haproxy="+testkit.HAProxies(t)[0].Path, "--state-dir="+t.TempDir(),
+	state := t.TempDir()
+	u.cmd = exec.Command(nuncio, "run", "--etcd-endpoints="+endpoint, "--haproxy="+testkit.HAProxies(t)[0].Path, "--state-dir="+state,
 		"--admin-listen="+u.admin, "--set=http.bind="+u.bind, "--set=metrics.bind=off", "--start-wait=100ms")
 	u.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=600000")
-	u.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	u.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // it ends HAProxy too
 	var log strings.Builder
 	u.cmd.Stderr, u.cmd.Stdout = &log, io.Discard
 	if err := u.cmd.Start(); err != nil {
@@ -100,6 +101,7 @@ func startUnderSystemd(t *testing.T, nuncio, endpoint string) *underSystemd {
 	t.Cleanup(func() {
 		_ = u.cmd.Process.Kill() // it has ended already when the test passed
 		<-u.ended
+		testkit.KillHAProxyOf(t, state)
 		if t.Failed() {
 			t.Logf("systemd was told: %q\nlog:\n%s", u.got, log.String())
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/internal/haproxy"
 	"nuncio/internal/testkit"
 	"nuncio/reload"
 )
@@ -53,7 +54,7 @@ func crashingNuncio() {
 	os.Exit(1)
 }
 
-// crash runs a crashingNuncio to its end, and returns when nothing of it is left but its state directory.
+// crash runs a crashingNuncio to its end. Its haproxy serves on.
 func crash(t *testing.T, h testkit.HAProxy, dir, addr, step string, env ...string) (log string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -69,19 +70,18 @@ func crash(t *testing.T, h testkit.HAProxy, dir, addr, step string, env ...strin
 	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Fatalf("nuncio was not killed: %v\n%s", err, out.String())
 	}
-	// It was not drained, and still no haproxy may keep the address.
-	testkit.Eventually(t, 20*time.Second, func() error {
-		if body, err := get(addr); err == nil {
-			return fmt.Errorf("a haproxy still answers %q", body)
-		}
-		return nil
-	})
+	t.Cleanup(func() { testkit.KillHAProxyOf(t, dir) })
 	return out.String()
 }
 
-// restarted is a nuncio without a call of Apply, on the state directory of one that was killed.
+// restarted is a nuncio without a call of Apply, on the state directory of one that was killed together with its haproxy, as
+// everything in a container is.
 func restarted(t *testing.T, h testkit.HAProxy, dir, addr, want string) *harness {
 	t.Helper()
+	testkit.KillHAProxyOf(t, dir)
+	if body, err := get(addr); err == nil {
+		t.Fatalf("a haproxy still answers %q", body)
+	}
 	r := start(t, h, reload.Options{StateDir: dir, StartWait: time.Millisecond})
 	r.serves(addr, want)
 	if s := r.Status(); s.Ready {
@@ -141,6 +141,61 @@ func TestCrashBetweenAChangeByCommandsAndItsFilesLeavesOldOrNew(t *testing.T) {
 				r := restarted(t, h, dir, addr, c.want+"\n")
 				r.applied(pool(addr, line("s", after.Addr, 1, "")), 3)
 				r.serves(addr, "new\n")
+			})
+		}
+	})
+}
+
+// Killed alone, nuncio leaves a haproxy that serves on. The next one adopts it without a pause, whatever step it was at: with
+// the same worker where that is known to run what is on disk, otherwise it reloads.
+func TestAHAProxyOutlivesACrashAtAnyStep(t *testing.T) {
+	t.Parallel()
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
+		for _, c := range []struct {
+			step, served string
+			commands     bool // the change is one of an endpoint
+			reload       bool // the first Apply, of what is served, takes one
+		}{
+			{"write", "old", false, false},
+			{"swap", "old", false, false},
+			{"load", "old", false, false},
+			{"prune", "new", false, true}, // the new worker has not been recorded yet
+			{"runtime", "old", true, false},
+			{"confirmed", "new", true, true},
+			{"save swap", "new", true, true},
+			{"wait", "old", true, false},
+		} {
+			t.Run(c.step, func(t *testing.T) {
+				t.Parallel()
+				dir, addr := stateDir(t), testkit.FreeAddr(t)
+				var env []string
+				bodies := map[string]haproxy.Files{"old": config(addr, "old"), "new": config(addr, "new")}
+				if c.commands {
+					for body := range bodies {
+						web := testkit.StartWeb(t, body, "")
+						bodies[body] = pool(addr, line("s", web.Addr, 1, ""))
+						env = append(env, "RELOAD_TEST_"+strings.ToUpper(body)+"="+web.Addr)
+					}
+				}
+				crash(t, h, dir, addr, c.step, env...)
+				lost := outage(t, addr)
+				r := start(t, h, reload.Options{StateDir: dir})
+				before := r.until("an adopted haproxy", func(s reload.Status) bool { return s.MasterPid != 0 })
+				if body, err := get(addr); err != nil || strings.TrimSpace(body) != c.served {
+					t.Errorf("served after the adoption: %q, %v", body, err)
+				}
+				s := r.applied(bodies[c.served], 3)
+				if reloaded := s.WorkerPid != before.WorkerPid; reloaded != c.reload || s.MasterPid != before.MasterPid {
+					t.Errorf("want a reload: %v; got %+v", c.reload, last(s))
+				}
+				r.applied(bodies["new"], 4)
+				if failed, done := lost(); failed != 0 || done == 0 {
+					t.Errorf("%d of %d requests failed", failed, done)
+				}
+				if body, err := get(addr); err != nil || strings.TrimSpace(body) != "new" {
+					t.Errorf("served at the end: %q, %v", body, err)
+				}
 			})
 		}
 	})

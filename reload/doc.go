@@ -4,7 +4,8 @@
 // crash between any two steps leaves the old set or the new one; that a set which is rejected, or whose reload fails, leaves
 // the old one running; that a haproxy which exits is started again; that a worker whose state is not certain is reloaded with
 // what was confirmed; and that Run ends by draining: requests under way may end within DrainTimeout, new connections are
-// refused from the first moment, which is HAProxy's own behaviour.
+// refused from the first moment, which is HAProxy's own behaviour. It promises that a haproxy outlives a Manager that dies or
+// hands it over, and that the next Manager adopts it, if it can prove what runs.
 //
 // It does not know where the files come from, writes nothing outside its state directory, and never repeats a failed Apply.
 //

@@ -65,6 +65,7 @@ func (m *Manager) applyCommands(ctx context.Context, p *plan.Plan, d Desired) er
 	leaving := m.worker.leavingAfter(p)
 	m.opts.Step("runtime")
 	if p.Commands+len(p.Files) > 0 {
+		m.markUnsure()
 		ctx, cancel := m.reloadContext(ctx)
 		defer cancel()
 		if err := execute(ctx, m.child, m.worker.planner, p, leaving); err != nil {
@@ -75,9 +76,7 @@ func (m *Manager) applyCommands(ctx context.Context, p *plan.Plan, d Desired) er
 	m.opts.Step("confirmed")
 	m.metrics.commands.Add(float64(p.Commands))
 	m.worker.leaving, m.worker.model = leaving, p.Next
-	if len(leaving) > 0 && !m.worker.deletion.armed() {
-		m.worker.deletion.arm()
-	}
+	m.worker.armDeletion()
 	g := &m.running.generation
 	m.running.files, m.running.applied = d.Files, true
 	g.Revision, g.Digest, g.TemplateSet = d.Revision, d.Files.Digest(), d.TemplateSet
@@ -101,6 +100,21 @@ func (w *worker) leavingAfter(p *plan.Plan) map[string]plan.Leaving {
 		leaving[l.Target()] = l
 	}
 	return leaving
+}
+
+// leave adds servers to the leaving ones.
+func (w *worker) leave(left []plan.Leaving) {
+	for _, l := range left {
+		l.Due = time.Now().Add(l.Linger)
+		w.leaving[l.Target()] = l
+	}
+	w.armDeletion()
+}
+
+func (w *worker) armDeletion() {
+	if len(w.leaving) > 0 && !w.deletion.armed() {
+		w.deletion.arm()
+	}
 }
 
 // deleteLeaving deletes leaving servers that nothing uses any more. One that is still in use stays in maintenance: that is

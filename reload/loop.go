@@ -29,6 +29,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer m.store.Close()
 	defer m.cancelSave() // it may write until then
 	defer m.commandLog.flush()
+	m.superviseWorker() // of an adopted haproxy
 	m.updateState()
 	return m.loop(ctx)
 }
@@ -73,6 +74,9 @@ func (m *Manager) loop(ctx context.Context) error {
 			m.deleteLeaving(ctx)
 		case <-m.worker.drift.c():
 			m.checkDrift(ctx)
+		case <-m.leaving:
+			m.handOver()
+			return nil
 		case <-poll.C:
 			m.countOldWorkers(ctx)
 		case <-verify.C:
@@ -80,6 +84,7 @@ func (m *Manager) loop(ctx context.Context) error {
 		}
 		if ctx.Err() == nil {
 			m.superviseWorker()
+			m.remember()
 			m.updateState()
 		}
 		reply() // a caller that has its answer must not see an older state
@@ -103,7 +108,7 @@ func (m *Manager) open(ctx context.Context) error {
 	}
 	m.publish(func(s *Status) { s.Version = version.String() })
 	m.opts.Logger.Info("haproxy found", "version", version.String(), "path", m.opts.HAProxy, "state_dir", m.opts.StateDir)
-	if err := process.StopLeftover(ctx, m.opts.RunDir, m.opts.Logger); err != nil {
+	if err := m.adopt(ctx); err != nil {
 		m.store.Close()
 		return err
 	}

@@ -2,6 +2,7 @@ package reload_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ type harness struct {
 func start(t testing.TB, h testkit.HAProxy, opts reload.Options) *harness {
 	t.Helper()
 	r := &harness{t: t, log: &syncBuffer{}, ended: make(chan error, 1), runs: true, desired: make(chan reload.Desired)}
-	opts.HAProxy = h.Path
+	opts.HAProxy = cmp.Or(opts.HAProxy, h.Path)
 	if opts.StateDir == "" {
 		opts.StateDir = stateDir(t)
 	}

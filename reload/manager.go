@@ -20,6 +20,7 @@ type Manager struct {
 
 	requests chan request
 	outdated chan struct{}
+	leaving  chan struct{} // by HandOver
 	stopNow  chan struct{} // closed by StopNow
 	stopOnce func()
 	done     chan struct{} // closed when Run returns
@@ -36,6 +37,10 @@ type Manager struct {
 	// filesLost: the files of the current generation were changed from outside and cannot be restored.
 	filesLost  bool
 	commandLog commandLog
+	// recorded is what the next nuncio will read about child. unsure says that the record is marked as such, recordFails
+	// that it could not be kept.
+	recorded            process.Record
+	unsure, recordFails bool
 }
 
 // running is what HAProxy has confirmed, or was started with.
@@ -61,7 +66,7 @@ func New(opts Options) (*Manager, error) {
 	m := &Manager{
 		opts:     opts,
 		status:   newBroadcaster(Status{State: Starting, Since: time.Now()}),
-		requests: make(chan request), outdated: make(chan struct{}, 1),
+		requests: make(chan request), outdated: make(chan struct{}, 1), leaving: make(chan struct{}),
 		stopNow: make(chan struct{}), done: make(chan struct{}),
 		repair:  newBackoff(repairMin, repairMax),
 		restart: newBackoff(restartMin, restartMax),

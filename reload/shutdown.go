@@ -1,6 +1,10 @@
 package reload
 
-import "time"
+import (
+	"time"
+
+	"nuncio/reload/internal/process"
+)
 
 // repeatDrain is how long haproxy gets to show that it has received the signal to drain, which takes it milliseconds.
 const repeatDrain = time.Second
@@ -25,8 +29,9 @@ func (m *Manager) drain() error {
 	m.child.KillWorkers()
 	end := m.child.ExitError()
 	m.child = nil
+	_ = process.Forget(m.opts.RunDir) // the next nuncio would find out by itself
 	m.opts.Logger.Info("haproxy ended", "exit_code", end.Code, "after", time.Since(began).Round(time.Millisecond))
-	if end.Code != 0 && !killed && confirmed {
+	if end.Code > 0 && !killed && confirmed {
 		return end
 	}
 	return nil

@@ -22,16 +22,16 @@ const (
 	Degraded State = "degraded"
 	// Draining: Run's context has ended, requests under way may end.
 	Draining State = "draining"
-	// Stopped: Run has returned.
+	// Stopped: Run has returned. After a drain no haproxy runs, after HandOver it serves on.
 	Stopped State = "stopped"
 )
 
 // transitions are the changes of state that are possible. docs/architecture.md draws them, and a test compares the two.
 var transitions = map[State][]State{
 	Starting: {Waiting, Running, Degraded, Draining, Stopped},
-	Waiting:  {Starting, Applying, Running, Degraded, Draining},
+	Waiting:  {Starting, Applying, Running, Degraded, Draining, Stopped},
 	Applying: {Waiting, Running, Degraded, Draining},
-	Running:  {Applying, Degraded, Draining},
+	Running:  {Applying, Degraded, Draining, Stopped},
 	Degraded: {Starting, Waiting, Applying, Running, Draining, Stopped},
 	Draining: {Stopped},
 	Stopped:  {},

@@ -84,15 +84,12 @@ func (m *Manager) findLastGood(ctx context.Context) (bool, error) {
 // all the same, so that one is left to drain. The error wraps a *BindError if addresses are in use.
 func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
 	m.forgetHealth()
-	current := filepath.Join(m.opts.StateDir, generation.CurrentLink)
-	child, err := process.Launch(process.Options{
-		Program: m.opts.HAProxy, Env: m.opts.env, Dir: m.opts.StateDir, RunDir: m.opts.RunDir,
-		Configs:       []string{filepath.Join(current, generation.OwnConfigFile), filepath.Join(current, haproxy.ConfigFile)},
-		ReloadTimeout: m.opts.ReloadTimeout, Procs: m.opts.Procs, Logger: m.opts.HAProxyLogger,
-	})
+	child, err := process.Launch(m.launchOptions())
 	if err != nil {
 		return err
 	}
+	m.recorded = child.Record(0)
+	m.reportRecord(m.recorded.Write(m.opts.RunDir))
 	confirming, cancel := m.reloadContext(ctx)
 	defer cancel()
 	err = child.Confirm(confirming)
@@ -110,6 +107,15 @@ func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
 	m.worker.planner.Keywords = child.Keywords(confirming, m.worker.planner.Keywords)
 	m.restart.disarm()
 	return nil
+}
+
+func (m *Manager) launchOptions() process.Options {
+	current := filepath.Join(m.opts.StateDir, generation.CurrentLink)
+	return process.Options{
+		Program: m.opts.HAProxy, Env: m.opts.env, Dir: m.opts.StateDir, RunDir: m.opts.RunDir,
+		Configs:       []string{filepath.Join(current, generation.OwnConfigFile), filepath.Join(current, haproxy.ConfigFile)},
+		ReloadTimeout: m.opts.ReloadTimeout, Procs: m.opts.Procs, Logger: m.opts.HAProxyLogger,
+	}
 }
 
 // handleExit takes note that haproxy has ended and plans its next start. It returns an error when there is no point in one.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -83,6 +84,7 @@ func newEnv(t *testing.T, h testkit.HAProxy, more ...string) *env {
 	}, more...)
 	t.Cleanup(func() {
 		e.stop()
+		testkit.KillHAProxyOf(t, e.state)
 		if t.Failed() {
 			text, _ := os.ReadFile(e.log.Name())
 			lines := bytes.Split(text, []byte("\n"))
@@ -117,6 +119,7 @@ func (e *env) start() {
 	}
 }
 
+// kill kills nuncio, and leaves HAProxy running.
 func (e *env) kill() {
 	if e.process != nil {
 		_ = e.process.Process.Kill() // it may have ended already
@@ -286,10 +289,13 @@ func (e *env) files(limit string) {
 	}
 }
 
-// killHAProxy kills the master that nuncio started.
+// killHAProxy kills the master.
 func (e *env) killHAProxy() {
 	e.t.Helper()
-	master, err := testkit.ServiceChild(e.process.Process.Pid)
+	master, err := testkit.HAProxyOf(e.state)
+	if err == nil && master == 0 {
+		err = errors.New("no HAProxy runs")
+	}
 	if err == nil {
 		err = syscall.Kill(master, syscall.SIGKILL)
 	}

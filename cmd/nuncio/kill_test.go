@@ -11,8 +11,9 @@ import (
 	"nuncio/internal/testkit"
 )
 
-// TestKilledAtRandom kills nuncio at random moments of a start or an apply. A start without etcd must then serve what is on
-// disk, the old files or the new ones. reload tests a crash at each single step. NUNCIO_TEST_KILLS is the number of kills.
+// TestKilledAtRandom kills nuncio at random moments of a start or an apply, every second time together with its HAProxy, as the
+// end of a container does. A start without etcd must then serve what is on disk, or what HAProxy runs: the old files or the new
+// ones. reload tests a crash at each single step. NUNCIO_TEST_KILLS is the number of kills.
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
 	kills := 6
@@ -35,12 +36,14 @@ func TestKilledAtRandom(t *testing.T) {
 			e.put("web/a", e.webs[(i+1)%2].Addr)
 			time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
 			e.kill()
-			testkit.Eventually(t, 20*time.Second, func() error {
+			if i%2 == 0 {
+				testkit.KillHAProxyOf(t, e.state)
 				if body, err := e.get(); err == nil {
-					return fmt.Errorf("a leftover haproxy still answers %q", body)
+					t.Fatalf("kill %d: a haproxy still answers %q", i, body)
 				}
-				return nil
-			})
+			} else if _, err := e.get(); err != nil {
+				t.Errorf("kill %d: HAProxy has ended with nuncio: %v", i, err)
+			}
 			e.proxy.Cut()
 			e.start()
 			var body string

@@ -131,7 +131,7 @@ func (s *soaker) change() {
 }
 
 // disturb breaks one thing, changes records, and repairs it. It stops the load while HAProxy is killed, since that loses
-// requests.
+// requests; nuncio's death loses none.
 func (s *soaker) disturb() string {
 	names := []string{
 		"nothing", "etcd restarts", "etcd dies", "etcd hangs", "etcd forgets", "history is compacted", "line cut", "line frozen", "line slow",
@@ -197,12 +197,11 @@ func (s *soaker) disturb() string {
 		s.settle()
 		s.startLoad()
 	case "nuncio dies":
-		s.stopLoad()
 		s.kill()
 		s.change()
+		time.Sleep(pause)
 		s.start()
 		s.settle()
-		s.startLoad()
 	case "files run out":
 		s.files("3:")
 		s.change()

@@ -8,26 +8,29 @@ import (
 	"syscall"
 )
 
-// Child is one started process. It has exactly one waiter, inside this package.
+// Child is one process that was started or adopted here. It has exactly one waiter, inside this package.
 type Child struct {
-	cmd   *exec.Cmd
-	done  chan struct{}
-	state *os.ProcessState
-	err   error
+	process *os.Process
+	leader  bool // of a process group of its own
+	done    chan struct{}
+	state   *os.ProcessState
+	err     error
 }
 
 // Start starts cmd, which must come from exec.Command (not CommandContext), and waits for it in the
 // background. If cmd asks for Pdeathsig, it is started from an OS thread that lives as long as the child:
 // Linux sends that signal when the starting thread ends, not the process.
 func (r *Reaper) Start(cmd *exec.Cmd) (*Child, error) {
-	c := &Child{cmd: cmd, done: make(chan struct{})}
+	a := cmd.SysProcAttr
+	c := &Child{done: make(chan struct{}), leader: a != nil && a.Setpgid && a.Pgid == 0}
 	started := make(chan error, 1)
 	go func() {
-		if cmd.SysProcAttr != nil && cmd.SysProcAttr.Pdeathsig != 0 {
+		if a != nil && a.Pdeathsig != 0 {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 		}
 		err := r.start(cmd)
+		c.process = cmd.Process
 		started <- err
 		if err != nil {
 			return
@@ -66,12 +69,12 @@ func (r *Reaper) forget(pid int) {
 }
 
 // Pid returns the process id.
-func (c *Child) Pid() int { return c.cmd.Process.Pid }
+func (c *Child) Pid() int { return c.process.Pid }
 
 // Done returns a channel that is closed when the process has ended and its output is complete.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
-// State waits for the end and returns how the process ended.
+// State waits for the end and returns how the process ended; nil if the kernel tells only the parent, which is not this process.
 func (c *Child) State() *os.ProcessState {
 	<-c.done
 	return c.state
@@ -85,7 +88,7 @@ func (c *Child) Err() error {
 
 // Signal sends a signal to the process. It returns nil if the process has already ended.
 func (c *Child) Signal(sig syscall.Signal) error {
-	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := c.process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	return nil
@@ -94,7 +97,7 @@ func (c *Child) Signal(sig syscall.Signal) error {
 // KillGroup sends SIGKILL to the process and, if it was started as the leader of its own process group, to the
 // whole group.
 func (c *Child) KillGroup() {
-	if a := c.cmd.SysProcAttr; a != nil && a.Setpgid && a.Pgid == 0 {
+	if c.leader {
 		_ = syscall.Kill(-c.Pid(), syscall.SIGKILL) // the group may be empty already
 	}
 	_ = c.Signal(syscall.SIGKILL)

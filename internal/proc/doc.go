@@ -6,6 +6,8 @@
 // the context ends, it kills the command's whole process group, and it does not wait for a descendant that keeps the
 // output open.
 //
+// A process that an earlier program started can be adopted.
+//
 // It does not guess: a program that calls Run on a Reaper must start every process through that Reaper, because the
 // Reaper treats every zombie that it does not know as an orphan. A nil *Reaper starts processes and reaps nothing,
 // which suits commands that run once and most tests.

@@ -145,6 +145,7 @@ func setUp(t *testing.T, env *testscript.Env, haproxy HAProxy) (err error) {
 		for _, d := range se.daemons {
 			d.Kill()
 		}
+		KillHAProxyOf(tb, filepath.Join(env.WorkDir, "state"))
 		for _, w := range se.webs {
 			w.Stop()
 		}

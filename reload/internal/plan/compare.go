@@ -73,6 +73,31 @@ func (p Planner) Compare(m *Model, section int, reply haproxy.Reply, leaving map
 	return drift, nil
 }
 
+// Surplus returns the servers in maintenance that a worker shows in a section and the section's lines do not have: leaving
+// servers, of which a nuncio that starts knows nothing.
+func (p Planner) Surplus(m *Model, section int, reply haproxy.Reply) ([]Leaving, error) {
+	shown, err := haproxy.ParseServers(reply.Text)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", m.sections[section].name, err)
+	}
+	desired, err := m.servers(section, p.Keywords)
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[string]bool, len(desired))
+	for _, v := range desired {
+		wanted[v.name] = true
+	}
+	var found []Leaving
+	for _, f := range shown {
+		if !wanted[f.Name] && f.Admin&haproxy.AdminMaint != 0 {
+			d := builder{Planner: p, Plan: Plan{Next: m}, section: section}
+			found = append(found, Leaving{Backend: m.sections[section].name, Name: f.Name, Linger: d.linger()})
+		}
+	}
+	return found, nil
+}
+
 // differs returns how a server differs from its line, as far as the line decides; empty if it does not.
 func (v *server) differs(f haproxy.ServerState) string {
 	if v.isIPPort {

@@ -11,7 +11,7 @@ type Leaving struct {
 	Name    string
 	Due     time.Time     // when it may be deleted; the caller sets it
 	Linger  time.Duration // how long it has to stay in maintenance at least
-	server  *server
+	server  *server       // nil if it is not known, of one that Adopt has found
 }
 
 // Target returns the server's name as commands want it.

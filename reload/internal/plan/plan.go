@@ -298,7 +298,7 @@ func (d *builder) create(v *server) string {
 func (d *builder) reuseLeaving(l Leaving, v *server) string {
 	target := d.target(v)
 	d.Returned = append(d.Returned, target)
-	if l.server.identity != v.identity || l.server.maxconn != v.maxconn {
+	if l.server == nil || l.server.identity != v.identity || l.server.maxconn != v.maxconn {
 		if reason := d.deletionBlocked(v); reason != "" {
 			return reason
 		}

@@ -3,15 +3,22 @@ package process
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
+	outputPipe  = "output"
 	keepLines   = 100
 	maxLineSize = 8 << 10
 	// closeAfter is how long after the master's end its output is read at most.
@@ -28,24 +35,64 @@ type output struct {
 	lines   []string
 	seen    int // lines so far, those forgotten included
 
+	in    *os.File
 	ended chan struct{} // closed when nothing more is read
 }
 
 func newOutput(log *slog.Logger) *output { return &output{log: log, ended: make(chan struct{})} }
 
+// openOutput returns both ends of the named pipe that haproxy prints to. A pipe without a name would end with nuncio: HAProxy
+// would get SIGPIPE's error for each line, and what it says until the next nuncio comes would be lost. HAProxy gets it opened
+// for reading too, so it is never without a reader, and without blocking: while no nuncio reads, the kernel keeps the first 64 KiB
+// and drops the rest.
+func openOutput(runDir string) (in, out *os.File, err error) {
+	path := filepath.Join(runDir, outputPipe)
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeNamedPipe {
+		if err := os.Remove(path); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, nil, fmt.Errorf("pipe %s: %w", path, err)
+	}
+	// Not with os.OpenFile, which hands its descriptors to a child as blocking ones.
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("pipe %s: %w", path, err)
+	}
+	out = os.NewFile(uintptr(fd), path)
+	if in, err = readOutput(runDir); err != nil {
+		out.Close()
+		return nil, nil, err
+	}
+	return in, out, nil
+}
+
+// readOutput opens the end of the named pipe that nuncio reads.
+func readOutput(runDir string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(runDir, outputPipe), os.O_RDONLY|unix.O_NONBLOCK, 0)
+}
+
 // follow reads in until every process that may write to it has ended, but not for much longer than the master lives; then it
 // closes in.
 func (o *output) follow(in *os.File, master <-chan struct{}) {
+	o.in = in
 	go func() {
 		defer close(o.ended)
 		_, _ = io.Copy(o, in) // it ends with the last writer or with Close
 	}()
 	go func() {
-		<-master
-		o.awaitEnd(closeAfter)
-		_ = in.Close() // only read
+		select {
+		case <-master:
+			o.awaitEnd(closeAfter)
+		case <-o.ended: // by close
+		}
+		o.close()
 	}()
 }
+
+// close ends the reading; what has not been read stays in the pipe while HAProxy lives.
+func (o *output) close() { _ = o.in.Close() } // only read, and perhaps closed already
 
 // awaitEnd waits until everything has been read, or for limit.
 func (o *output) awaitEnd(limit time.Duration) {

@@ -44,15 +44,19 @@ var errLost = errors.New("the command to reload was lost")
 
 // ExitError says how a haproxy process ended.
 type ExitError struct {
-	Code    int    // haproxy's own exit code, 128+n after signal n
+	Code    int    // haproxy's own exit code, 128+n after signal n; -1 if it is not known
 	Message string // the end of haproxy's output
 }
 
 func (e *ExitError) Error() string {
-	if e.Message == "" {
-		return fmt.Sprintf("haproxy ended with exit code %d", e.Code)
+	text := fmt.Sprintf("haproxy ended with exit code %d", e.Code)
+	if e.Code < 0 {
+		text = "haproxy, which an earlier nuncio started, ended" // the kernel tells its exit code only to its parent
 	}
-	return fmt.Sprintf("haproxy ended with exit code %d: %s", e.Code, e.Message)
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
 }
 
 // Options say how haproxy is started.
@@ -76,34 +80,43 @@ type Process struct {
 	runtime haproxy.Socket
 	worker  int // pid of the worker that serves
 	started time.Time
+	// args and startTime tell the master from any other process: see Record.
+	args      []string
+	startTime uint64
 }
 
-// Launch starts haproxy. It does not wait for a worker: see Confirm.
-func Launch(o Options) (*Process, error) {
-	h := &Process{
-		out: newOutput(o.Logger), started: time.Now(),
+// connect prepares a Process without a master.
+func connect(o Options) *Process {
+	return &Process{
+		out: newOutput(o.Logger), started: time.Now(), args: o.args(),
 		master:  haproxy.MasterSocket(filepath.Join(o.RunDir, masterSocket), o.ReloadTimeout),
 		runtime: haproxy.RuntimeSocket(RuntimeSocket(o.RunDir), CommandTimeout),
 	}
+}
+
+// args is the command line of the master.
+func (o Options) args() []string {
+	// -db keeps the master in the foreground even if the configuration says "daemon".
+	args := []string{o.Program, "-W", "-db", "-S", filepath.Join(o.RunDir, masterSocket) + ",level,admin,mode,600"}
+	for _, c := range o.Configs {
+		args = append(args, "-f", c)
+	}
+	return args
+}
+
+// Launch starts haproxy. It does not wait for a worker: see Confirm. The process outlives this one: see Adopt.
+func Launch(o Options) (*Process, error) {
+	h := connect(o)
 	for _, s := range []haproxy.Socket{h.master, h.runtime} {
 		// A killed HAProxy leaves its sockets behind; a stale one must not be taken for an answer.
 		if err := os.Remove(s.Path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("start haproxy: remove a stale socket: %w", err)
 		}
 	}
-	// -db keeps the master in the foreground even if the configuration says "daemon".
-	args := []string{"-W", "-db", "-S", h.master.Path() + ",level,admin,mode,600"}
-	for _, c := range o.Configs {
-		args = append(args, "-f", c)
-	}
-	cmd := exec.Command(o.Program, args...)
+	cmd := exec.Command(h.args[0], h.args[1:]...)
 	cmd.Env, cmd.Dir = o.Env, o.Dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,            // Ctrl-C at a terminal is for nuncio, which drains
-		Pdeathsig: syscall.SIGTERM, // a killed nuncio must not leave a haproxy that holds the ports
-	}
-	// A pipe of our own, because exec.Cmd's would make the end of the master wait for the workers that write to it too.
-	in, out, err := os.Pipe()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C at a terminal is for nuncio, which drains
+	in, out, err := openOutput(o.RunDir)
 	if err != nil {
 		return nil, fmt.Errorf("start haproxy: %w", err)
 	}
@@ -114,6 +127,7 @@ func Launch(o Options) (*Process, error) {
 		return nil, fmt.Errorf("start haproxy: %w", err)
 	}
 	h.out.follow(in, h.child.Done())
+	h.startTime, _ = proc.StartTime(h.Pid()) // an error: it has ended, and nobody will look for it
 	return h, nil
 }
 
@@ -123,7 +137,7 @@ func (h *Process) Pid() int { return h.child.Pid() }
 // Worker returns the process id of the worker that serves; 0 before Confirm has returned nil.
 func (h *Process) Worker() int { return h.worker }
 
-// Started returns when the process was started.
+// Started returns when the process was started, or adopted.
 func (h *Process) Started() time.Time { return h.started }
 
 // Done returns a channel that is closed when the master has ended.

@@ -18,34 +18,47 @@ import (
 // KillAfter is how long haproxy gets to obey SIGTERM, which takes it milliseconds.
 const KillAfter = 3 * time.Second
 
-// StopLeftover ends a haproxy that an earlier nuncio on this state directory left behind. It can exist although
-// the kernel is told to end it with nuncio: that setting is lost when haproxy has file capabilities.
+// StopLeftover ends a haproxy that an earlier nuncio on this state directory left behind and that cannot be adopted.
 func StopLeftover(ctx context.Context, runDir string, log *slog.Logger) error {
 	socket := haproxy.MasterSocket(filepath.Join(runDir, masterSocket), time.Second)
-	reply, err := socket.Exec(ctx, "show proc")
-	if err != nil {
-		return nil // the usual case: no socket, or a stale one
+	r, err := ReadRecord(runDir)
+	if err != nil || !r.runs() {
+		if r.Pid, err = listener(ctx, socket); err != nil || r.Pid == 0 {
+			return err
+		}
 	}
-	p, err := haproxy.ParseProcesses(reply.Text)
-	if err != nil {
-		return fmt.Errorf("something that is not haproxy answers on %s: %w", socket.Path(), err)
-	}
-	pid := p.Master.Pid
-	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	if err != nil || !strings.Contains(string(cmdline), socket.Path()) {
-		return fmt.Errorf("a haproxy that this process cannot see answers on %s: it belongs to another container or "+
-			"namespace; end it, or use a different state directory", socket.Path())
-	}
-	log.Warn("ending a haproxy that an earlier nuncio left running", "pid", pid)
+	log.Warn("ending a haproxy that an earlier nuncio left running", "pid", r.Pid)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		_ = syscall.Kill(pid, sig) // it may have ended in the meantime
-		for end := time.Now().Add(KillAfter); time.Now().Before(end); time.Sleep(10 * pollInterval) {
-			if _, err := socket.Exec(ctx, "show proc"); err != nil && syscall.Kill(pid, 0) != nil {
+		// Either may have ended in the meantime. A master that is killed takes its workers along, but not at once.
+		_ = syscall.Kill(r.Pid, sig)
+		if sig == syscall.SIGKILL {
+			_ = syscall.Kill(-r.Pid, sig)
+		}
+		for end := time.Now().Add(KillAfter); time.Now().Before(end); time.Sleep(pollInterval) {
+			if _, err := proc.StartTime(r.Pid); err != nil && !proc.GroupLives(r.Pid) {
 				return nil
 			}
 		}
 	}
-	return fmt.Errorf("a haproxy of an earlier nuncio, pid %d, does not end; end it by hand", pid)
+	return fmt.Errorf("a haproxy of an earlier nuncio, pid %d, does not end; end it by hand", r.Pid)
+}
+
+// listener returns the pid of the master that answers on a socket; 0 if none does.
+func listener(ctx context.Context, socket haproxy.Socket) (int, error) {
+	reply, err := socket.Exec(ctx, "show proc")
+	if err != nil {
+		return 0, nil // the usual case: no socket, or a stale one
+	}
+	p, err := haproxy.ParseProcesses(reply.Text)
+	if err != nil {
+		return 0, fmt.Errorf("something that is not haproxy answers on %s: %w", socket.Path(), err)
+	}
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Master.Pid), "cmdline"))
+	if err != nil || !strings.Contains(string(cmdline), socket.Path()) {
+		return 0, fmt.Errorf("a haproxy that this process cannot see answers on %s: it belongs to another container or "+
+			"namespace; end it, or use a different state directory", socket.Path())
+	}
+	return p.Master.Pid, nil
 }
 
 // Drain tells haproxy to take no new connections and to end once the requests under way have. The signal has no effect on a

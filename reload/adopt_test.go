@@ -1,0 +1,147 @@
+package reload_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nuncio/internal/testkit"
+	"nuncio/reload"
+)
+
+// handOver makes a Manager leave its haproxy to the next one.
+func (r *harness) handOver() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := r.HandOver(ctx); err != nil {
+		r.t.Fatalf("hand over: %v", err)
+	}
+	if err := r.wait(); err != nil {
+		r.t.Fatalf("Run: %v", err)
+	}
+	r.stop()
+}
+
+// next is a Manager on the state directory of one that has left.
+func (r *harness) next(h testkit.HAProxy) *harness {
+	r.t.Helper()
+	return start(r.t, h, reload.Options{StateDir: r.dir})
+}
+
+// The next nuncio finds what runs, changes it by commands, reloads it, sees it die and drains it, as if it had started it.
+func TestTheNextNuncioAdoptsTheHAProxyThatRuns(t *testing.T) {
+	t.Parallel()
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
+		addr, one, two := testkit.FreeAddr(t), testkit.StartWeb(t, "one", "").Addr, testkit.StartWeb(t, "two", "").Addr
+		r := start(t, h, reload.Options{})
+		r.applied(pool(addr, line("a", one, 1, ""), line("b", two, 2, "")), 1)
+		lost := outage(t, addr)
+		// A leaving server, which the next nuncio has to know as one, and an endpoint that has moved by commands.
+		before := r.applied(pool(addr, line("a", two, 1, "")), 2)
+		r.handOver()
+		r = r.next(h)
+		s := r.until("an adopted haproxy", func(s reload.Status) bool { return s.MasterPid != 0 })
+		if s.MasterPid != before.MasterPid || s.WorkerPid != before.WorkerPid || s.Ready || s.State != reload.Waiting || s.AppliedRevision != 2 || s.Leaving != 1 {
+			t.Errorf("before %+v\nafter %+v", before, s)
+		}
+		s = r.applied(pool(addr, line("a", two, 1, "")), 3)
+		if got := last(s); got.Outcome != reload.Unchanged || !s.Ready {
+			t.Errorf("the same files: %+v, ready %v", got, s.Ready)
+		}
+		s = r.applied(pool(addr, line("a", one, 1, "")), 4)
+		if got := last(s); got.Outcome != reload.Runtime || s.WorkerPid != before.WorkerPid {
+			t.Errorf("an endpoint: %+v", got)
+		}
+		r.handOver()
+		r = r.next(h)
+		s = r.applied(pool(addr, line("a", two, 1, ""), line("c", one, 7, "")), 5)
+		if s.WorkerPid != before.WorkerPid {
+			t.Errorf("a second adoption: %+v", last(s))
+		}
+		s = r.applied(config(addr, "three"), 6)
+		if got := last(s); got.Outcome != reload.Reloaded || s.MasterPid != before.MasterPid {
+			t.Errorf("a reload: %+v", got)
+		}
+		if failed, done := lost(); failed != 0 || done == 0 {
+			t.Errorf("%d of %d requests failed", failed, done)
+		}
+		r.handOver()
+		r = r.next(h)
+		s = r.applied(config(addr, "three"), 7)
+		kill(t, s.MasterPid, syscall.SIGKILL)
+		r.until("a restart", func(s reload.Status) bool { return s.Restarts == 1 && s.State == reload.Running })
+		r.serves(addr, "three")
+		if err := r.end(); err != nil {
+			t.Errorf("a drain: %v", err)
+		}
+		if _, err := get(addr); err == nil {
+			t.Error("haproxy outlives the drain")
+		}
+	})
+}
+
+// What cannot be proven is not adopted: nothing of it is left, and HAProxy is started.
+func TestWhatCannotBeProvenIsNotAdopted(t *testing.T) {
+	t.Parallel()
+	h := testkit.HAProxies(t)[0]
+	for _, c := range []struct {
+		name, why string
+		spoil     func(t *testing.T, r *harness) reload.Options
+	}{
+		{"other arguments", "other arguments", func(t *testing.T, r *harness) reload.Options {
+			program := filepath.Join(stateDir(t), "haproxy")
+			if err := os.Symlink(h.Path, program); err != nil {
+				t.Fatal(err)
+			}
+			return reload.Options{HAProxy: program}
+		}},
+		{"a record that does not parse", "record", func(t *testing.T, r *harness) reload.Options {
+			if err := os.WriteFile(filepath.Join(r.dir, "run/haproxy.json"), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return reload.Options{}
+		}},
+		{"a generation that is gone", "generation", func(t *testing.T, r *harness) reload.Options {
+			if err := os.RemoveAll(filepath.Join(r.dir, "generations")); err != nil {
+				t.Fatal(err)
+			}
+			return reload.Options{}
+		}},
+		{"no record of one that answers", "", func(t *testing.T, r *harness) reload.Options {
+			if err := os.Remove(filepath.Join(r.dir, "run/haproxy.json")); err != nil {
+				t.Fatal(err)
+			}
+			return reload.Options{}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			addr := testkit.FreeAddr(t)
+			r := start(t, h, reload.Options{})
+			before := r.applied(config(addr, "one"), 1)
+			r.handOver()
+			opts := c.spoil(t, r)
+			opts.StateDir = r.dir
+			next := start(t, h, opts)
+			s := next.applied(config(addr, "two"), 2)
+			next.serves(addr, "two")
+			if s.MasterPid == before.MasterPid || last(s).Outcome != reload.Started {
+				t.Errorf("adopted: %+v", last(s))
+			}
+			if err := syscall.Kill(before.MasterPid, 0); !errors.Is(err, syscall.ESRCH) {
+				t.Errorf("the earlier haproxy: %v", err)
+			}
+			if !strings.Contains(next.log.String(), "ending a haproxy that an earlier nuncio left running") ||
+				c.why != "" && !strings.Contains(next.log.String(), c.why) {
+				t.Error("the log does not say why")
+			}
+		})
+	}
+}
