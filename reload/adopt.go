@@ -74,6 +74,7 @@ func (m *Manager) takeOver(ctx context.Context, r process.Record) (unsure string
 	m.opts.env = env // the check of files must see what the master sees when it loads them
 	m.worker.planner.Keywords = h.Keywords(ctx, m.worker.planner.Keywords)
 	m.worker.reset(files)
+	m.forgetHealth()
 	if unsure == "" {
 		if err := m.compareAll(ctx); err != nil {
 			unsure = err.Error()

@@ -47,11 +47,23 @@ func crashingNuncio() {
 			if server := os.Getenv("RELOAD_TEST_" + strings.ToUpper(body)); server != "" {
 				files = pool(addr, line("s", server, 1, ""))
 			}
+			if os.Getenv("RELOAD_TEST_MAP") != "" {
+				files = mapped(addr, body)
+			}
 			_, _ = m.Apply(context.Background(), reload.Desired{Files: files, Revision: int64(i + 1)})
 		}
 	}()
 	fmt.Fprintln(os.Stderr, m.Run(context.Background()))
 	os.Exit(1)
+}
+
+// mapped answers with body, which is in a map: a change by commands that the comparison of servers does not see.
+func mapped(addr, body string) haproxy.Files {
+	return files(map[string]string{"maps/bodies.map": "any " + body + "\n", "haproxy.cfg": head + `
+frontend front
+    bind ` + addr + `
+    http-request return status 200 content-type text/plain lf-string %[str(any),map(maps/bodies.map)]
+`})
 }
 
 // crash runs a crashingNuncio to its end. Its haproxy serves on.
@@ -154,24 +166,32 @@ func TestAHAProxyOutlivesACrashAtAnyStep(t *testing.T) {
 		t.Parallel()
 		for _, c := range []struct {
 			step, served string
-			commands     bool // the change is one of an endpoint
-			reload       bool // the first Apply, of what is served, takes one
+			change       string // by commands; of anything if it is empty
+			reload       bool   // the first Apply, of what is served, takes one
 		}{
-			{"write", "old", false, false},
-			{"swap", "old", false, false},
-			{"load", "old", false, false},
-			{"prune", "new", false, true}, // the new worker has not been recorded yet
-			{"runtime", "old", true, false},
-			{"confirmed", "new", true, true},
-			{"save swap", "new", true, true},
-			{"wait", "old", true, false},
+			{"write", "old", "", false},
+			{"swap", "old", "", false},
+			{"load", "old", "", false},
+			{"prune", "new", "", true}, // the new worker has not been recorded yet
+			{"runtime", "old", "endpoint", false},
+			{"confirmed", "new", "endpoint", true},
+			{"runtime", "old", "map", false},
+			{"confirmed", "new", "map", true},
+			{"save swap", "new", "endpoint", true},
+			{"wait", "old", "endpoint", false},
 		} {
-			t.Run(c.step, func(t *testing.T) {
+			t.Run(strings.TrimSpace(c.step+" "+c.change), func(t *testing.T) {
 				t.Parallel()
 				dir, addr := stateDir(t), testkit.FreeAddr(t)
 				var env []string
 				bodies := map[string]haproxy.Files{"old": config(addr, "old"), "new": config(addr, "new")}
-				if c.commands {
+				switch c.change {
+				case "map":
+					env = []string{"RELOAD_TEST_MAP=1"}
+					for body := range bodies {
+						bodies[body] = mapped(addr, body)
+					}
+				case "endpoint":
 					for body := range bodies {
 						web := testkit.StartWeb(t, body, "")
 						bodies[body] = pool(addr, line("s", web.Addr, 1, ""))

@@ -17,6 +17,8 @@ import (
 	"nuncio/internal/haproxy"
 )
 
+const lockPatience = 500 * time.Millisecond
+
 // Store is the state directory, held by one process. Its methods may be called by several goroutines: a generation that one
 // of them writes has a number of its own and does not count for the others until it is sealed.
 type Store struct {
@@ -38,7 +40,7 @@ func Open(dir, runDir string, own []byte) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lock(int(f.Fd())); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("state directory %s: another nuncio uses it; give each one its own", dir)
@@ -53,8 +55,21 @@ func Open(dir, runDir string, own []byte) (*Store, error) {
 	return s, nil
 }
 
-// Close gives the lock back.
-func (s *Store) Close() { _ = s.lock.Close() }
+// lock takes the lock. A command that a killed nuncio was just about to start, a copy of it with all its files, may have it for
+// a moment longer.
+func lock(fd int) error {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 20) {
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// Close gives the lock back, also if a command that is being started has a copy of it.
+func (s *Store) Close() {
+	_ = unix.Flock(int(s.lock.Fd()), unix.LOCK_UN) // otherwise the end of the last copy does it
+	_ = s.lock.Close()
+}
 
 // clean removes generations that have no manifest: the ones a crash cut short before they were checked.
 func (s *Store) clean() error {
