@@ -51,7 +51,7 @@ type known struct {
 }
 
 func newBaseline(opts Options) *baseline {
-	if opts.StateDir == "" || opts.ShrinkHold == 0 {
+	if opts.StateDir == "" || opts.ShrinkHold == 0 || opts.Prefix == "" {
 		return nil
 	}
 	return &baseline{

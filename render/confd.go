@@ -15,9 +15,9 @@ import (
 	"text/template"
 )
 
-// confd returns the functions that have confd's names and confd's meaning. Where sprig has the same name with other
+// confdFunctions returns the functions that have confd's names and confd's meaning. Where sprig has the same name with other
 // arguments, and the arguments tell the two apart, both forms work.
-func (t *Templates) confd() template.FuncMap {
+func (t *Templates) confdFunctions() template.FuncMap {
 	return template.FuncMap{
 		"exists": t.exists, "get": t.get, "gets": t.gets, "getv": t.getv, "getvs": t.getvs, "ls": t.ls, "lsdir": t.lsdir,
 		"getenv": t.getenv, "base": path.Base, "dir": path.Dir, "map": newMap,

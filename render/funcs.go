@@ -24,7 +24,7 @@ func (t *Templates) functions() template.FuncMap {
 		"env": func(name string) string { return t.getenv(name) },
 	})
 	maps.Copy(funcs, t.regex())
-	maps.Copy(funcs, t.confd())
+	maps.Copy(funcs, t.confdFunctions())
 	maps.Copy(funcs, template.FuncMap{
 		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "unmet": t.unmet, "incumbent": t.incumbent, "memo": t.memoise, "fail": fail,
 		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,

@@ -75,6 +75,13 @@ func (t *Templates) places(numbers []int) []Origin {
 	return origins
 }
 
+func (t *Templates) originsOf(src source, made escaped) []Origin {
+	if !src.isTemplate {
+		return copied(src.name, t.tree[src.name])
+	}
+	return t.places(made.origins)
+}
+
 // copied returns the origins of a file that is not a template.
 func copied(name, text string) []Origin {
 	var origins []Origin

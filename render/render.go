@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"text/template"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/confd"
 	"nuncio/internal/haproxy"
 )
 
@@ -29,6 +29,9 @@ type Options struct {
 	Getenv func(name string) (string, bool)
 	// Settings is read by the template function setting.
 	Settings map[string]string
+	// Confd says that the tree is confd's directory: its resources name the templates, and templates see the keys of
+	// their resource only, as confd shows them.
+	Confd *confd.Options
 	// Origins fills Result.Origins. It makes rendering slower.
 	Origins bool
 }
@@ -37,6 +40,9 @@ type Options struct {
 type Templates struct {
 	tree  map[string]string
 	where []position // place of each numbered action and text
+
+	sources []source
+	confd   *confd.Layout // with Options.Confd
 
 	mu        sync.Mutex // held by Render; template functions run only while it is held
 	set       *template.Template
@@ -66,35 +72,26 @@ func New(tree map[string]string, opts Options) (*Templates, error) {
 	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, loopLimit: maxTurns}
 	t.opts.Settings = maps.Clone(opts.Settings)
 	funcs := t.functions()
-	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), origins: opts.Origins}
+	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), origins: opts.Origins, scoped: opts.Confd != nil}
 	c.set = template.New("").Option("missingkey=zero").Funcs(funcs)
-	_, isTemplate := tree[haproxy.ConfigFile+".tmpl"]
-	if _, isStatic := tree[haproxy.ConfigFile]; !isTemplate && !isStatic {
-		return nil, &Error{File: haproxy.ConfigFile + ".tmpl", Message: "it does not exist, and HAProxy cannot run without a configuration: " +
-			"the template directory must contain haproxy.cfg.tmpl, or haproxy.cfg if the configuration needs no services"}
+	sources, parse, err := t.lay()
+	if err != nil {
+		return nil, err
 	}
-	made := make(map[string]string)
-	for _, name := range slices.Sorted(maps.Keys(tree)) {
-		out, isTemplate, isPartial := output(name)
-		if isTemplate {
-			if err := c.add(name); err != nil {
-				return nil, explain(t.tree, name, err)
-			}
+	for _, name := range parse {
+		if err := c.add(name); err != nil {
+			return nil, explain(t.tree, name, err)
 		}
-		if other, taken := made[out]; taken && !isPartial {
-			return nil, &Error{File: name, Message: fmt.Sprintf("both this file and %[2]s make the file %[1]s: remove one of them", out, other)}
-		}
-		if !isPartial {
-			made[out] = name
-		}
-		if _, err := haproxy.FilesOf(map[string]haproxy.Text{out: {}}); err != nil {
-			return nil, &Error{File: name, Message: err.Error()}
+	}
+	for _, src := range sources {
+		if _, err := haproxy.FilesOf(map[string]haproxy.Text{src.out: {}}); err != nil {
+			return nil, &Error{File: src.name, Message: err.Error()}
 		}
 	}
 	if err := c.resolve(); err != nil {
 		return nil, explain(t.tree, "", err)
 	}
-	t.set, t.where = c.set, c.where
+	t.set, t.where, t.sources = c.set, c.where, sources
 	return t, nil
 }
 
@@ -108,7 +105,7 @@ func (t *Templates) Render(snap *catalog.Snapshot) (*Result, error) {
 func (t *Templates) RenderAfter(snap *catalog.Snapshot, running haproxy.Files) (*Result, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.run = &run{snap: snap, running: running, loopBudget: t.loopLimit}
+	t.run = &run{snap: snap, running: running, stores: map[*confd.Resource]*store{}, loopBudget: t.loopLimit}
 	defer func() { t.run = nil }()
 	defer t.forget()
 	texts := make(map[string]haproxy.Text)
@@ -116,27 +113,16 @@ func (t *Templates) RenderAfter(snap *catalog.Snapshot, running haproxy.Files) (
 	if t.opts.Origins {
 		result.Origins = make(map[string][]Origin)
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.tree)) {
-		out, isTemplate, isPartial := output(name)
-		if isPartial {
-			continue
-		}
-		if !isTemplate {
-			texts[out] = haproxy.NewText(t.tree[name])
-			if t.opts.Origins {
-				result.Origins[out] = copied(name, t.tree[name])
-			}
-			continue
-		}
-		made, err := t.file(name, out)
+	for _, src := range t.sources {
+		made, err := t.file(src)
 		if err != nil {
-			return nil, explain(t.tree, name, err)
+			return nil, explain(t.tree, src.name, err)
 		}
-		texts[out] = made.text
+		texts[src.out] = made.text
 		result.Dropped = append(result.Dropped, made.dropped...)
 		result.Unmet = append(result.Unmet, made.unmet...)
 		if t.opts.Origins {
-			result.Origins[out] = t.places(made.origins)
+			result.Origins[src.out] = t.originsOf(src, made)
 		}
 	}
 	var err error
@@ -153,8 +139,9 @@ func (t *Templates) RenderAfter(snap *catalog.Snapshot, running haproxy.Files) (
 type run struct {
 	snap    *catalog.Snapshot
 	running haproxy.Files
-	store   *store // created by the first store function
-	file    string // being rendered
+	stores  map[*confd.Resource]*store // created by the first store function of each; nil is the key outside confd
+	source  source                     // being rendered
+	file    string                     // being rendered
 	kind    fileKind
 	memos   []memoCall
 	printed []printed // values printed into the file
@@ -175,16 +162,23 @@ type printed struct {
 	format bool // the function logformat was applied
 }
 
-func (t *Templates) file(name, out string) (escaped, error) {
+func (t *Templates) file(src source) (escaped, error) {
+	if !src.isTemplate {
+		return escaped{text: haproxy.NewText(t.tree[src.name])}, nil
+	}
 	r := t.run
-	r.file, r.kind, r.printed, r.memos, r.depth, r.inMemo = out, kindOf(out), nil, nil, 0, ""
+	r.source, r.file, r.kind, r.printed, r.memos, r.depth, r.inMemo = src, src.out, kindOf(src.out), nil, nil, 0, ""
 	r.unmet = nil
-	text, err := t.execute(name, root{Services: r.snap.Services, Summaries: t.summaries.of(r.snap.Services)})
+	text, err := t.execute(src.name, root{Services: r.snap.Services, Summaries: t.summaries.of(r.snap.Services)})
 	if err != nil {
 		return escaped{}, err
 	}
-	e := escaper{t: t, file: out, kind: r.kind, printed: r.printed, memos: r.memos, made: escaped{unmet: r.unmet}}
-	return e.escape(text)
+	e := escaper{t: t, file: src.out, kind: r.kind, printed: r.printed, memos: r.memos, made: escaped{unmet: r.unmet}}
+	made, err := e.escape(text)
+	if err == nil && t.confd != nil && r.kind == configKind {
+		made.text = haproxy.NewText(t.confd.Relocate(made.text.String()))
+	}
+	return made, err
 }
 
 // root is the data of every template that makes a file.

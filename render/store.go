@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/confd"
 )
 
 // KVPair is the result of the store functions get and gets, with confd's name.
@@ -20,24 +21,37 @@ type KVPair struct {
 type store struct {
 	pairs   []KVPair       // sorted by key
 	watched catalog.Ranges // what the pairs are the whole content of; nil if that is not known
+	confd   bool           // answers are confd's, to the letter
 }
 
-func newStore(snap *catalog.Snapshot) *store {
-	s := &store{watched: snap.Watched}
+// newStore returns what templates see of a snapshot: everything, or with a resource of confd what confd shows them.
+func newStore(snap *catalog.Snapshot, resource *confd.Resource) *store {
+	s := &store{watched: snap.Watched, confd: resource != nil}
+	var watched catalog.Ranges
+	if resource != nil {
+		watched, s.watched = catalog.NewRanges("", resource.Keys()), nil
+	}
 	var unclean []KVPair
 	for k, v := range snap.Pairs() {
-		if clean := catalog.CleanKey(k); clean != k {
-			unclean = append(unclean, KVPair{clean, v})
+		name := k
+		if resource == nil {
+			name = catalog.CleanKey(k)
+		} else if !watched.Hold(k) {
+			continue
 		} else {
-			s.pairs = append(s.pairs, KVPair{k, v})
+			name = resource.Strip(k)
+		}
+		if resource == nil && name != k {
+			unclean = append(unclean, KVPair{name, v})
+		} else {
+			s.pairs = append(s.pairs, KVPair{name, v})
 		}
 	}
-	if len(unclean) > 0 {
-		s.pairs = append(s.pairs, unclean...)
+	if s.pairs = append(s.pairs, unclean...); !slices.IsSortedFunc(s.pairs, byKey) {
 		slices.SortStableFunc(s.pairs, byKey)
-		// A key that is clean in etcd wins over its other spellings.
-		s.pairs = slices.CompactFunc(s.pairs, func(a, b KVPair) bool { return a.Key == b.Key })
 	}
+	// A key that is clean in etcd wins over its other spellings.
+	s.pairs = slices.CompactFunc(s.pairs, func(a, b KVPair) bool { return a.Key == b.Key })
 	return s
 }
 
@@ -74,6 +88,9 @@ func (s *store) glob(pattern string) ([]KVPair, error) {
 // list returns the names directly below a key, each once and sorted; with dirs only those that have names below them. A
 // key that is itself in the store lists its own name, as in confd.
 func (s *store) list(asked string, dirs bool) []string {
+	if s.confd {
+		return s.listAsConfd(asked, dirs)
+	}
 	names := []string{}
 	key := strings.TrimSuffix(catalog.CleanKey(asked), "/")
 	if kv, ok := s.get(key); ok && !dirs && !strings.HasSuffix(asked, "/") {
@@ -85,6 +102,31 @@ func (s *store) list(asked string, dirs bool) []string {
 			continue
 		}
 		if len(names) == 0 || names[len(names)-1] != name {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// listAsConfd lists as confd's memkv does. Its oddities are kept: of the root it lists the keys directly in it and no
+// directories, and what it is asked for is compared as it is written.
+func (s *store) listAsConfd(asked string, dirs bool) []string {
+	names := []string{}
+	if kv, ok := s.get(asked); ok && !dirs {
+		names = append(names, path.Base(kv.Key))
+	}
+	dir := path.Clean(asked)
+	below := s.from(strings.TrimSuffix(dir, "/") + "/")
+	for _, kv := range below {
+		_, deeper, isDir := strings.Cut(kv.Key[len(strings.TrimSuffix(dir, "/"))+1:], "/")
+		switch {
+		case kv.Key == asked, dir == "/" && isDir:
+		case !dirs:
+			name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(kv.Key, asked), "/"), "/")
+			names = append(names, name)
+		case strings.HasPrefix(kv.Key, asked) && isDir && deeper != "":
+			name, _, _ := strings.Cut(kv.Key[len(dir)+1:], "/")
 			names = append(names, name)
 		}
 	}
@@ -137,10 +179,16 @@ func (t *Templates) keys(function string) (*store, error) {
 	if err := r.outsideMemo(function); err != nil {
 		return nil, err
 	}
-	if r.store == nil {
-		r.store = newStore(r.snap)
+	resource := r.source.resource
+	if resource != nil {
+		if err := unwatched(resource, r.snap.Watched); err != nil {
+			return nil, t.fromConfd(err)
+		}
 	}
-	return r.store, nil
+	if r.stores[resource] == nil {
+		r.stores[resource] = newStore(r.snap, resource)
+	}
+	return r.stores[resource], nil
 }
 
 // one returns the pair of a key.
@@ -149,7 +197,9 @@ func (t *Templates) one(function, key string) (kv KVPair, found bool, err error)
 	if err != nil {
 		return KVPair{}, false, err
 	}
-	key = catalog.CleanKey(key)
+	if !s.confd {
+		key = catalog.CleanKey(key)
+	}
 	if err := s.askKey(function, key); err != nil {
 		return KVPair{}, false, err
 	}

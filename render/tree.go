@@ -29,6 +29,7 @@ type compiler struct {
 	where   []position        // place of each numbered action and text
 	defined map[string]string // template name -> the file that defines it
 	origins bool              // mark the lines of text
+	scoped  bool              // a name belongs to the file that defines it, as in confd, where each template stands alone
 	current *parse.Tree
 	file    string
 	calls   []call
@@ -48,6 +49,9 @@ func (c *compiler) add(file string) error {
 		return err
 	}
 	trees[file] = t
+	if c.scoped {
+		trees = c.scope(trees)
+	}
 	names := slices.Sorted(maps.Keys(trees))
 	for _, name := range names {
 		if other, taken := c.defined[name]; taken {
@@ -67,6 +71,27 @@ func (c *compiler) add(file string) error {
 		}
 	}
 	return nil
+}
+
+// scope gives the templates that a file defines names of their own.
+func (c *compiler) scope(trees map[string]*parse.Tree) map[string]*parse.Tree {
+	scoped := make(map[string]*parse.Tree, len(trees))
+	for name, t := range trees {
+		if name != c.file {
+			name = c.scopedName(name)
+		}
+		t.Name = name
+		scoped[name] = t
+	}
+	return scoped
+}
+
+// scopedName is the name of a template within the current file; confd knows a file by its base name.
+func (c *compiler) scopedName(name string) string {
+	if name == path.Base(c.file) {
+		return c.file
+	}
+	return c.file + ": " + name
 }
 
 // call is a {{template}} action. It is resolved after all files are parsed.
@@ -119,6 +144,9 @@ func (c *compiler) node(n parse.Node) error {
 		}
 		n.List.Nodes = append([]parse.Node{c.action(tickFunc, n.Pos)}, n.List.Nodes...)
 	case *parse.TemplateNode:
+		if c.scoped {
+			n.Name = c.scopedName(n.Name)
+		}
 		c.calls = append(c.calls, call{c.placeOf(n.Pos), n.Name})
 		if n.Pipe != nil {
 			return c.pipe(n.Pipe)

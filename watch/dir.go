@@ -27,6 +27,8 @@ const (
 type DirOptions struct {
 	// Dir is the directory of the templates.
 	Dir string
+	// Only chooses files and directories by their path relative to Dir; nil means all.
+	Only func(name string) bool
 	// Poll is the time between two reads without an event.
 	Poll time.Duration
 	// Settle is the quiet time before a read.
@@ -146,7 +148,7 @@ func (r *dirRun) affects(e fsnotify.Event) bool {
 // differs reads the tree and reports whether the result is new.
 func (r *dirRun) differs() bool {
 	r.reads.Add(1)
-	files, err := ReadDir(r.o.Dir)
+	files, err := ReadDirOnly(r.o.Dir, r.o.Only)
 	if err != nil {
 		return !r.logged
 	}
@@ -161,7 +163,7 @@ func (r *dirRun) read() {
 	r.reads.Add(1)
 	r.firstEvent, r.retry = time.Time{}, false
 	// Events are requested before a directory is read, so that no change falls between.
-	t := tree{root: r.o.Dir, files: map[string]string{}, enter: r.watchDir}
+	t := tree{root: r.o.Dir, only: r.o.Only, files: map[string]string{}, enter: r.watchDir}
 	if err := t.walk("", nil); err != nil {
 		// A file or a link that vanished during the read is back in a moment.
 		r.retry = errors.Is(err, fs.ErrNotExist) && !r.failed

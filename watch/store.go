@@ -25,6 +25,8 @@ type StoreOptions struct {
 	Client *clientv3.Client
 	// Prefix is the key prefix of the records; empty means catalog.DefaultPrefix.
 	Prefix string
+	// NoRecords says that there are none, wherever Prefix points.
+	NoRecords bool
 	// Keys are further directories and keys, which only templates use (see catalog.NewRanges). All are listed at the same
 	// revision, but each has its own watch: a transaction that writes below two of them may appear as two snapshots.
 	Keys []string
@@ -67,11 +69,15 @@ func NewStore(o StoreOptions) (*Store, error) {
 		return nil, errors.New("watch: a client is needed")
 	}
 	o.Prefix = catalog.NormalizePrefix(orDefault(o.Prefix, catalog.DefaultPrefix))
+	records := o.Prefix
+	if o.NoRecords {
+		records = ""
+	}
 	o.Relist = orDefault(o.Relist, DefaultRelist)
 	if o.Relist < 0 {
 		return nil, fmt.Errorf("watch: the time between listings is %v; it must not be negative", o.Relist)
 	}
-	s := &Store{o: o, log: o.Logger, watched: catalog.NewRanges(o.Prefix, o.Keys)}
+	s := &Store{o: o, log: o.Logger, watched: catalog.NewRanges(records, o.Keys)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -103,7 +109,7 @@ func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 	updates, ended := make(chan update), make(chan error, 1)
 	w := newEtcdWatcher(s, updates)
 	go func() { ended <- w.run(ctx) }()
-	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, Watched: s.watched, Limits: s.o.Limits, Refuse: s.o.Refuse})
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, NoRecords: s.o.NoRecords, Watched: s.watched, Limits: s.o.Limits, Refuse: s.o.Refuse})
 	d := &deliverer{store: s, builder: builder}
 	d.run(ctx, updates, ended, out)
 	cancel()

@@ -19,8 +19,11 @@ const (
 
 // ReadDir returns the text of every regular file below dir, by its slash-separated path relative to dir. It follows
 // links. It skips the leftovers of editors and Kubernetes: names that begin with a dot, backup and swap files.
-func ReadDir(dir string) (map[string]string, error) {
-	t := tree{root: dir, files: map[string]string{}}
+func ReadDir(dir string) (map[string]string, error) { return ReadDirOnly(dir, nil) }
+
+// ReadDirOnly is ReadDir for the files and directories that only chooses by their relative path; nil means all.
+func ReadDirOnly(dir string, only func(name string) bool) (map[string]string, error) {
+	t := tree{root: dir, only: only, files: map[string]string{}}
 	if err := t.walk("", nil); err != nil {
 		return nil, err
 	}
@@ -30,6 +33,7 @@ func ReadDir(dir string) (map[string]string, error) {
 // tree is a directory being read.
 type tree struct {
 	root  string
+	only  func(name string) bool
 	files map[string]string
 	enter func(dir string) // called before a directory is read; may be nil
 }
@@ -56,7 +60,7 @@ func (t *tree) walk(rel string, above []fs.FileInfo) error {
 	}
 	above = append(slices.Clone(above), info)
 	for _, e := range entries {
-		if ignored(e.Name()) {
+		if ignored(e.Name()) || t.only != nil && !t.only(path.Join(rel, e.Name())) {
 			continue
 		}
 		if err := t.entry(path.Join(rel, e.Name()), above); err != nil {

@@ -24,12 +24,13 @@ func (c *checkCmd) watch(ctx context.Context, s *streams) error {
 	defer cancel()
 	trees := make(chan map[string]string)
 	due := true
-	if c.Templates != "" {
-		if _, err := watch.ReadDir(c.Templates); err != nil {
-			return cannotStart("--templates: %w", err)
+	if o := c.dirOptions(); o.Dir != "" {
+		if _, err := c.tree(); err != nil {
+			return cannotStart("%w", err)
 		}
 		due = false // the first tree comes soon
-		dir := watch.NewDir(watch.DirOptions{Dir: c.Templates, Logger: slog.New(slog.NewTextHandler(s.err, nil))})
+		o.Logger = slog.New(slog.NewTextHandler(s.err, nil))
+		dir := watch.NewDir(o)
 		background.Go(func() { _ = dir.Run(ctx, trees) }) // it returns nil
 	}
 	tick := time.NewTicker(recordsPoll)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nuncio/internal/cli"
+	"nuncio/internal/confd"
 	"nuncio/internal/etcd"
 )
 
@@ -43,8 +44,10 @@ type etcdFlags struct {
 	EtcdKey          string   `placeholder:"FILE" help:"PEM file of the client certificate's key."`
 	EtcdUser         string   `placeholder:"NAME" help:"User name, if etcd's authentication is on; needs --etcd-password-file."`
 	EtcdPasswordFile string   `placeholder:"FILE" help:"File that contains the password."`
-	Prefix           string   `default:"/services/" help:"Prefix of the records' keys."`
+	Prefix           string   `placeholder:"PREFIX" help:"Prefix of the records' keys (default: /services/; with --confd nothing is a record unless it is given)."`
 	Keys             []string `placeholder:"PREFIX" help:"Further keys and directories of keys to watch, for the store functions of templates."`
+
+	password string // from confd.toml
 }
 
 func (f *etcdFlags) config() etcd.Config {
@@ -54,7 +57,7 @@ func (f *etcdFlags) config() etcd.Config {
 	}
 	return etcd.Config{
 		Endpoints: endpoints, CAFile: f.EtcdCA, CertFile: f.EtcdCert, KeyFile: f.EtcdKey,
-		User: f.EtcdUser, PasswordFile: f.EtcdPasswordFile,
+		User: f.EtcdUser, PasswordFile: f.EtcdPasswordFile, Password: f.password,
 	}
 }
 
@@ -62,6 +65,9 @@ func (f *etcdFlags) config() etcd.Config {
 type templateFlags struct {
 	Templates string            `placeholder:"DIR" help:"Directory of the templates (default: the shipped ones)."`
 	Set       map[string]string `placeholder:"NAME=VALUE" help:"Settings for the templates, such as http.bind=:8080 (see docs/templates.md)."`
+	confdFlags
+
+	options *confd.Options // nil without --confd
 }
 
 // streams are the program's standard streams; tests that run it in their own process pass theirs.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/confd"
 	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/render"
@@ -31,16 +33,26 @@ type renderFlags struct {
 	templateFlags
 	etcdFlags
 	Records string `placeholder:"FILE" help:"Read the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
+
+	layout *confd.Layout // with --confd
 }
 
 // render renders once. It reports quarantined records and dropped lines on standard error, so that the output stays clean.
 //
 // running has the files that run, where they are known: a route stays with the service that has it.
 func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Files, origins bool) (*render.Result, error) {
+	notes, err := f.settle(&f.etcdFlags, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range notes {
+		fmt.Fprintf(s.err, "nuncio: %s\n", note)
+	}
 	parsed, err := f.parsedTemplates(s, origins)
 	if err != nil {
 		return nil, err
 	}
+	f.layout = parsed.Layout()
 	var snap *catalog.Snapshot
 	if f.Records != "" {
 		snap, err = f.readRecords(s)
@@ -101,7 +113,7 @@ func (c *renderCmd) write(s *streams, result *render.Result) error {
 		_, err := s.out.Write(files.Config())
 		return err
 	default:
-		return writeFiles(c.Out, files, s.out)
+		return writeFiles(c.Out, files, c.modes(), s.out)
 	}
 }
 
@@ -167,14 +179,25 @@ func filesOf(tree map[string]string) (haproxy.Files, error) {
 	return haproxy.FilesOf(texts)
 }
 
-func writeFiles(dir string, files haproxy.Files, w io.Writer) error {
+// modes are those that confd's resources give to their files.
+func (f *renderFlags) modes() map[string]fs.FileMode {
+	modes := map[string]fs.FileMode{}
+	if f.layout != nil {
+		for _, r := range f.layout.Resources {
+			modes[r.Out] = r.Mode
+		}
+	}
+	return modes
+}
+
+func writeFiles(dir string, files haproxy.Files, modes map[string]fs.FileMode, w io.Writer) error {
 	for _, name := range files.Names() {
 		content, _ := files.Get(name)
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return cannotStart("write rendered files: %w", err)
 		}
-		if err := renameio.WriteFile(path, content, 0o644); err != nil {
+		if err := renameio.WriteFile(path, content, cmp.Or(modes[name], 0o644)); err != nil {
 			return cannotStart("write rendered files: %w", err)
 		}
 		fmt.Fprintln(w, path)
@@ -241,5 +264,5 @@ func (c *templatesCmd) Run(s *streams) error {
 			return refused(fmt.Errorf("%s exists: wrote nothing, so that no edit is lost; choose a different directory", path))
 		}
 	}
-	return writeFiles(c.Dir, files, s.out)
+	return writeFiles(c.Dir, files, nil, s.out)
 }

@@ -26,7 +26,6 @@ import (
 	"nuncio/internal/proc"
 	"nuncio/reconcile"
 	"nuncio/reload"
-	"nuncio/render"
 	"nuncio/status"
 	"nuncio/templates"
 	"nuncio/watch"
@@ -83,6 +82,13 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 		defer server.Close()
 		c.EtcdEndpoints = []string{server.Endpoint()}
 	}
+	notes, err := c.settle(&c.etcdFlags, s)
+	if err != nil {
+		return err
+	}
+	for _, note := range notes {
+		log.Info("confd", "note", note)
+	}
 	config := c.config()
 	if err := config.Validate(); err != nil {
 		return cannotStart("%w", err)
@@ -107,18 +113,19 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	d := &daemon{log: log, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	var err error
-	if c.Templates != "" {
-		if _, err := watch.ReadDir(c.Templates); err != nil {
-			return nil, cannotStart("--templates: %w", err)
+	if o := c.dirOptions(); o.Dir != "" {
+		if _, err := c.tree(); err != nil {
+			return nil, cannotStart("%w", err)
 		}
-		d.dir = watch.NewDir(watch.DirOptions{Dir: c.Templates, Logger: log})
+		o.Logger = log
+		d.dir = watch.NewDir(o)
 	}
 	own := []string{c.AdminListen}
 	if c.EmbeddedEtcd != "" {
 		own = append(own, c.EmbeddedEtcdListen)
 	}
 	d.store, err = watch.NewStore(watch.StoreOptions{
-		Client: client, Prefix: c.Prefix, Keys: c.Keys, Relist: c.relist, Logger: log, Registerer: d.registry,
+		Client: client, Prefix: c.Prefix, NoRecords: c.Prefix == "", Keys: c.Keys, Relist: c.relist, Logger: log, Registerer: d.registry,
 		Limits: catalog.Limits{Keys: c.MaxRecords}, Refuse: watch.RefuseOwnListeners(own...),
 	})
 	if err != nil {
@@ -132,7 +139,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 		return nil, cannotStart("%w", err)
 	}
 	d.reconciler, err = reconcile.New(reconcile.Options{
-		Applier: d.manager, Render: render.Options{Getenv: s.getenv, Settings: c.Set}, ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
+		Applier: d.manager, Render: c.renderOptions(s), ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
 		ReloadInterval: c.ReloadInterval, KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
 	})
 	if err != nil {
@@ -194,7 +201,7 @@ func socketPath(stateDir string) string { return filepath.Join(stateDir, "run", 
 func (d *daemon) statusServer(c *runCmd) *status.Server {
 	runtime := haproxy.RuntimeSocket(filepath.Join(c.StateDir, "run", "runtime.sock"), 5*time.Second)
 	return status.New(status.Options{
-		Version: version, Prefix: c.Prefix, Templates: c.Templates, Registry: d.registry, Hosts: c.AdminHost, Logger: d.log,
+		Version: version, Prefix: c.Prefix, Templates: c.dirOptions().Dir, Registry: d.registry, Hosts: c.AdminHost, Logger: d.log,
 		Applier: d.manager, Reconciler: d.reconciler, Store: d.store, Runtime: runtime, Disk: status.StateDir(c.StateDir),
 	})
 }

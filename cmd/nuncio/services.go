@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ type servicesCmd struct {
 
 // Run reads etcd and prints the services.
 func (c *servicesCmd) Run(ctx context.Context, s *streams) error {
+	c.Prefix = cmp.Or(c.Prefix, catalog.DefaultPrefix)
 	snap, err := c.snapshot(ctx)
 	if err != nil {
 		return err

@@ -23,13 +23,15 @@ import (
 // line each line comes from.
 func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templates, error) {
 	tree := templates.Shipped()
-	if f.Templates != "" {
+	if f.dirOptions().Dir != "" {
 		var err error
-		if tree, err = watch.ReadDir(f.Templates); err != nil {
-			return nil, cannotStart("read templates: %w", err)
+		if tree, err = f.tree(); err != nil {
+			return nil, cannotStart("%w", err)
 		}
 	}
-	parsed, err := render.New(tree, render.Options{Getenv: s.getenv, Settings: f.Set, Origins: origins})
+	options := f.renderOptions(s)
+	options.Origins = origins
+	parsed, err := render.New(tree, options)
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -79,9 +81,8 @@ func (f *renderFlags) readRecords(s *streams) (*catalog.Snapshot, error) {
 	if err := json.Unmarshal(asJSON, &records); err != nil {
 		return nil, refused(fmt.Errorf("records %s: want a map from key to record, such as {\"web/a\": {\"host\": \"192.0.2.7\", \"port\": 80}}: %w", file, err))
 	}
-	prefix := catalog.NormalizePrefix(f.Prefix)
-	watched := catalog.NewRanges(prefix, f.Keys)
-	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix, Watched: watched})
+	watched := catalog.NewRanges(f.Prefix, f.Keys)
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: f.Prefix, NoRecords: f.Prefix == "", Watched: watched})
 	var ignored []string
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		value := []byte(records[key])
@@ -91,7 +92,7 @@ func (f *renderFlags) readRecords(s *streams) (*catalog.Snapshot, error) {
 			value = []byte(bare)
 		}
 		if !strings.HasPrefix(key, "/") {
-			key = prefix + key
+			key = catalog.NormalizePrefix(f.Prefix) + key
 		}
 		if !watched.Hold(key) {
 			ignored = append(ignored, key)

@@ -12,6 +12,8 @@ import (
 type BuilderOptions struct {
 	// Prefix is the key prefix of the records, DefaultPrefix when empty. Keys outside it go to Snapshot.Extra.
 	Prefix string
+	// NoRecords says that no key is a record, whatever Prefix is: all go to Snapshot.Extra.
+	NoRecords bool
 	// Watched are the ranges that the content comes from; they are passed on in each Snapshot.
 	Watched Ranges
 	// Limits bound what the Builder keeps; a zero in it means the value of DefaultLimits.
@@ -91,12 +93,16 @@ func (b *Builder) Put(key string, value []byte) {
 	b.bytes += len(kept) - len(e.raw)
 	wasQuarantined := e.err != nil
 	e.raw, e.size, e.inst, e.err = string(kept), len(value), nil, nil
-	if !strings.HasPrefix(key, b.o.Prefix) {
+	if !b.isRecord(key) {
 		b.changedExtra = true
 		return
 	}
 	b.decode(e, value)
 	b.changedQuarantine = b.changedQuarantine || wasQuarantined || e.err != nil
+}
+
+func (b *Builder) isRecord(key string) bool {
+	return !b.o.NoRecords && strings.HasPrefix(key, b.o.Prefix)
 }
 
 // decode sets the entry's instance, or the reason why there is none.

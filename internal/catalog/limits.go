@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"fmt"
-	"strings"
 )
 
 // Limits bound what a Builder keeps, so that nobody with write access to the store can exhaust the memory of its
@@ -75,7 +74,7 @@ func excludedKey(key string) string {
 
 // kept returns the part of a value that is worth keeping: of one that no record may have, enough to show it.
 func (b *Builder) kept(key string, value []byte) []byte {
-	if len(value) > MaxValueBytes && strings.HasPrefix(key, b.o.Prefix) {
+	if len(value) > MaxValueBytes && b.isRecord(key) {
 		value = value[:excerptBytes+1]
 	}
 	return value

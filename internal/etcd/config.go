@@ -22,8 +22,8 @@ type Config struct {
 	CAFile string
 	// CertFile and KeyFile are the client's certificate and its key, in PEM; both or neither.
 	CertFile, KeyFile string
-	// User needs PasswordFile. Line breaks at its end do not belong to the password.
-	User, PasswordFile string
+	// User needs PasswordFile or Password. Line breaks at the end of the file do not belong to the password.
+	User, PasswordFile, Password string
 }
 
 // Validate checks the settings without contacting the server. Its error names the setting.
@@ -134,6 +134,8 @@ func (c Config) password() (string, error) {
 		return "", errors.New("etcd password file: given without an etcd user")
 	case c.User == "":
 		return "", nil
+	case c.PasswordFile == "" && c.Password != "":
+		return c.Password, nil
 	case c.PasswordFile == "":
 		return "", errors.New("etcd user: given without a password; name a file with --etcd-password-file")
 	}

@@ -25,6 +25,7 @@ import (
 var layers = []map[string]string{
 	1: {
 		"internal/catalog":       "it is the contract that both programs share",
+		"internal/confd":         "it holds facts of another program",
 		"internal/haproxy":       "it holds facts of another program",
 		"internal/etcd":          "it opens connections and knows nothing of what is stored",
 		"internal/etcd/embedded": "it is a store, and the registrar must not link one",
