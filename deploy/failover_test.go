@@ -57,6 +57,7 @@ func TestFailover(t *testing.T) {
 		{"the machine is cut off and Apache comes back elsewhere", cutOff},
 		{"a drained instance stops and no request fails", drainedStop},
 		{"an instance stops without a drain", plainStop},
+		{"a machine reboots cleanly", cleanReboot},
 		{"an instance is killed", hardKill},
 		{"etcd loses one member, then its quorum, then has it again", loseEtcd},
 		{"docker stop of HAProxy cuts no request", stopHAProxy},

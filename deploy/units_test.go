@@ -121,6 +121,7 @@ func lintService(u unitFile) (faults []string) {
 	if len(u.all("Unit", "BindsTo")) > 0 && !slices.ContainsFunc(u.all("Install", "WantedBy"), func(by string) bool { return slices.Contains(u.all("Unit", "BindsTo"), by) }) {
 		faults = append(faults, "BindsTo= without WantedBy= of the same unit: it stays dead when that unit has restarted")
 	}
+	faults = append(faults, lintOrder(u)...)
 	for _, o := range u.options {
 		if o.Section != "Service" || !strings.HasPrefix(o.Name, "Exec") {
 			continue
@@ -136,6 +137,25 @@ func lintService(u unitFile) (faults []string) {
 		}
 		if strings.Contains(o.Value, "${COREOS_") && !slices.Contains(u.all("Service", "EnvironmentFile"), "/etc/environment") {
 			faults = append(faults, "uses an address without EnvironmentFile=/etc/environment: empty, it would mean all interfaces")
+		}
+	}
+	return faults
+}
+
+// beforeUnits are the services that must still run while a unit stops: systemd stops in the opposite order. etcd's are
+// those of Container Linux and of distributions; one that is not installed does not matter.
+var beforeUnits = []string{"docker.service", "etcd.service", "etcd2.service", "etcd-member.service"}
+
+// lintOrder finds a container that a clean reboot stops after Docker, or after etcd: then neither fleet nor the registrar
+// can say good-bye, and the container's service is away for three times as long.
+func lintOrder(u unitFile) (faults []string) {
+	if !slices.ContainsFunc(u.all("Service", "ExecStart"), func(command string) bool { return strings.Contains(command, "docker run") }) {
+		return nil
+	}
+	after := strings.Fields(strings.Join(u.all("Unit", "After"), " "))
+	for _, service := range beforeUnits {
+		if !slices.Contains(after, service) {
+			faults = append(faults, "After= lacks "+service+", so it may end first at a reboot")
 		}
 	}
 	return faults
@@ -206,7 +226,7 @@ func TestUnitsPassLint(t *testing.T) {
 
 // TestLint checks that lint finds each mistake of the units in the CoreOS tutorial.
 func TestLint(t *testing.T) {
-	const good = "[Service]\nEnvironmentFile=/etc/environment\nRestart=always\nRestartSec=5s\nExecStart=/usr/bin/docker run --name %p IMAGE\n"
+	const good = "[Unit]\nAfter=docker.service etcd.service etcd2.service etcd-member.service\n[Service]\nEnvironmentFile=/etc/environment\nRestart=always\nRestartSec=5s\nExecStart=/usr/bin/docker run --name %p IMAGE\n"
 	for _, c := range []struct{ name, unit, text, want string }{
 		{"a valid unit", "a.service", good, ""},
 		{"misspelt option", "a.service", good + "[X-Fleet]\nConflict=b.service\n", "does not know Conflict="},
@@ -224,6 +244,7 @@ func TestLint(t *testing.T) {
 		{"tied and wanted", "a.service", "[Unit]\nBindsTo=b.service\n" + good + "[Install]\nWantedBy=b.service\n", ""},
 		{"fatal pull", "a.service", good + "ExecStartPre=/usr/bin/docker pull IMAGE\n", "registry is away"},
 		{"address that may be empty", "a.service", strings.ReplaceAll(good, "EnvironmentFile=", "EnvironmentFile=-") + "ExecStartPre=/bin/echo ${COREOS_PRIVATE_IPV4}\n", "all interfaces"},
+		{"etcd may end first", "a.service", strings.ReplaceAll(good, " etcd2.service", ""), "After= lacks etcd2.service"},
 		{"name", "a b.service", good, "refuses this name"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
