@@ -29,6 +29,7 @@ func (t *Templates) functions() template.FuncMap {
 		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "unmet": t.unmet, "incumbent": t.incumbent, "memo": t.memoise, "fail": fail,
 		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc:  t.mark,
+		bodyFunc:  t.body,
 		enterFunc: func(at int) (void, error) { return t.run.enterTemplate(t.where[at]) },
 		leaveFunc: func(int) void { t.run.depth--; return void{} },
 		tickFunc:  func(at int) (void, error) { return t.run.countTurn(t.where[at]) },

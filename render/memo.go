@@ -35,7 +35,9 @@ func identity(data any) (of any, ok bool) {
 
 type memoEntry struct {
 	escaped
-	used bool // by the current rendering
+	used   bool // by the current rendering
+	name   namedMemo
+	bodies map[bodyKey]body // of its loops
 }
 
 // memoCall is what one call of memo printed.
@@ -80,11 +82,18 @@ func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
 	key := memoKey{partial, r.file, of}
 	entry, hit := t.memo[key]
 	if !hit {
-		made, err := t.fresh(partial, data)
+		name := namedMemo{partial: partial, file: r.file}
+		if svc, ok := data.(*catalog.Service); ok {
+			name.service = svc.Name
+		}
+		var err error
+		entry, err = t.keepBodies(name, func() (*memoEntry, error) {
+			made, err := t.fresh(partial, data)
+			return &memoEntry{escaped: made}, err
+		})
 		if err != nil {
 			return nil, err
 		}
-		entry = &memoEntry{escaped: made}
 		t.memo[key] = entry
 	} else if err := r.grow(entry.text.Size()); err != nil {
 		return nil, err
@@ -117,6 +126,10 @@ func (t *Templates) forget() {
 	for key, entry := range t.memo {
 		if !entry.used {
 			delete(t.memo, key)
+			if t.newest[entry.name] == entry { // the service is gone
+				delete(t.newest, entry.name)
+				t.bodies -= len(entry.bodies)
+			}
 		}
 		entry.used = false
 	}

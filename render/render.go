@@ -48,6 +48,8 @@ type Templates struct {
 	set       *template.Template
 	run       *run
 	memo      map[memoKey]*memoEntry
+	newest    map[namedMemo]*memoEntry // of each service
+	bodies    int                      // kept in newest
 	opts      Options
 	loopLimit int // turns of all loops of a rendering
 
@@ -69,7 +71,7 @@ type Result struct {
 // New parses a tree of files by their slash-separated relative names. A name ending in .tmpl is a template; other files
 // are copied unchanged; a file whose base name begins with "_" makes no output. An error is always an *Error.
 func New(tree map[string]string, opts Options) (*Templates, error) {
-	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, loopLimit: maxTurns}
+	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), newest: make(map[namedMemo]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, loopLimit: maxTurns}
 	t.opts.Settings = maps.Clone(opts.Settings)
 	funcs := t.functions()
 	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), origins: opts.Origins, scoped: opts.Confd != nil}
@@ -149,7 +151,9 @@ type run struct {
 
 	incumbents map[string]map[string]string // rows of running maps, by file
 
-	inMemo     string // name of the partial that memo renders
+	inMemo     string           // name of the partial that memo renders
+	known      map[bodyKey]body // by the text before of the service that memo renders
+	bodies     map[bodyKey]body // by this one; nil: not kept
 	depth      int
 	loopBudget int // turns of loops that are left
 	bytes      int

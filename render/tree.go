@@ -142,6 +142,9 @@ func (c *compiler) node(n parse.Node) error {
 		if err := c.branch(&n.BranchNode); err != nil {
 			return err
 		}
+		if err := c.isolate(n); err != nil {
+			return err
+		}
 		n.List.Nodes = append([]parse.Node{c.action(tickFunc, n.Pos)}, n.List.Nodes...)
 	case *parse.TemplateNode:
 		if c.scoped {
