@@ -99,10 +99,10 @@ func TestShippedTemplatesRoute(t *testing.T) {
 				t.Errorf("%s: %d %q, want the shipped 503 page", host, status, body)
 			}
 		}
-		if status, body := ask(t, client, metrics, "x", "/metrics"); status != http.StatusOK || !strings.Contains(body, "haproxy_server_status") {
+		if status, body := ask(t, client, metrics, "localhost:8405", "/metrics"); status != http.StatusOK || !strings.Contains(body, "haproxy_server_status") {
 			t.Errorf("metrics: %d %.200q", status, body)
 		}
-		if status, body := ask(t, client, metrics, "x", "/stats"); status != http.StatusOK || !strings.Contains(body, "nuncio-http") {
+		if status, body := ask(t, client, metrics, "localhost", "/stats"); status != http.StatusOK || !strings.Contains(body, "nuncio-http") {
 			t.Errorf("stats: %d %.200q", status, body)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/user"
 	"slices"
 	"strings"
 
@@ -36,6 +37,34 @@ func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templ
 		return nil, refused(err)
 	}
 	return parsed, nil
+}
+
+// settings returns --set, and for a nuncio that runs as root whom HAProxy's workers run as instead: the user, group and
+// directory of Debian's package, where they exist and --set has none of them.
+func (f *templateFlags) settings() map[string]string {
+	set := maps.Clone(f.Set)
+	if set == nil {
+		set = map[string]string{}
+	}
+	for _, name := range []string{"user", "group", "chroot"} {
+		if _, given := set[name]; given {
+			return set
+		}
+	}
+	if os.Geteuid() != 0 {
+		return set
+	}
+	if _, err := user.Lookup("haproxy"); err == nil {
+		set["user"] = "haproxy"
+	}
+	if _, err := user.LookupGroup("haproxy"); err == nil {
+		set["group"] = "haproxy"
+	}
+	const empty = "/var/lib/haproxy"
+	if info, err := os.Stat(empty); err == nil && info.IsDir() && set["user"] != "" {
+		set["chroot"] = empty
+	}
+	return set
 }
 
 // snapshot reads everything below the prefixes from etcd once.
