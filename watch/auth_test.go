@@ -101,8 +101,9 @@ func TestNewStoreRefusesUnusableOptions(t *testing.T) {
 	must(t, err)
 	defer client.Close()
 	for name, o := range map[string]watch.StoreOptions{
-		"no client":     {},
-		"negative time": {Client: client, Relist: -1},
+		"no client":                      {},
+		"negative time":                  {Client: client, Compare: -1},
+		"negative wait before the start": {Client: client, StartJitter: -1},
 	} {
 		if _, err := watch.NewStore(o); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -67,6 +67,15 @@ func TestStoreRunEndsWhereverItWaits(t *testing.T) {
 		reach   func(situation)
 	}{
 		"before anything": {reach: func(situation) {}},
+		"before the first request": {
+			options: watch.StoreOptions{StartJitter: 1000 * time.Hour},
+			reach: func(s situation) {
+				time.Sleep(200 * time.Millisecond)
+				if n := s.p.accepted.Load(); n != 0 {
+					t.Errorf("%d connections before the time", n)
+				}
+			},
+		},
 		"in the first listing": {
 			before: func(p *proxy) { p.set(neverAnswer) },
 			reach:  func(s situation) { eventually(func() bool { return s.p.accepted.Load() > 0 }) },
@@ -92,8 +101,8 @@ func TestStoreRunEndsWhereverItWaits(t *testing.T) {
 			s.p.refuse()
 			failures(s, 1)
 		}},
-		"in a periodic listing": {
-			options: watch.StoreOptions{Relist: 200 * time.Millisecond},
+		"in a comparison": {
+			options: watch.StoreOptions{Compare: 200 * time.Millisecond},
 			reach: func(s situation) {
 				<-s.out
 				server.Pause()

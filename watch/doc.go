@@ -3,9 +3,10 @@
 //
 // A Store lists the watched key ranges at one revision and then follows the events after it. It promises that no change
 // is lost: a watch that ends, falls silent or was compacted is resumed or listed again; a store that was wiped or
-// restored is noticed, logged, and its content taken; and every minute a full listing corrects whatever was missed. No
-// timer delays a change. While the store is away the last snapshot remains, and Status reports since when nothing was
-// confirmed. Every attempt that fails is followed by a pause, which grows to three seconds.
+// restored is noticed, logged, and its content taken; and every minute a comparison, which costs the store next to nothing,
+// finds what the watch has left out, and then everything is listed. No timer delays a change. While the store is away the
+// last snapshot remains, and Status reports since when nothing was confirmed. Every attempt that fails is followed by a
+// pause, which grows to three seconds.
 //
 // A Dir does the same for templates. File system events are hints only: it compares contents.
 //

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"nuncio/internal/catalog"
@@ -27,23 +28,28 @@ const (
 
 // The values of the label "reason".
 const (
-	relistStart    = "start"
-	relistPeriodic = "periodic"
-	relistCompact  = "compaction"
-	relistBack     = "store_went_back"
+	relistStart   = "start"
+	relistDrift   = "drift"
+	relistRoom    = "room"
+	relistCompact = "compaction"
+	relistBack    = "store_went_back"
 )
 
 // etcdWatcher talks to the store and passes what it learns on to the deliverer.
 type etcdWatcher struct {
-	client  *clientv3.Client
-	ranges  catalog.Ranges
-	relist  time.Duration
-	log     *slog.Logger
-	status  *tracker
-	metrics *metrics
-	out     chan<- update
-	backoff *backoff.ExponentialBackOff
+	client      *clientv3.Client
+	ranges      catalog.Ranges
+	compare     time.Duration
+	startJitter time.Duration
+	log         *slog.Logger
+	status      *tracker
+	metrics     *metrics
+	out         chan<- update
+	roomy       <-chan struct{} // receives when keys that were left out have room
+	backoff     *backoff.ExponentialBackOff
 
+	ledger   ledger
+	compared int     // comparisons begun
 	seen     []int64 // per range: the revision up to which events have been passed on
 	revision int64   // the newest revision of any answer
 	cluster  uint64
@@ -51,23 +57,24 @@ type etcdWatcher struct {
 
 	downSince    time.Time // zero while the store answers
 	refused      bool      // the present outage is a refusal
-	checkSoon    bool      // list soon: after an outage, which may have been shorter than any request
+	checkSoon    bool      // compare soon: after an outage, which may have been shorter than any request
 	silenceLimit time.Duration
 }
 
 func newEtcdWatcher(s *Store, out chan<- update) *etcdWatcher {
 	w := &etcdWatcher{
-		client: s.o.Client, ranges: s.watched, relist: s.o.Relist, log: s.log,
+		client: s.o.Client, ranges: s.watched, compare: s.o.Compare, startJitter: s.o.StartJitter, log: s.log,
 		status: &s.status, metrics: s.metrics, out: out, silenceLimit: silentAfter,
 		backoff: &backoff.ExponentialBackOff{InitialInterval: retryFirst, RandomizationFactor: 0.25, Multiplier: 2, MaxInterval: retryCap},
 	}
-	w.seen = make([]int64, len(w.ranges))
+	w.seen, w.ledger.ranges = make([]int64, len(w.ranges)), w.ranges
 	w.backoff.Reset()
 	return w
 }
 
 // run lists and watches until ctx ends. Every pass that did not end well is followed by a pause.
 func (w *etcdWatcher) run(ctx context.Context) error {
+	w.jitter(ctx)
 	reason := relistStart
 	for ctx.Err() == nil {
 		if reason != "" {
@@ -91,6 +98,19 @@ func (w *etcdWatcher) run(ctx context.Context) error {
 	return nil
 }
 
+// jitter waits for a random time, so that programs that start together do not list together.
+func (w *etcdWatcher) jitter(ctx context.Context) {
+	if w.startJitter == 0 {
+		return
+	}
+	wait := rand.N(w.startJitter)
+	w.log.Info("waiting before etcd is asked, as --start-jitter says", "wait", wait.Round(time.Millisecond))
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+}
+
 // apply makes a listing, and the events after it, the whole content.
 func (w *etcdWatcher) apply(ctx context.Context, l listing, since []*clientv3.Event, reason string) {
 	w.metrics.relists.WithLabelValues(reason).Inc()
@@ -108,6 +128,8 @@ func (w *etcdWatcher) apply(ctx context.Context, l listing, since []*clientv3.Ev
 	for i := range w.seen {
 		w.seen[i] = max(w.seen[i], l.revision)
 	}
+	w.ledger.listed(l)
+	w.ledger.follow(u.events)
 	w.emit(ctx, u)
 	w.listed = true
 	w.status.synced()
@@ -133,17 +155,24 @@ func (w *etcdWatcher) reconnect(ctx context.Context, cause error) string {
 		return relistCompact
 	}
 	for ctx.Err() == nil {
-		// The first range itself as the key: it needs no other permission.
-		resp, err := get(ctx, w.client, w.timeout(), w.ranges[0], clientv3.WithLimit(1))
-		if err != nil {
+		header, same, err := w.ledger.isSame(ctx, w.client, w.timeout())
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted): // so the watch would be refused too
+			return relistCompact
+		case errors.Is(err, rpctypes.ErrFutureRev):
+			w.log.Warn("store went back in time, taking its content", "old_revision", w.revision)
+			return relistBack
+		case err != nil:
 			w.failed(ctx, err)
 			w.pause(ctx)
 			continue
-		}
-		if w.rolledBack(resp.Header) {
+		case w.rolledBack(header):
+			return relistBack
+		case !same:
+			w.log.Warn("store was replaced, taking its content", "revision", header.Revision, "old_revision", w.revision)
 			return relistBack
 		}
-		w.confirmed(resp.Header)
+		w.confirmed(header)
 		w.checkSoon = w.checkSoon || errors.Is(cause, errBroken)
 		w.metrics.reconnects.Inc()
 		return ""
@@ -168,7 +197,7 @@ func (w *etcdWatcher) rolledBack(h *etcdserverpb.ResponseHeader) bool {
 // confirmed records an answer of the store.
 func (w *etcdWatcher) confirmed(h *etcdserverpb.ResponseHeader) {
 	w.revision, w.cluster = max(w.revision, h.Revision), h.ClusterId
-	w.status.confirmed(h)
+	w.status.confirmed(w.revision, w.cluster)
 	if w.downSince.IsZero() {
 		return
 	}
@@ -213,12 +242,12 @@ func (w *etcdWatcher) pause(ctx context.Context) {
 	}
 }
 
-// untilRelist returns the time until the next full listing: spread, so that many proxies do not list at the same time,
-// and soon after an outage, in which the store may have been replaced by one with a higher revision.
-func (w *etcdWatcher) untilRelist() time.Duration {
+// untilCompare returns the time until the next comparison: spread, so that many proxies do not ask at the same time, and
+// soon after an outage, in which the store may have been replaced by one with a higher revision.
+func (w *etcdWatcher) untilCompare() time.Duration {
 	if w.checkSoon {
 		w.checkSoon = false
-		return min(w.relist, time.Second+rand.N(4*time.Second))
+		return min(w.compare, time.Second+rand.N(4*time.Second))
 	}
-	return w.relist*9/10 + rand.N(w.relist/5+1)
+	return w.compare*9/10 + rand.N(w.compare/5+1)
 }

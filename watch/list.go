@@ -3,6 +3,7 @@ package watch
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -44,6 +46,7 @@ func List(ctx context.Context, client *clientv3.Client, prefix string, keys []st
 // listing is the content of all ranges at one revision, or its oldest part where there is more than any Builder keeps.
 type listing struct {
 	kvs      []*mvccpb.KeyValue
+	counts   []int64 // of all keys, per range
 	bytes    int
 	revision int64
 	cluster  uint64
@@ -73,12 +76,12 @@ func rangeEnd(r string) string {
 
 // list reads all ranges, page by page, at the revision of the first page.
 func list(ctx context.Context, client *clientv3.Client, ranges catalog.Ranges, timeout time.Duration) (listing, error) {
-	var l listing
+	l := listing{counts: make([]int64, len(ranges))}
 	page := int64(pageKeys)
-	for _, r := range ranges {
+	for i, r := range ranges {
 		key, end := r, rangeEnd(r)
 		for more := true; more; {
-			resp, err := get(ctx, client, timeout, key, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(l.revision))
+			resp, err := getPage(ctx, client, timeout, key, end, page, l.revision, key != r)
 			if page > 1 && status.Code(err) == codes.ResourceExhausted {
 				// The answer is longer than etcd.MaxAnswerBytes: the values are far larger than records.
 				page = max(1, page/8)
@@ -90,6 +93,7 @@ func list(ctx context.Context, client *clientv3.Client, ranges catalog.Ranges, t
 			if l.revision == 0 {
 				l.revision, l.cluster = resp.Header.Revision, resp.Header.ClusterId
 			}
+			l.counts[i] += int64(len(resp.Kvs))
 			l.addPage(resp.Kvs)
 			if more = resp.More && len(resp.Kvs) > 0; more {
 				key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
@@ -99,6 +103,21 @@ func list(ctx context.Context, client *clientv3.Client, ranges catalog.Ranges, t
 	// A Builder near its limits keeps what comes first: the oldest keys.
 	slices.SortStableFunc(l.kvs, byAge)
 	return l, nil
+}
+
+// getPage reads one page. Every page but a range's first is read serializably: the member that is asked answers by itself,
+// so that many readers who list at the same time do not all ask the leader, and at a fixed revision it cannot answer
+// something else. It refuses a revision that it does not have yet, and then the leader must say when it has.
+func getPage(ctx context.Context, client *clientv3.Client, timeout time.Duration, key, end string, limit, revision int64, serializable bool,
+) (*clientv3.GetResponse, error) {
+	opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(revision)}
+	if serializable {
+		resp, err := get(ctx, client, timeout, key, append(slices.Clone(opts), clientv3.WithSerializable())...)
+		if !errors.Is(err, rpctypes.ErrFutureRev) {
+			return resp, err
+		}
+	}
+	return get(ctx, client, timeout, key, opts...)
 }
 
 // addPage adds one page, within maxListBytes: writers to the store must not decide how much memory its readers need.
@@ -121,7 +140,7 @@ func (l *listing) addPage(kvs []*mvccpb.KeyValue) {
 
 func byAge(x, y *mvccpb.KeyValue) int { return cmp.Compare(x.CreateRevision, y.CreateRevision) }
 
-// get is a linearizable read with a timeout.
+// get is a read with a timeout, linearizable unless opts say otherwise.
 func get(ctx context.Context, client *clientv3.Client, timeout time.Duration, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

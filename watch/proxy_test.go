@@ -26,6 +26,7 @@ type proxy struct {
 	target   string
 	listener net.Listener
 	accepted atomic.Int64
+	received atomic.Int64 // bytes from the server
 
 	mu    sync.Mutex
 	mode  string
@@ -77,10 +78,14 @@ func (p *proxy) serve(c net.Conn) {
 	defer back.Close()
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(back, c); back.Close() }) // until either end closes
-	_, _ = io.Copy(c, back)
+	_, _ = io.Copy(io.MultiWriter(c, counting{&p.received}), back)
 	c.Close()
 	wg.Wait()
 }
+
+type counting struct{ n *atomic.Int64 }
+
+func (c counting) Write(b []byte) (int, error) { c.n.Add(int64(len(b))); return len(b), nil }
 
 // set ends the open connections and changes what happens to new ones.
 func (p *proxy) set(mode string) {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // StoreStatus is the state of a Store's connection.
@@ -17,7 +16,7 @@ type StoreStatus struct {
 	// ClusterID is the store's identity.
 	ClusterID uint64 `json:"-"`
 	// LastSync is when the store last confirmed that the content is complete: by a listing, an event or an answer to a
-	// progress request.
+	// progress request. A server that leaves those unanswered, such as etcd's grpc-proxy, confirms only that it is there.
 	LastSync time.Time `json:"last_sync,omitzero"`
 	// Endpoints are the store's addresses.
 	Endpoints []string `json:"endpoints"`
@@ -41,10 +40,10 @@ func (t *tracker) get() StoreStatus {
 	return t.s
 }
 
-func (t *tracker) confirmed(h *etcdserverpb.ResponseHeader) {
+func (t *tracker) confirmed(revision int64, cluster uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.s.Revision, t.s.ClusterID, t.s.LastSync = h.Revision, h.ClusterId, time.Now()
+	t.s.Revision, t.s.ClusterID, t.s.LastSync = revision, cluster, time.Now()
 	t.s.Err, t.s.Hint, t.s.Failures = "", "", 0
 }
 
@@ -63,7 +62,7 @@ func (t *tracker) failed(err, hint string) {
 
 // metrics are the metrics of a Store.
 type metrics struct {
-	relists                          *prometheus.CounterVec
+	relists, comparisons             *prometheus.CounterVec
 	reconnects, events               prometheus.Counter
 	services, instances, quarantined prometheus.Gauge
 }
@@ -78,8 +77,12 @@ func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
 	m := &metrics{
 		relists: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nuncio_watch_relists_total",
-			Help: "Full listings of the store, by reason: start, periodic, compaction, store_went_back.",
+			Help: "Full listings of the store, by reason: start, compaction, store_went_back, drift, room.",
 		}, []string{"reason"}),
+		comparisons: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nuncio_watch_comparisons_total",
+			Help: "Comparisons of what the watch reported with revision, count and newest key of the store, by result: same, different.",
+		}, []string{"result"}),
 		reconnects:  counter("nuncio_watch_reconnects_total", "Watches of the store that were reopened after one ended or fell silent."),
 		events:      counter("nuncio_watch_events_total", "Changes of keys that the store reported."),
 		services:    gauge("nuncio_services", "Services with at least one valid record."),
@@ -90,7 +93,7 @@ func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.relists, m.reconnects, m.events, m.services, m.instances, m.quarantined,
+		m.relists, m.comparisons, m.reconnects, m.events, m.services, m.instances, m.quarantined,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nuncio_watch_revision", Help: "Newest revision that the store has confirmed.",
 		}, func() float64 { return float64(t.get().Revision) }),

@@ -16,9 +16,6 @@ import (
 	"nuncio/internal/catalog"
 )
 
-// DefaultRelist is the default of StoreOptions.Relist.
-const DefaultRelist = 60 * time.Second
-
 // StoreOptions configure a Store. Client is required; a zero elsewhere means the default.
 type StoreOptions struct {
 	// Client is the connection to the store. The caller closes it after Run.
@@ -30,8 +27,10 @@ type StoreOptions struct {
 	// Keys are further directories and keys, which only templates use (see catalog.NewRanges). All are listed at the same
 	// revision, but each has its own watch: a transaction that writes below two of them may appear as two snapshots.
 	Keys []string
-	// Relist is the time between two full listings, give or take a tenth.
-	Relist time.Duration
+	// StartJitter is the longest time, chosen at random up to it, that Run waits before it asks the store for anything.
+	StartJitter time.Duration
+	// Compare is the time between two comparisons with the store, give or take a tenth.
+	Compare time.Duration
 	// Limits bound what is kept of the store; a zero in them means the default of catalog.
 	Limits catalog.Limits
 	// Refuse is passed on to catalog.BuilderOptions.
@@ -73,9 +72,12 @@ func NewStore(o StoreOptions) (*Store, error) {
 	if o.NoRecords {
 		records = ""
 	}
-	o.Relist = orDefault(o.Relist, DefaultRelist)
-	if o.Relist < 0 {
-		return nil, fmt.Errorf("watch: the time between listings is %v; it must not be negative", o.Relist)
+	o.Compare = orDefault(o.Compare, DefaultCompare)
+	if o.Compare < 0 {
+		return nil, fmt.Errorf("watch: the time between comparisons is %v; it must not be negative", o.Compare)
+	}
+	if o.StartJitter < 0 {
+		return nil, fmt.Errorf("watch: the jitter of the start is %v; it must not be negative", o.StartJitter)
 	}
 	s := &Store{o: o, log: o.Logger, watched: catalog.NewRanges(records, o.Keys)}
 	if s.log == nil {

@@ -41,8 +41,14 @@ func run(t *testing.T, config etcd.Config, o watch.StoreOptions) *running {
 	t.Helper()
 	client, err := etcd.Dial(config, nil)
 	must(t, err)
+	return runWith(t, client, o)
+}
+
+func runWith(t *testing.T, client *clientv3.Client, o watch.StoreOptions) *running {
+	t.Helper()
 	r := &running{t: t, log: &lines{}, reg: prometheus.NewRegistry(), out: make(chan *catalog.Snapshot)}
 	o.Client, o.Logger, o.Registerer = client, slog.New(r.log), r.reg
+	var err error
 	r.store, err = watch.NewStore(o)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -344,7 +350,7 @@ func TestTheStoreMayStartLaterAndRestart(t *testing.T) {
 func TestAWipedStoreIsNoticed(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartEtcd(t)
-	r := run(t, at(server), watch.StoreOptions{Relist: time.Hour})
+	r := run(t, at(server), watch.StoreOptions{Compare: time.Hour})
 	for i := range 5 {
 		server.Put("/services/web/a", fmt.Sprintf("192.0.2.1:%d", 80+i))
 	}
@@ -369,7 +375,7 @@ func TestARestoredStoreIsNoticed(t *testing.T) {
 	backup := filepath.Join(t.TempDir(), "backup")
 	must(t, os.CopyFS(backup, os.DirFS(server.Dir)))
 	server.Start()
-	r := run(t, at(server), watch.StoreOptions{Relist: time.Hour})
+	r := run(t, at(server), watch.StoreOptions{Compare: time.Hour})
 	server.Put("/services/web/b", "192.0.2.2:80")
 	r.expect("web/a 192.0.2.1:80", "web/b 192.0.2.2:80")
 	server.Kill()
@@ -381,23 +387,23 @@ func TestARestoredStoreIsNoticed(t *testing.T) {
 }
 
 // TestAReplacedStoreThatIsAheadIsFound has a store whose revision has overtaken ours before the watch is back: the watch
-// alone cannot tell. A listing does, the periodic one or the one that follows a broken connection.
+// alone cannot tell. A comparison does, the next one or the one that follows a broken connection.
 func TestAReplacedStoreThatIsAheadIsFound(t *testing.T) {
 	t.Parallel()
-	for name, relist := range map[string]time.Duration{"periodic": 200 * time.Millisecond, "after a broken connection": time.Hour} {
+	for name, compare := range map[string]time.Duration{"by a comparison": 200 * time.Millisecond, "after a broken connection": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			replacedStoreAhead(t, relist)
+			replacedStoreAhead(t, compare)
 		})
 	}
 }
 
-func replacedStoreAhead(t *testing.T, relist time.Duration) {
+func replacedStoreAhead(t *testing.T, compare time.Duration) {
 	t.Helper()
 	server := testkit.StartEtcd(t)
 	proxy := newProxy(t, server)
 	server.Put("/services/web/a", "192.0.2.1:80")
-	r := run(t, etcd.Config{Endpoints: []string{proxy.addr}}, watch.StoreOptions{Relist: relist})
+	r := run(t, etcd.Config{Endpoints: []string{proxy.addr}}, watch.StoreOptions{Compare: compare})
 	r.expect("web/a 192.0.2.1:80")
 	proxy.set(closeAtOnce)
 	server.Kill()
@@ -414,7 +420,7 @@ func TestCompactionWhileAwayLeadsToAListing(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartEtcd(t)
 	proxy := newProxy(t, server)
-	r := run(t, etcd.Config{Endpoints: []string{proxy.addr}}, watch.StoreOptions{Relist: time.Hour})
+	r := run(t, etcd.Config{Endpoints: []string{proxy.addr}}, watch.StoreOptions{Compare: time.Hour})
 	server.Put("/services/web/a", "192.0.2.1:80")
 	r.expect("web/a 192.0.2.1:80")
 	proxy.set(closeAtOnce)
@@ -446,60 +452,4 @@ func TestAHalfOpenStoreIsAnOutageAndNothingIsLost(t *testing.T) {
 	server.Put("/services/web/b", "192.0.2.2:80")
 	r.expect("web/a 192.0.2.1:80", "web/b 192.0.2.2:80")
 	r.logged("store answers again", 1)
-}
-
-func TestPeriodicListingsAreNoNews(t *testing.T) {
-	t.Parallel()
-	server := testkit.StartEtcd(t)
-	server.Put("/services/web/a", "192.0.2.1:80")
-	r := run(t, at(server), watch.StoreOptions{Relist: 20 * time.Millisecond})
-	first := r.expect("web/a 192.0.2.1:80")
-	r.eventually(func() error {
-		if n := r.counter("nuncio_watch_relists_total", "periodic"); n < 10 {
-			return fmt.Errorf("%v periodic listings", n)
-		}
-		return nil
-	})
-	server.Put("/services/db/a", "192.0.2.2:80")
-	second := r.expect("db/a 192.0.2.2:80", "web/a 192.0.2.1:80")
-	if r.count != 2 {
-		t.Errorf("%d deliveries for two contents", r.count)
-	}
-	if first.Service("web") != second.Service("web") {
-		t.Error("a listing changed the pointer of a service that did not change")
-	}
-}
-
-// TestListingsDuringWritesLoseNothing has listings and events race for a while.
-func TestListingsDuringWritesLoseNothing(t *testing.T) {
-	t.Parallel()
-	server := testkit.StartEtcd(t)
-	r := run(t, at(server), watch.StoreOptions{Relist: time.Millisecond})
-	r.expect()
-	client := server.Client()
-	seen := make(chan struct{})
-	go func() {
-		defer close(seen)
-		highest := 0
-		for snap := range r.out {
-			web := snap.Service("web")
-			if web == nil || web.Instances[0].Port < highest {
-				t.Errorf("after %d came %+v: a listing undid an event", highest, web)
-				return
-			}
-			if highest = web.Instances[0].Port; highest == 1500 {
-				return
-			}
-		}
-	}()
-	for i := range 1500 {
-		if _, err := client.Put(t.Context(), "/services/web/a", fmt.Sprintf("192.0.2.1:%d", i+1)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	select {
-	case <-seen:
-	case <-time.After(limit):
-		t.Fatal("the last change was never delivered")
-	}
 }

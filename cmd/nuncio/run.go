@@ -44,12 +44,13 @@ type runCmd struct {
 	ReloadInterval     time.Duration `default:"1s" help:"Least time between two reloads of HAProxy; changes that need one are gathered meanwhile. Changes that need no reload are always applied immediately."`
 	ShrinkHold         time.Duration `default:"60s" help:"How long to hold instances in HAProxy if more than half of ten or more, or all of them, vanish from etcd at once; 0 turns this off (see docs/reliability.md)."`
 	MaxRecords         int           `default:"20000" help:"Limit of the keys read from etcd, which protects memory; the newest beyond it are quarantined."`
+	StartJitter        time.Duration `default:"0s" help:"Wait for a random time up to this before etcd is asked for the first time, so that many proxies that start together do not list everything together; meanwhile the last good configuration serves (see --start-wait)."`
 	StartWait          time.Duration `default:"3s" help:"How long to wait for etcd before starting the last good configuration without it."`
 	DrainTimeout       time.Duration `default:"25s" help:"How long requests in progress may take after TERM; keep it shorter than the container's grace time."`
 	KeepGenerations    int           `default:"10" help:"How many of the newest generations to keep on disk; see docs/operations.md for the others that are kept."`
 	KeepTemplateSets   int           `default:"20" help:"How many template sets to keep on disk for nuncio rollback."`
 
-	relist time.Duration // between full listings of etcd; 0 means watch.DefaultRelist; only tests set it
+	compare time.Duration // between comparisons with etcd; 0 means watch.DefaultCompare; only tests set it
 }
 
 // daemon is everything that runs at the same time.
@@ -125,7 +126,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 		own = append(own, c.EmbeddedEtcdListen)
 	}
 	d.store, err = watch.NewStore(watch.StoreOptions{
-		Client: client, Prefix: c.Prefix, NoRecords: c.Prefix == "", Keys: c.Keys, Relist: c.relist, Logger: log, Registerer: d.registry,
+		Client: client, Prefix: c.Prefix, NoRecords: c.Prefix == "", Keys: c.Keys, Compare: c.compare, StartJitter: c.StartJitter, Logger: log, Registerer: d.registry,
 		Limits: catalog.Limits{Keys: c.MaxRecords}, Refuse: watch.RefuseOwnListeners(own...),
 	})
 	if err != nil {

@@ -17,10 +17,10 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"nuncio": func() { os.Exit(Main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)) },
-		// The periodic listing would make up for a lost event before a test can see it.
+		// A comparison with etcd would make up for a lost event before a test can see it.
 		"nuncio-that-only-watches": func() {
 			c := &grammar{}
-			c.Run.relist = 1000 * time.Hour
+			c.Run.compare = 1000 * time.Hour
 			os.Exit(c.main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 		},
 		"fill-etcd": fillEtcd,

@@ -220,7 +220,7 @@ func (s *soaker) noteSettle(after string) {
 	s.slowest[after] = max(s.slowest[after], time.Since(began).Round(time.Millisecond))
 }
 
-// settle waits until HAProxy has what etcd has. The shrink guard may hold instances for 8 s. The periodic listing is off,
+// settle waits until HAProxy has what etcd has. The shrink guard may hold instances for 8 s. Comparisons with etcd are off,
 // so an event that the watch lost stays lost.
 func (s *soaker) settle() {
 	s.t.Helper()
