@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,7 +62,41 @@ func TestGoldenMetrics(t *testing.T) {
 	}
 }
 
-var metricName = regexp.MustCompile(`\bnuncio_[a-z_]+`)
+var metricName = regexp.MustCompile(`\b(?:nuncio|haproxy)_[a-z_]+`)
+
+// metricsOfHAProxy returns the names that every HAProxy of this machine has, from the exporter that the shipped template uses.
+func metricsOfHAProxy(t *testing.T) map[string]string {
+	t.Helper()
+	counted, programs := map[string]int{}, testkit.HAProxies(t)
+	for _, h := range programs {
+		dir, addr := t.TempDir(), testkit.FreeAddr(t)
+		config := "defaults\n mode http\n timeout connect 1s\n timeout client 5s\n timeout server 5s\nfrontend m\n bind " + addr +
+			"\n http-request use-service prometheus-exporter\nbackend web\n server a 127.0.0.1:1 check\n"
+		if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.Start(t, dir, addr)
+		resp, err := http.Get("http://" + addr + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^# TYPE (haproxy_\w+)`).FindAllStringSubmatch(string(text), -1) {
+			counted[m[1]]++
+		}
+	}
+	all := map[string]string{}
+	for name, n := range counted {
+		if n == len(programs) {
+			all[name] = ""
+		}
+	}
+	return all
+}
 
 // checkNames fails the test if text names a metric that does not exist, and returns the number of names.
 func checkNames(t *testing.T, where, text string, metrics map[string]string) (found int) {
@@ -82,6 +118,7 @@ func checkNames(t *testing.T, where, text string, metrics map[string]string) (fo
 
 func TestMonitoringNamesExistingMetrics(t *testing.T) {
 	metrics, dir := metricsOf(t), filepath.Join(testkit.Root(), "deploy/monitoring")
+	maps.Copy(metrics, metricsOfHAProxy(t))
 	var rules struct {
 		Groups []struct {
 			Rules []struct {
@@ -141,6 +178,9 @@ func TestPromtoolAcceptsRules(t *testing.T) {
 	promtool := testkit.Promtool(t)
 	dir := filepath.Join(testkit.Root(), "deploy/monitoring")
 	if out, err := exec.Command(promtool, "check", "rules", filepath.Join(dir, "alerts.yml")).CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+	if out, err := exec.Command(promtool, "test", "rules", "testdata/alerts_test.yml").CombinedOutput(); err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "grafana-nuncio.json"))
