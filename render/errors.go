@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+
+	"nuncio/internal/certs"
 )
 
 // Error is an error in a template, or in a value that its place in a template does not allow.
@@ -108,14 +110,17 @@ func explain(tree map[string]string, file string, err error) *Error {
 func withExcerpt(tree map[string]string, at position, message string) *Error {
 	e := &Error{File: at.file, Line: at.line, Column: at.column, Message: message}
 	if lines := strings.Split(tree[at.file], "\n"); at.line > 0 && at.line <= len(lines) {
-		e.Excerpt = strings.TrimSuffix(lines[at.line-1], "\r")
+		e.Excerpt = certs.Redact(strings.TrimSuffix(lines[at.line-1], "\r"))
 	}
 	return e
 }
 
-// shorten returns a value quoted and on one line, and cuts it after 60 bytes.
+// shorten returns a value quoted and on one line, and cuts it after 60 bytes. A private key is left out.
 func shorten(value string) string {
 	const limit = 60
+	if certs.HoldsKey(value) {
+		return strconv.Quote(certs.Hidden)
+	}
 	if len(value) <= limit {
 		return strconv.Quote(value)
 	}

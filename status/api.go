@@ -13,7 +13,7 @@ const (
 	mostLimit    = 20000
 )
 
-func (s *Server) handleAPI(mux *http.ServeMux) {
+func (s *Server) handleAPI(mux *router) {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.overview(s.moment())) })
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
 		m := s.moment()

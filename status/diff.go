@@ -10,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 
+	"nuncio/internal/certs"
 	"nuncio/internal/haproxy"
 	"nuncio/reload"
 )
@@ -36,21 +37,30 @@ type Diff struct {
 	Files    []FileDiff `json:"files"`
 }
 
-// Compare makes the differences between two sets, file by file, sorted by name.
+// Compare makes the differences between two sets, file by file, sorted by name. Of a file that may hold a key it shows a
+// description, to everyone: see secretFiles.
 func Compare(from, to string, before, after haproxy.Files) Diff {
 	d := Diff{Document: 1, From: from, To: to, Files: []FileDiff{}}
 	names := append(before.Names(), after.Names()...)
 	slices.Sort(names)
+	secretBefore, secretAfter := secretFiles(before), secretFiles(after)
 	for _, name := range slices.Compact(names) {
-		old, _ := before.Get(name)
-		now, _ := after.Get(name)
-		text := diff.Diff("a", old, "b", now)
-		if len(text) == 0 {
+		if before.Text(name).Equal(after.Text(name)) && before.Has(name) == after.Has(name) {
 			continue
 		}
 		f := FileDiff{File: name}
-		lines := strings.Split(strings.TrimSuffix(strings.ToValidUTF8(string(text), "\ufffd"), "\n"), "\n")
-		f.Lines = lines[3:] // without "diff a b", "--- a", "+++ b"
+		if secretBefore(name) || secretAfter(name) {
+			f.Lines = described(before, after, name)
+		} else {
+			old, _ := before.Get(name)
+			now, _ := after.Get(name)
+			text := diff.Diff("a", old, "b", now)
+			if len(text) == 0 {
+				continue // an empty file came or went
+			}
+			lines := strings.Split(strings.TrimSuffix(strings.ToValidUTF8(string(text), "\ufffd"), "\n"), "\n")
+			f.Lines = lines[3:] // without "diff a b", "--- a", "+++ b"
+		}
 		for _, line := range f.Lines {
 			switch {
 			case strings.HasPrefix(line, "+"):
@@ -62,6 +72,17 @@ func Compare(from, to string, before, after haproxy.Files) Diff {
 		d.Files = append(d.Files, f)
 	}
 	return d
+}
+
+// described shows a changed file by what may be said about it.
+func described(before, after haproxy.Files, name string) (lines []string) {
+	if before.Has(name) {
+		lines = append(lines, "-"+certs.Describe(before.Text(name).String()))
+	}
+	if after.Has(name) {
+		lines = append(lines, "+"+certs.Describe(after.Text(name).String()))
+	}
+	return lines
 }
 
 // errNotFound is answered with 404, everything else about a request with 400.

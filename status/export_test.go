@@ -6,3 +6,6 @@ import "nuncio/internal/haproxy"
 func Unreachable(files haproxy.Files, backend string) bool {
 	return readRoutes(files).unreachable(backend)
 }
+
+// Patterns lists what the admin listener and the operators' socket answer, as "GET /path".
+func (s *Server) Patterns() []string { return s.routeAll().patterns }

@@ -89,9 +89,9 @@ func (x *index) rowsFor(snap *catalog.Snapshot) []row {
 	for _, svc := range snap.Services {
 		for _, i := range svc.Instances {
 			words := []string{svc.Name, svc.Name + "/" + i.Name, i.Addr(), string(i.State)}
-			words = append(words, i.Tags...)
-			for key, value := range i.Meta {
-				if !secret(key) {
+			words = append(words, hideKeys(i.Tags)...)
+			for key, value := range hideSecrets(i.Meta) {
+				if value != hidden {
 					words = append(words, key+"="+value)
 				}
 			}
@@ -146,7 +146,7 @@ func (l *lookup) view(r row) InstanceView {
 	i := r.inst
 	v := InstanceView{
 		Service: r.service.Name, Name: i.Name, Key: l.o.Store.Prefix + r.service.Name + "/" + i.Name, Address: i.Addr(),
-		Weight: i.Weight, State: string(i.State), Tags: append([]string{}, i.Tags...), Meta: hideSecrets(i.Meta),
+		Weight: i.Weight, State: string(i.State), Tags: hideKeys(i.Tags), Meta: hideSecrets(i.Meta),
 		Node: i.Meta["node"], ID: i.ID, Servers: []ServerView{},
 	}
 	found, stale := l.find(r)

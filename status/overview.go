@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/certs"
 	"nuncio/reconcile"
 	"nuncio/reload"
 	"nuncio/render"
@@ -150,7 +151,7 @@ func (s *Server) overview(m *moment) Overview {
 	}
 	for _, svc := range snap.Services {
 		for _, c := range svc.Conflicts {
-			if secret(c.Key) {
+			if secret(c.Key) || certs.HoldsKey(c.Value+c.Rejected) {
 				c.Value, c.Rejected = hidden, hidden
 			}
 			o.Conflicts = append(o.Conflicts, Conflict{svc.Name, c})

@@ -23,7 +23,7 @@ var assets embed.FS
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-func (s *Server) handlePages(mux *http.ServeMux) {
+func (s *Server) handlePages(mux *router) {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { s.show(w, "index.html", http.StatusOK, s.home(r)) })
 	mux.HandleFunc("GET /diff", s.diffPage)
 	static, err := fs.Sub(assets, "page/static")

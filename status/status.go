@@ -141,9 +141,28 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 }
 
+// router is a mux that knows its patterns, so that a test can ask every one of them.
+type router struct {
+	http.ServeMux
+	patterns []string
+}
+
+// HandleFunc registers a handler.
+func (m *router) HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request)) {
+	m.Handle(pattern, http.HandlerFunc(handler))
+}
+
+// Handle registers a handler.
+func (m *router) Handle(pattern string, handler http.Handler) {
+	m.patterns = append(m.patterns, pattern)
+	m.ServeMux.Handle(pattern, handler)
+}
+
 // Handler routes the requests; everything but GET and HEAD is refused.
-func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
+func (s *Server) Handler() http.Handler { return s.routeAll() }
+
+func (s *Server) routeAll() *router {
+	mux := &router{}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		h := s.Health()
 		// It fails only when a restart of the container could help, which it could not in a degraded state or without etcd.

@@ -205,7 +205,8 @@ func (d *deliverer) report(next *catalog.Snapshot) {
 	}
 	for _, q := range next.Quarantined {
 		if old[q.Key] != q {
-			d.store.log.Warn("record quarantined", "key", q.Key, "reason", q.Detail, "value", q.Value)
+			// Nothing of the value: a secret may stand in the wrong place. "nuncio services" shows the invalid part.
+			d.store.log.Warn("record quarantined", "key", q.Key, "reason", q.Reason)
 		}
 		delete(old, q.Key)
 	}

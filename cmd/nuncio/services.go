@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/certs"
 )
 
 type servicesCmd struct {
@@ -37,7 +38,7 @@ func servicesTable(w io.Writer, snap *catalog.Snapshot, prefix string) error {
 		fmt.Fprintln(table, "SERVICE\tINSTANCE\tADDRESS\tSTATE\tWEIGHT\tTAGS")
 		for _, service := range snap.Services {
 			for _, i := range service.Instances {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", service.Name, i.Name, i.Addr(), i.State, i.Weight, strings.Join(i.Tags, ","))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", service.Name, i.Name, i.Addr(), i.State, i.Weight, withoutKey(strings.Join(i.Tags, ",")))
 			}
 		}
 		if err := table.Flush(); err != nil {
@@ -46,7 +47,7 @@ func servicesTable(w io.Writer, snap *catalog.Snapshot, prefix string) error {
 	}
 	for _, service := range snap.Services {
 		for _, c := range service.Conflicts {
-			fmt.Fprintf(w, "\n%s: its instances disagree on %s: %s has %q, which is used; %s has %q.\n", service.Name, c.Key, c.Winner, c.Value, c.Loser, c.Rejected)
+			fmt.Fprintf(w, "\n%s: its instances disagree on %s: %s has %q, which is used; %s has %q.\n", service.Name, c.Key, c.Winner, withoutKey(c.Value), c.Loser, withoutKey(c.Rejected))
 		}
 	}
 	if len(snap.Quarantined) > 0 {
@@ -90,9 +91,9 @@ type (
 func servicesJSON(w io.Writer, snap *catalog.Snapshot) error {
 	doc := servicesDoc{Revision: snap.Revision, Services: []serviceDoc{}, Quarantined: []quarantinedDoc{}}
 	for _, service := range snap.Services {
-		d := serviceDoc{Name: service.Name, Meta: service.Meta}
+		d := serviceDoc{Name: service.Name, Meta: withoutKeys(service.Meta)}
 		for _, i := range service.Instances {
-			d.Instances = append(d.Instances, instanceDoc{i.Name, i.Host, i.Port, i.Weight, i.State, append([]string{}, i.Tags...), i.Meta, i.ID})
+			d.Instances = append(d.Instances, instanceDoc{i.Name, i.Host, i.Port, i.Weight, i.State, tagsWithoutKeys(i.Tags), withoutKeys(i.Meta), i.ID})
 		}
 		doc.Services = append(doc.Services, d)
 	}
@@ -100,4 +101,28 @@ func servicesJSON(w io.Writer, snap *catalog.Snapshot) error {
 		doc.Quarantined = append(doc.Quarantined, quarantinedDoc{q.Key, q.Detail, q.Value})
 	}
 	return encode(w, doc)
+}
+
+// withoutKey returns a value, unless it holds a private key: a terminal's scrollback and a CI log are no place for one.
+func withoutKey(value string) string {
+	if certs.HoldsKey(value) {
+		return certs.Hidden
+	}
+	return value
+}
+
+func withoutKeys(meta map[string]string) map[string]string {
+	out := make(map[string]string, len(meta))
+	for key, value := range meta {
+		out[key] = withoutKey(value)
+	}
+	return out
+}
+
+func tagsWithoutKeys(tags []string) []string {
+	out := make([]string, len(tags))
+	for i, tag := range tags {
+		out[i] = withoutKey(tag)
+	}
+	return out
 }

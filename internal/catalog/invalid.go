@@ -1,6 +1,9 @@
 package catalog
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 // invalidError says which piece of a record breaks the contract. The piece may be a secret that stands in the wrong place,
 // so the reason exists with and without it.
@@ -17,6 +20,10 @@ func quarantine(key string, err error, raw string) Quarantined {
 	q := Quarantined{Key: key, Reason: err.Error(), Detail: err.Error(), Value: excerpt(raw)}
 	if e, ok := errors.AsType[*invalidError](err); ok {
 		q.Reason = e.reason()
+	}
+	// Whoever may see the store sees its keys there; a terminal or a CI log is a different place.
+	if strings.Contains(raw, "PRIVATE KEY") {
+		q.Detail, q.Value = q.Reason, "[holds a private key]"
 	}
 	return q
 }

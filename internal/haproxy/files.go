@@ -58,6 +58,12 @@ func (f Files) Get(name string) ([]byte, bool) {
 	return b, true
 }
 
+// Has reports whether the file exists.
+func (f Files) Has(name string) bool {
+	_, there := f.texts[name]
+	return there
+}
+
 // Text returns the content of a file; it is empty if the file does not exist.
 func (f Files) Text(name string) Text { return f.texts[name] }
 

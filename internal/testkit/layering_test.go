@@ -27,6 +27,7 @@ var layers = []map[string]string{
 		"internal/catalog":       "it is the contract that both programs share",
 		"internal/confd":         "it holds facts of another program",
 		"internal/haproxy":       "it holds facts of another program",
+		"internal/certs":         "it reads PEM, wherever it comes from",
 		"internal/etcd":          "it opens connections and knows nothing of what is stored",
 		"internal/etcd/embedded": "it is a store, and the registrar must not link one",
 		"internal/cli":           "it reads command lines and guards listeners, whatever they are for",

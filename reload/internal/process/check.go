@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"nuncio/internal/certs"
 	"nuncio/internal/proc"
 )
 
@@ -63,7 +64,8 @@ func (c Checker) Check(ctx context.Context, dir string, configs ...string) error
 var messageHead = regexp.MustCompile(`^\[(\w+)\]\s+\(\d+\) : `)
 
 // tidy makes HAProxy's messages the same from one attempt to the next: it takes out process ids, the directory
-// of the generation and the two notices about the program.
+// of the generation and the two notices about the program. HAProxy quotes words of the configuration; those of a key are
+// taken out too.
 func tidy(output, dir string) string {
 	if dir != "" {
 		output = strings.ReplaceAll(output, dir+"/", "")
@@ -76,7 +78,7 @@ func tidy(output, dir string) string {
 		}
 		b.WriteString(line)
 	}
-	return strings.TrimSpace(b.String())
+	return certs.Redact(strings.TrimSpace(b.String()))
 }
 
 // alerts picks what matters: the first alert, and how many more there are. The alerts that only count the

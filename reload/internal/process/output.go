@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nuncio/internal/certs"
 )
 
 const (
@@ -123,6 +125,9 @@ func (o *output) Write(p []byte) (int, error) {
 }
 
 func (o *output) line(text string) {
+	if strings.HasPrefix(text, "[") { // a message, which may quote the configuration; other lines are about requests
+		text = certs.Redact(text)
+	}
 	o.seen++
 	if len(o.lines) == keepLines {
 		o.lines = o.lines[1:]
