@@ -17,6 +17,7 @@ type Text struct {
 type piece struct {
 	text   string
 	blocks func() blockSums // computed once
+	ssl    func() sslPart   // computed once
 }
 
 // NewText returns a text of one piece.
@@ -24,8 +25,15 @@ func NewText(content string) Text {
 	if content == "" {
 		return Text{}
 	}
-	p := &piece{text: content, blocks: sync.OnceValue(func() blockSums { return sumBlocks(content) })}
-	return Text{pieces: []*piece{p}, size: len(content)}
+	return Text{pieces: []*piece{newPiece(content)}, size: len(content)}
+}
+
+func newPiece(content string) *piece {
+	return &piece{
+		text:   content,
+		blocks: sync.OnceValue(func() blockSums { return sumBlocks(content) }),
+		ssl:    sync.OnceValue(func() sslPart { return readSSL(content) }),
+	}
 }
 
 // Join concatenates texts without copying them.
