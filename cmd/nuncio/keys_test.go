@@ -74,7 +74,8 @@ func TestNoCommandShowsAKey(t *testing.T) {
 	write("maps/mistake.map", "a b\n"+issue("site"))
 	eventually("the second generation", `"generation": 2`)
 	// HAProxy quotes the lines of this one, and nuncio those of its template.
-	e.template(good + "\n" + issue("lost") + "\n")
+	issue("lost")
+	e.template(good + "\n" + strings.Join(secret[len(secret)-3:], "\n") + "\n")
 	eventually("the rejected files", "rejected")
 
 	state, templates, store := "--state-dir="+e.state, "--templates="+filepath.Join(e.dir, "t"), "--etcd-endpoints="+e.etcd.Endpoint
