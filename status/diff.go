@@ -60,6 +60,9 @@ func Compare(from, to string, before, after haproxy.Files) Diff {
 			}
 			lines := strings.Split(strings.TrimSuffix(strings.ToValidUTF8(string(text), "\ufffd"), "\n"), "\n")
 			f.Lines = lines[3:] // without "diff a b", "--- a", "+++ b"
+			for i, line := range f.Lines {
+				f.Lines[i] = certs.Redact(line) // lines of a key without its head and end
+			}
 		}
 		for _, line := range f.Lines {
 			switch {

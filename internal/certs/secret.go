@@ -27,12 +27,12 @@ func HoldsKey(text string) bool {
 var (
 	keyBlock = regexp.MustCompile(`(?s)-*BEGIN [A-Z0-9 ]*PRIVATE KEY.*?(?:END [A-Z0-9 ]*PRIVATE KEY-*|$)`)
 	// body is what a line of a PEM file looks like. A digest in hexadecimal is not meant: hexDigest leaves it.
-	body      = regexp.MustCompile(`[A-Za-z0-9+/]{40,}={0,2}`)
+	body      = regexp.MustCompile(`[A-Za-z0-9+/]{40,}={0,2}|[A-Za-z0-9+/]{16,}={1,2}`)
 	hexDigest = regexp.MustCompile(`^[0-9a-f]+$`)
 )
 
 // Redact returns a message without key material: neither a private key nor words that look like lines of a PEM file, which
-// HAProxy quotes if they got into its configuration. Use it for messages of other programs, not for whole files.
+// HAProxy quotes if they got into its configuration. Use it for messages and lines, not for whole files.
 func Redact(message string) string {
 	if HoldsKey(message) {
 		message = keyBlock.ReplaceAllString(message, Hidden)
