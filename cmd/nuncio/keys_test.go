@@ -81,7 +81,7 @@ func TestNoCommandShowsAKey(t *testing.T) {
 	state, templates, store := "--state-dir="+e.state, "--templates="+filepath.Join(e.dir, "t"), "--etcd-endpoints="+e.etcd.Endpoint
 	haproxy, set := "--haproxy="+testkit.HAProxies(t)[0].Path, "--set=http="+e.http
 	commands := map[string][][]string{
-		"run":      nil, // its log is read below
+		"run":      nil,                                        // its log is read below
 		"render":   {{"--diff", state, templates, store, set}}, // without --diff its job is to write the files
 		"check":    {{templates, store, set, haproxy}},
 		"services": {{store}, {store, "--json"}},
