@@ -145,3 +145,40 @@ func TestWhatCannotBeProvenIsNotAdopted(t *testing.T) {
 		})
 	}
 }
+
+// A reload makes the master execute its program anew, so a new version takes over without a lost request. nuncio knows
+// afterwards which version it has to do with.
+func TestTheNextNuncioMakesHAProxyRunItsNewVersion(t *testing.T) {
+	t.Parallel()
+	all := testkit.HAProxies(t)
+	if len(all) < 2 {
+		t.Skip("needs two versions of HAProxy")
+	}
+	old, newer := all[0], all[len(all)-1]
+	program, addr := filepath.Join(stateDir(t), "haproxy"), testkit.FreeAddr(t)
+	if err := os.Symlink(old.Path, program); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, old, reload.Options{HAProxy: program})
+	files := config(addr, "one", "    option idle-close-on-response")
+	before := r.applied(files, 1)
+	lost := outage(t, addr)
+	if err := errors.Join(os.Symlink(newer.Path, program+".new"), os.Rename(program+".new", program)); err != nil {
+		t.Fatal(err)
+	}
+	r.handOver()
+	r = start(t, newer, reload.Options{HAProxy: program, StateDir: r.dir})
+	s := r.applied(files, 2)
+	if got := last(s); got.Outcome != reload.Reloaded || s.MasterPid != before.MasterPid || !strings.HasPrefix(s.Version, newer.Version) {
+		t.Errorf("from %s to %s: version %s, %+v", old.Version, newer.Version, s.Version, got)
+	}
+	if failed, done := lost(); failed != 0 || done == 0 {
+		t.Errorf("%d of %d requests failed", failed, done)
+	}
+	// The worker's own word: adopted again, it is of the version that nuncio expects.
+	r.handOver()
+	r = start(t, newer, reload.Options{HAProxy: program, StateDir: r.dir})
+	if again := r.applied(files, 3); last(again).Outcome != reload.Unchanged || again.WorkerPid != s.WorkerPid {
+		t.Errorf("adopted again: %+v", last(again))
+	}
+}

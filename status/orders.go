@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -16,10 +17,16 @@ const (
 	ArgumentRollback = "template_set"
 	OrderFreeze      = "freeze" // answers with a reconcile.Frozen
 	ArgumentFreeze   = "generation"
-	OrderResume      = "resume" // answers with a reconcile.Resumed
-	OrderAccept      = "accept" // answers whether something was held
-	orderFiles       = "files"  // answers with the desired files
+	OrderResume      = "resume"  // answers with a reconcile.Resumed
+	OrderAccept      = "accept"  // answers whether something was held
+	OrderUpgrade     = "upgrade" // answers with an Upgrade
+	orderFiles       = "files"   // answers with the desired files
 )
+
+// Upgrade is the answer to OrderUpgrade. The program that it names takes over once the answer has been sent.
+type Upgrade struct {
+	Version string `json:"version"`
+}
 
 // orderLimit bounds an order. HAProxy has confirmed or refused a configuration long before.
 const orderLimit = 2 * time.Minute
@@ -60,6 +67,11 @@ func (s *Server) carryOut(ctx context.Context, name string, args url.Values) (an
 		return s.opts.Reconciler.Resume(ctx)
 	case OrderAccept:
 		return s.opts.Reconciler.Accept(ctx)
+	case OrderUpgrade:
+		if s.opts.Upgrade == nil {
+			return nil, errors.New("this nuncio cannot be upgraded in place")
+		}
+		return s.opts.Upgrade(ctx)
 	case orderFiles:
 		// As they are: only those who may read the state directory reach the socket.
 		files, err := s.moment().desiredFiles()

@@ -17,6 +17,7 @@ import (
 type Overview struct {
 	Document int          `json:"document"` // version of this form: 1
 	Nuncio   string       `json:"nuncio"`   // version of the program
+	Started  time.Time    `json:"started"`  // tells one run of the program from the next
 	Time     time.Time    `json:"time"`
 	State    reload.State `json:"state"`
 	Since    time.Time    `json:"since,omitzero"`
@@ -120,7 +121,7 @@ func (o *Overview) StoreSilent() bool { return o.State == reload.Running && o.St
 func (s *Server) overview(m *moment) Overview {
 	a := &m.applier
 	o := Overview{
-		Document: 1, Nuncio: s.opts.Version, Time: m.time, State: m.state(), Since: a.Since, Ready: a.Ready,
+		Document: 1, Nuncio: s.opts.Version, Started: s.started, Time: m.time, State: m.state(), Since: a.Since, Ready: a.Ready,
 		// An empty list is [] to a program that reads this, not null.
 		Reasons: append([]string{}, m.reasons()...), InStep: m.inStep(), RolledBack: m.reconciler.RolledBack, Frozen: m.reconciler.Frozen, Held: m.reconciler.Hold,
 		Desired: Desired{max(a.DesiredRevision, m.snapshot().Revision), m.desiredDigest()},

@@ -38,6 +38,9 @@ type Options struct {
 	// Runtime is HAProxy's Runtime API, for the servers' health.
 	Runtime haproxy.Socket
 
+	// Upgrade replaces the program by the one that is on disk now, after it has returned; nil if that cannot be done.
+	Upgrade func(ctx context.Context) (Upgrade, error)
+
 	// Hosts are the names by which the listener is reached, beside localhost and addresses.
 	Hosts []string
 	// Logger may be nil.
@@ -78,6 +81,7 @@ type Server struct {
 	routes  runningRoutes
 	news    newest
 	pages   *template.Template
+	started time.Time
 	streams atomic.Int64 // event streams that are open
 
 	mu       sync.Mutex
@@ -89,7 +93,7 @@ func New(opts Options) *Server {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, servers: serverHealth{socket: opts.Runtime}, pages: parsePages(), problems: map[string]string{}}
+	s := &Server{opts: opts, started: time.Now(), servers: serverHealth{socket: opts.Runtime}, pages: parsePages(), problems: map[string]string{}}
 	opts.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nuncio_ready", Help: "1 while HAProxy runs a configuration made from etcd that it has confirmed, as /readyz says; 0 otherwise.",
 	}, func() float64 {

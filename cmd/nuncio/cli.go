@@ -30,6 +30,7 @@ type grammar struct {
 	Freeze     freezeCmd     `cmd:"" help:"Keep exactly what HAProxy runs, or a generation, and follow nothing until resume."`
 	Resume     resumeCmd     `cmd:"" help:"End a rollback or a freeze: apply the newest templates and records."`
 	Accept     acceptCmd     `cmd:"" help:"End the hold of the shrink guard: remove the instances that vanished from etcd from HAProxy now."`
+	Upgrade    upgradeCmd    `cmd:"" help:"Make the running nuncio execute the program that is on disk now, in place. HAProxy serves on."`
 	Health     healthCmd     `cmd:"" help:"Check that the running nuncio is alive, or with --ready that it serves; for HEALTHCHECK."`
 	Templates  templatesCmd  `cmd:"" help:"Write the shipped templates to a directory for you to edit."`
 	Completion completionCmd `cmd:"" help:"Print a shell script that completes commands and flags."`
@@ -74,6 +75,7 @@ type templateFlags struct {
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	args     []string
 	environ  []string
 }
 
@@ -93,7 +95,8 @@ func Main(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int
 }
 
 func (c *grammar) main(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	parser := cli.New(c, "nuncio", description, "NUNCIO", stdout, stderr, &streams{stdin, stdout, stderr, environ})
+	s := &streams{stdin, stdout, stderr, args, environ}
+	parser := cli.New(c, "nuncio", description, "NUNCIO", stdout, stderr, s)
 	command, shown, err := cli.Parse(parser, args)
 	if shown {
 		return exitOK
@@ -105,7 +108,11 @@ func (c *grammar) main(args, environ []string, stdin io.Reader, stdout, stderr i
 		fmt.Fprintf(stderr, "nuncio: %v\nTry \"nuncio --help\".\n", err)
 		return exitUsage
 	}
-	if err := command.Run(); err != nil {
+	err = command.Run()
+	if next, ok := errors.AsType[*successor](err); ok {
+		err = replaceSelf(next, s)
+	}
+	if err != nil {
 		// The difference, or what needs attention, is on standard output.
 		if !errors.Is(err, errDiffers) && !errors.Is(err, errNotRunning) {
 			fmt.Fprintf(stderr, "nuncio: %v\n", err)

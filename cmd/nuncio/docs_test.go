@@ -29,7 +29,7 @@ func TestGoldenReference(t *testing.T) {
 		fmt.Fprintf(&b, "\n## nuncio %s\n\n%s\n", strings.TrimSpace(command.Name+" "+arguments(command)), command.Help)
 		rows := 0
 		for _, f := range command.Flags {
-			if f.Name == "help" {
+			if f.Name == "help" || f.Hidden {
 				continue
 			}
 			if rows == 0 {

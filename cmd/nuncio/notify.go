@@ -16,11 +16,12 @@ const notifyEvery = 250 * time.Millisecond
 
 // notifySystemd reports to systemd, if systemd started the program: that a configuration made from the store serves
 // (READY=1), the state, that nuncio is alive (WATCHDOG=1) and that it stops. ctx ends when HAProxy starts to drain; over
-// ends when HAProxy is gone, since the watchdog wants its signal until then.
+// ends when HAProxy is gone, since the watchdog wants its signal until then. When the process stays, for a new program,
+// systemd is not told that it stops.
 //
 // nuncio is alive if health answers: health asks every part for its status, so a part that is stuck with its lock held
 // silences the watchdog signal, and systemd restarts nuncio.
-func notifySystemd(ctx, over context.Context, health func() status.Health, log *slog.Logger) error {
+func notifySystemd(ctx, over context.Context, health func() status.Health, stays func() bool, log *slog.Logger) error {
 	watchdog, err := systemd.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("systemd watchdog interval unusable", "err", err)
@@ -48,7 +49,7 @@ func notifySystemd(ctx, over context.Context, health func() status.Health, log *
 			ready = true
 			lines = append(lines, systemd.SdNotifyReady)
 		}
-		if ctx.Err() != nil && !stopping {
+		if ctx.Err() != nil && !stopping && !stays() {
 			stopping = true
 			lines = append(lines, systemd.SdNotifyStopping)
 		}

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,6 +51,8 @@ type runCmd struct {
 	KeepGenerations    int           `default:"10" help:"How many of the newest generations to keep on disk; see docs/operations.md for the others that are kept."`
 	KeepTemplateSets   int           `default:"20" help:"How many template sets to keep on disk for nuncio rollback."`
 
+	Try bool `hidden:"" help:"Read the settings, print the version and exit."` // see tryProgram
+
 	compare time.Duration // between comparisons with etcd; 0 means watch.DefaultCompare; only tests set it
 }
 
@@ -63,6 +66,8 @@ type daemon struct {
 	reaper   *proc.Reaper
 	admin    net.Listener
 	embedded *embedded.Server // nil without --embedded-etcd
+	streams  *streams
+	next     atomic.Pointer[successor] // not nil once an upgrade has begun
 
 	reconciler *reconcile.Reconciler
 }
@@ -72,6 +77,9 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	log := c.Logger(s.err)
 	if c.EmbeddedEtcd != "" && len(c.EtcdEndpoints) > 0 {
 		return &exitError{exitUsage, fmt.Errorf("--embedded-etcd and --etcd-endpoints are two stores: give only one of them")}
+	}
+	if c.Try {
+		return c.try(s)
 	}
 	var server *embedded.Server
 	if c.EmbeddedEtcd != "" {
@@ -111,7 +119,7 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 // build creates every part and tries what it can before anything runs, so that an unusable setting is one clear error
 // at the start.
 func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*daemon, error) {
-	d := &daemon{log: log, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
+	d := &daemon{log: log, streams: s, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	var err error
 	if o := c.dirOptions(); o.Dir != "" {
@@ -191,8 +199,13 @@ func (d *daemon) run(c *runCmd) error {
 		})
 	}
 	group.Go(func() error { return d.obey(reaping, signals, stop) })
-	group.Go(func() error { return notifySystemd(ctx, reaping, shown.Health, d.log) })
-	return group.Wait()
+	stays := func() bool { return d.next.Load() != nil }
+	group.Go(func() error { return notifySystemd(ctx, reaping, shown.Health, stays, d.log) })
+	err := group.Wait()
+	if next := d.next.Load(); err == nil && next != nil {
+		return next // everything that has to be closed is closed on the way up
+	}
+	return err
 }
 
 // socketPath is where the control socket of a state directory is.
@@ -204,6 +217,7 @@ func (d *daemon) statusServer(c *runCmd) *status.Server {
 	return status.New(status.Options{
 		Version: version, Prefix: c.Prefix, Templates: c.dirOptions().Dir, Registry: d.registry, Hosts: c.AdminHost, Logger: d.log,
 		Applier: d.manager, Reconciler: d.reconciler, Store: d.store, Runtime: runtime, Disk: status.StateDir(c.StateDir),
+		Upgrade: d.upgrade,
 	})
 }
 

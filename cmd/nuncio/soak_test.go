@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"strconv"
 	"syscall"
 	"testing"
@@ -135,7 +136,7 @@ func (s *soaker) change() {
 func (s *soaker) disturb() string {
 	names := []string{
 		"nothing", "etcd restarts", "etcd dies", "etcd hangs", "etcd forgets", "history is compacted", "line cut", "line frozen", "line slow",
-		"template broken", "template refused", "HUP", "haproxy dies", "nuncio dies", "files run out",
+		"template broken", "template refused", "HUP", "haproxy dies", "nuncio dies", "nuncio is upgraded", "files run out",
 	}
 	name := names[s.rng.IntN(len(names))]
 	s.count[name]++
@@ -202,6 +203,8 @@ func (s *soaker) disturb() string {
 		time.Sleep(pause)
 		s.start()
 		s.settle()
+	case "nuncio is upgraded":
+		s.upgrade()
 	case "files run out":
 		s.files("3:")
 		s.change()
@@ -210,6 +213,16 @@ func (s *soaker) disturb() string {
 	}
 	s.template(aTemplate)
 	return name
+}
+
+// upgrade makes nuncio execute itself anew.
+func (s *soaker) upgrade() {
+	s.t.Helper()
+	cmd := exec.Command("nuncio", "upgrade", "--state-dir="+s.state)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Errorf("upgrade: %v: %s", err, out)
+	}
 }
 
 // noteSettle settles, and records the longest time after each disturbance.
