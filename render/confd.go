@@ -23,7 +23,7 @@ func (t *Templates) confdFunctions() template.FuncMap {
 		"getenv": t.getenv, "base": path.Base, "dir": path.Dir, "map": newMap,
 		"json": decodeObject, "jsonArray": decodeArray, "parseBool": strconv.ParseBool, "atoi": strconv.Atoi,
 		"toLower": strings.ToLower, "toUpper": strings.ToUpper, "contains": strings.Contains, "trimSuffix": strings.TrimSuffix,
-		"split": strings.Split, "join": join, "replace": replace, "reverse": reverse, "sortByLength": sortByLength, "sortKVByLength": sortKVByLength,
+		"split": strings.Split, "join": join, "replace": replace, "reverse": t.reverse, "sortByLength": sortByLength, "sortKVByLength": sortKVByLength,
 		"base64Encode": func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }, "base64Decode": decodeBase64,
 		"add": add, "sub": sub, "mul": mul, "div": div, "mod": mod, "seq": seq,
 	}
@@ -111,9 +111,12 @@ func replace(args ...any) (string, error) {
 	return "", errors.New("replace: the arguments must be text, old, new and a count (-1 for all), or old, new and text")
 }
 
-// reverse reverses a list of any type.
-func reverse(list any) (any, error) {
+// reverse reverses a list of any type. confd's own reverses lists of text and leaves everything else as it is.
+func (t *Templates) reverse(list any) (any, error) {
 	v := reflect.ValueOf(list)
+	if _, texts := list.([]string); t.confd != nil && !texts {
+		return list, nil
+	}
 	if !v.IsValid() || v.Kind() != reflect.Slice {
 		return nil, fmt.Errorf("reverse: the argument must be a list, not %T", list)
 	}

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"slices"
 	"strings"
 
 	"nuncio/internal/haproxy"
@@ -51,9 +52,17 @@ func (l *line) place(at int) place {
 	return aWord
 }
 
-// literal returns the text of a word that contains no value, and "" otherwise.
+// literal returns the text of a word that contains no value, or that is a keyword which options may print, and "" otherwise.
 func (l *line) literal(i int) string {
-	if i >= len(l.words) || l.covered(l.words[i]) {
+	if i >= len(l.words) {
+		return ""
+	}
+	if l.covered(l.words[i]) {
+		if word := l.words[i]; i > 0 && slices.ContainsFunc(l.pieces, func(p piece) bool {
+			return p.printed != nil && p.start == word.Start && p.end == word.End && l.isSafeOption(&p, word.Text)
+		}) {
+			return word.Text
+		}
 		return ""
 	}
 	return l.words[i].Text

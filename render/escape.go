@@ -3,6 +3,7 @@ package render
 import (
 	"bytes"
 	"path"
+	"slices"
 	"strings"
 
 	"nuncio/internal/haproxy"
@@ -15,6 +16,7 @@ const (
 	configKind  fileKind = iota // *.cfg: HAProxy's configuration
 	mapKind                     // *.map: a key, blanks, a value
 	patternKind                 // *.acl, *.lst: one pattern per line
+	pemKind                     // *.pem, *.crt, *.key: certificates, of any number of lines
 	otherKind                   // anything else
 )
 
@@ -26,6 +28,8 @@ func kindOf(file string) fileKind {
 		return mapKind
 	case ".acl", ".lst":
 		return patternKind
+	case ".pem", ".crt", ".cer", ".cert", ".key":
+		return pemKind
 	}
 	return otherKind
 }
@@ -53,6 +57,14 @@ type escaper struct {
 	out  []byte         // what follows done
 }
 
+// escaper escapes what has been printed since the file or the memoised partial began.
+func (t *Templates) escaper() *escaper {
+	r := t.run
+	e := &escaper{t: t, file: r.file, kind: r.kind, printed: slices.Clip(r.printed)}
+	e.line.rules = &valueRules{operators: t.ownData, private: t.opts.Private}
+	return e
+}
+
 func (e *escaper) escape(text string) (escaped, error) {
 	e.out = make([]byte, 0, len(text)+len(text)/8)
 	for len(text) > 0 {
@@ -70,7 +82,7 @@ func (e *escaper) escape(text string) (escaped, error) {
 		text = rest
 	}
 	// HAProxy refuses a last line without its LF. A memoised text has it.
-	if n := len(e.out); n > 0 && e.out[n-1] != '\n' && e.kind != otherKind {
+	if n := len(e.out); n > 0 && e.out[n-1] != '\n' && e.kind != otherKind && e.kind != pemKind {
 		e.out = append(e.out, '\n')
 	}
 	e.flush()
@@ -108,21 +120,22 @@ func (e *escaper) escapeLine(text string, newline bool) error {
 	drop := false
 	switch e.kind {
 	case configKind:
-		drop = l.config(text)
+		drop = e.config(text)
 	case mapKind, patternKind:
 		l.list(e.kind == mapKind)
 		drop = true
 	default:
-		l.other()
+		l.other(e.kind == pemKind)
 	}
 	if p := l.refused(); p != nil {
 		at := e.t.where[p.printed.action]
-		if !drop {
-			return &fault{at, "value " + shorten(p.printed.value) + ": " + p.reason}
+		reason := e.withAdvice(text, p)
+		if !drop || p.printed.refused != "" {
+			return &fault{at, "value " + shorten(p.printed.value) + ": " + reason}
 		}
 		e.flush()
 		e.made.dropped = append(e.made.dropped, Dropped{
-			File: e.file, Line: e.made.lines + 1, Template: at.String(), Value: shorten(p.printed.value), Reason: p.reason,
+			File: e.file, Line: e.made.lines + 1, Template: at.String(), Value: shorten(p.printed.value), Reason: reason,
 		})
 		return nil
 	}

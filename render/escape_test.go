@@ -157,6 +157,9 @@ func structureHolds(t *testing.T, tmpl *render.Templates, s standing, value stri
 	if dashed := slices.Insert(slices.Clone(want), s.nth, "--"); strings.HasPrefix(value, "-") && slices.Equal(words, dashed) {
 		return true
 	}
+	if value == "" && strings.HasSuffix(s.line, " %s") && slices.Equal(words, want[:len(want)-1]) {
+		return false // an optional word at the end of a line is left out
+	}
 	if !slices.Equal(words, want) {
 		t.Errorf("%s: %q is read as %q, want %q", s.line, value, words, want)
 	}
@@ -222,9 +225,11 @@ func FuzzNoValueChangesTheStructure(f *testing.F) {
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct{ line, value string }{
 		{"server a %s", "$SECRET:80"},
-		{"server a %s", "unix@/run/x"},
-		{"server a %s", "abns@x:1"},
-		{"server a %s", "192.0.2.1"},
+		{"server a %s", "unix@run/x"},
+		{"server a %s", "abns@x/1"},
+		{"server a %s", "ipv4@unix@/run/x"},
+		{"server a %s", "/run/../etc/x"},
+		{"server a 192.0.2.1:80 addr %s", ""},
 		{"server a %s", "192.0.2.1:80 backup"},
 		{"server a %s:80", "$X"},
 		{"server a %s:80", "unix@x"},

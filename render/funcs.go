@@ -27,7 +27,7 @@ func (t *Templates) functions() template.FuncMap {
 	maps.Copy(funcs, t.confdFunctions())
 	maps.Copy(funcs, template.FuncMap{
 		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "unmet": t.unmet, "incumbent": t.incumbent, "memo": t.memoise, "fail": fail,
-		"raw": raw, "q": q, "quote": q, "squote": q, "logformat": logformat,
+		"raw": raw, "words": words, "options": options, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc:  t.mark,
 		bodyFunc:  t.body,
 		enterFunc: func(at int) (void, error) { return t.run.enterTemplate(t.where[at]) },
@@ -43,6 +43,7 @@ func (void) String() string { return "" }
 func (t *Templates) getenv(name string, fallback ...string) string {
 	if t.opts.Getenv != nil {
 		if v, ok := t.opts.Getenv(name); ok && (v != "" || len(fallback) == 0) {
+			t.environment[v] = true
 			return v
 		}
 	}

@@ -13,6 +13,7 @@ type line struct {
 	text     []byte         // what may be written, values escaped
 	words    []haproxy.Word // of text, in a configuration
 	quotings []haproxy.Quoting
+	rules    *valueRules
 }
 
 // piece is a part of a line: literal text of the template, or a value.
@@ -42,7 +43,9 @@ func (l *line) reset(marked string, all []printed) {
 		}
 		v := &all[markIndex(marked[at:])]
 		p := piece{printed: v, value: v.value, format: v.format}
-		if firstMarker(v.value) >= 0 {
+		if v.refused != "" {
+			p.refuse(v.refused)
+		} else if firstMarker(v.value) >= 0 {
 			p.refuse("it holds one of the bytes 0xFD, 0xFE and 0xFF: it is not UTF-8 text, or included text was passed to a function (only printing it works)")
 		} else if strings.IndexByte(v.value, 0) >= 0 {
 			p.refuse("it holds a NUL byte, which HAProxy cannot read")

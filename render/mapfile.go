@@ -36,9 +36,12 @@ func (l *line) list(isMap bool) {
 const noEscapes = "it holds a line break or another control character, and this file has no way to escape one"
 
 // other writes a line of a file whose syntax nuncio does not know: a value may not hold control characters, so that it
-// stays on its line.
-func (l *line) other() {
+// stays on its line. A certificate may, since its file has no lines with a meaning of their own.
+func (l *line) other(manyLines bool) {
 	l.plain()
+	if manyLines {
+		return
+	}
 	for i := range l.pieces {
 		if p := &l.pieces[i]; p.printed != nil {
 			p.refuseControls(noEscapes)

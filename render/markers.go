@@ -87,14 +87,9 @@ func (t *Templates) mark(action int, value any) (string, error) {
 		r.memos[markIndex(string(v))].action = action
 		return string(v), nil
 	case rawText:
-		if firstMarker(v.text) >= 0 {
-			return "", &fault{t.where[action], "raw: the value " + shorten(v.text) + " is not UTF-8 text, or an included text was passed to it"}
-		}
-		if t.opts.Origins {
-			mark := markText(lineMarker, action)
-			return mark + strings.ReplaceAll(v.text, "\n", "\n"+mark), nil
-		}
-		return v.text, nil
+		return t.asWritten(action, v)
+	case severalWords:
+		return t.markWords(action, v)
 	case string:
 		text = v
 	case int:
@@ -102,14 +97,30 @@ func (t *Templates) mark(action int, value any) (string, error) {
 	default:
 		var err error
 		if text, err = printable(value); err != nil {
-			return "", &fault{t.where[action], err.Error()}
+			// In a comment it may be printed as confd prints it; elsewhere the error stands.
+			shown, ok := confdText(value)
+			if !ok {
+				return "", &fault{t.where[action], err.Error()}
+			}
+			return t.printed(printed{value: shown, action: action, refused: err.Error()})
 		}
 	}
-	if err := r.grow(len(text) + markBytes); err != nil {
-		return "", &fault{t.where[action], err.Error()}
+	if t.confd != nil && t.actions[action].literals[text] {
+		return t.asWritten(action, rawText{text})
 	}
-	r.printed = append(r.printed, printed{value: text, action: action, format: format})
-	return markText(valueMarker, len(r.printed)-1), nil
+	return t.printed(printed{value: text, action: action, format: format})
+}
+
+// asWritten returns text that is not escaped, with marks of its origin.
+func (t *Templates) asWritten(action int, v rawText) (string, error) {
+	if firstMarker(v.text) >= 0 {
+		return "", &fault{t.where[action], "raw: the value " + shorten(v.text) + " is not UTF-8 text, or an included text was passed to it"}
+	}
+	if t.opts.Origins {
+		mark := markText(lineMarker, action)
+		return mark + strings.ReplaceAll(v.text, "\n", "\n"+mark), nil
+	}
+	return v.text, nil
 }
 
 // printable returns the text of a single value. A list or a service is an error: its text would be memory addresses or

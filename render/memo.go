@@ -115,7 +115,8 @@ func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	if text != "" && text[len(text)-1] != '\n' {
 		text += "\n"
 	}
-	e := escaper{t: t, file: r.file, kind: r.kind, printed: r.printed, made: escaped{unmet: r.unmet}}
+	e := t.escaper()
+	e.made.unmet = r.unmet
 	made, err := e.escape(text)
 	r.printed, r.unmet, r.inMemo = outer, unmet, ""
 	return made, err

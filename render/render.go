@@ -32,6 +32,8 @@ type Options struct {
 	// Confd says that the tree is confd's directory: its resources name the templates, and templates see the keys of
 	// their resource only, as confd shows them.
 	Confd *confd.Options
+	// Private is a directory whose sockets no value may name.
+	Private string
 	// Origins fills Result.Origins. It makes rendering slower.
 	Origins bool
 }
@@ -40,6 +42,10 @@ type Options struct {
 type Templates struct {
 	tree  map[string]string
 	where []position // place of each numbered action and text
+	// actions has what else is known of each numbered action.
+	actions map[int]action
+	// environment has the values of variables that templates have read.
+	environment map[string]bool
 
 	sources []source
 	confd   *confd.Layout // with Options.Confd
@@ -71,10 +77,10 @@ type Result struct {
 // New parses a tree of files by their slash-separated relative names. A name ending in .tmpl is a template; other files
 // are copied unchanged; a file whose base name begins with "_" makes no output. An error is always an *Error.
 func New(tree map[string]string, opts Options) (*Templates, error) {
-	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), newest: make(map[namedMemo]*memoEntry), patterns: make(map[string]*regexp.Regexp), opts: opts, loopLimit: maxTurns}
+	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), newest: make(map[namedMemo]*memoEntry), patterns: make(map[string]*regexp.Regexp), environment: make(map[string]bool), opts: opts, loopLimit: maxTurns}
 	t.opts.Settings = maps.Clone(opts.Settings)
 	funcs := t.functions()
-	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), origins: opts.Origins, scoped: opts.Confd != nil}
+	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), actions: make(map[int]action), origins: opts.Origins, scoped: opts.Confd != nil}
 	c.set = template.New("").Option("missingkey=zero").Funcs(funcs)
 	sources, parse, err := t.lay()
 	if err != nil {
@@ -93,7 +99,7 @@ func New(tree map[string]string, opts Options) (*Templates, error) {
 	if err := c.resolve(); err != nil {
 		return nil, explain(t.tree, "", err)
 	}
-	t.set, t.where, t.sources = c.set, c.where, sources
+	t.set, t.where, t.actions, t.sources = c.set, c.where, c.actions, sources
 	return t, nil
 }
 
@@ -164,6 +170,9 @@ type printed struct {
 	value  string
 	action int  // the number of the action
 	format bool // the function logformat was applied
+
+	options bool   // the function options was applied
+	refused string // why it may stand in comments only; empty if it is no such value
 }
 
 func (t *Templates) file(src source) (escaped, error) {
@@ -177,7 +186,8 @@ func (t *Templates) file(src source) (escaped, error) {
 	if err != nil {
 		return escaped{}, err
 	}
-	e := escaper{t: t, file: src.out, kind: r.kind, printed: r.printed, memos: r.memos, made: escaped{unmet: r.unmet}}
+	e := t.escaper()
+	e.memos, e.made.unmet = r.memos, r.unmet
 	made, err := e.escape(text)
 	if err == nil && t.confd != nil && r.kind == configKind {
 		made.text = haproxy.NewText(t.confd.Relocate(made.text.String()))

@@ -26,6 +26,7 @@ type compiler struct {
 	tree    map[string]string
 	funcs   template.FuncMap
 	set     *template.Template
+	actions map[int]action
 	where   []position        // place of each numbered action and text
 	defined map[string]string // template name -> the file that defines it
 	origins bool              // mark the lines of text
@@ -201,7 +202,24 @@ func (c *compiler) argument(arg parse.Node) error {
 
 // mark pipes the value of an action into the marking function, with the number of the action.
 func (c *compiler) mark(n *parse.ActionNode) {
+	about := action{source: n.Pipe.String(), literals: map[string]bool{}}
+	literalTexts(n.Pipe, about.literals)
 	n.Pipe.Cmds = append(n.Pipe.Cmds, c.command(markFunc, n.Pos))
+	c.actions[len(c.where)-1] = about
+}
+
+// literalTexts collects the texts of a pipeline.
+func literalTexts(p *parse.PipeNode, into map[string]bool) {
+	for _, cmd := range p.Cmds {
+		for _, arg := range cmd.Args {
+			switch arg := arg.(type) {
+			case *parse.StringNode:
+				into[arg.Text] = true
+			case *parse.PipeNode:
+				literalTexts(arg, into)
+			}
+		}
+	}
 }
 
 // command is a call of a function with the number of a place.

@@ -16,6 +16,9 @@ func (l *line) checkValue(p *piece) {
 			break
 		}
 	}
+	if at < 0 && p.quoting == haproxy.Bare && p.value == "" && l.endsOptional(p) {
+		return // the word is left out
+	}
 	if at < 0 || l.words[at].Text == "" {
 		p.refuse("an empty value: HAProxy 2.6 and 3.0 drop the rest of such a line; print a default instead, or leave the word out with {{ if }}")
 		return
@@ -23,13 +26,15 @@ func (l *line) checkValue(p *piece) {
 	word := l.words[at].Text
 	switch l.place(at) {
 	case aKeyword:
-		p.refuse(l.keywordReason(at))
+		if !l.isSafeOption(p, word) {
+			p.refuse(l.keywordReason(at))
+		}
 	case aName:
 		l.name(p, at)
 	case anAddress:
-		p.refuseIf(haproxy.CheckAddress(word))
+		l.address(p, word)
 	case aBindAddress:
-		p.refuseIf(checkBind(word))
+		l.bindAddress(p, word)
 	case aHost:
 		p.allow(".:-[]_*/", "an address holds letters, digits and . : - [ ] only")
 	case aToken:
@@ -54,6 +59,19 @@ func (l *line) checkValue(p *piece) {
 	}
 }
 
+// optionalFrom has the lines that may end before the word with this index, by their keyword.
+var optionalFrom = map[string]int{"bind": 2, "server": 3, "default-server": 2, "server-template": 4, "log": 3, "default_backend": 1}
+
+// endsOptional reports whether an empty value would be the last word of its line, and the line is complete without it.
+func (l *line) endsOptional(p *piece) bool {
+	from, known := optionalFrom[l.words[0].Text]
+	keyword := l.words[0].Text
+	if keyword != "log" && keyword != "default_backend" && known && l.place(len(l.words)) != aKeyword {
+		return false // the argument of an option
+	}
+	return known && len(l.words) >= from && strings.Trim(string(l.text[p.end:]), " \t") == ""
+}
+
 // HAProxy sends such bytes unchanged.
 const endsHeader = "it holds a line break or another control character, which would begin another header"
 
@@ -76,9 +94,9 @@ func (p *piece) allow(more, reason string) {
 
 func (l *line) keywordReason(at int) string {
 	if at == 0 {
-		return "a value cannot be the keyword of a line, or a part of it: write the keyword in the template, or use raw for text that you trust"
+		return "a value cannot be the keyword of a line, or a part of it"
 	}
-	return fmt.Sprintf("a value is not allowed here, after %q, where HAProxy expects a keyword: write the keyword in the template, or use raw for text that you trust",
+	return fmt.Sprintf("a value is not allowed here, after %q, where HAProxy expects a keyword",
 		shortWord(l.words[at-1].Text))
 }
 
@@ -243,7 +261,7 @@ func (l *line) pattern(p *piece, at int) {
 	}
 	switch word {
 	case "eq", "ge", "gt", "le", "lt":
-		if !method {
+		if !method && !l.comparesText(at) {
 			p.refuse(`HAProxy reads it as a comparison: if it is text, write "-m str" before the value in the template`)
 		}
 	}

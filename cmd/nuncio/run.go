@@ -27,6 +27,7 @@ import (
 	"nuncio/internal/proc"
 	"nuncio/reconcile"
 	"nuncio/reload"
+	"nuncio/render"
 	"nuncio/status"
 	"nuncio/templates"
 	"nuncio/watch"
@@ -148,7 +149,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 		return nil, cannotStart("%w", err)
 	}
 	d.reconciler, err = reconcile.New(reconcile.Options{
-		Applier: d.manager, Render: c.renderOptions(s), ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
+		Applier: d.manager, Render: c.renderRunning(s), ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
 		ReloadInterval: c.ReloadInterval, KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
 	})
 	if err != nil {
@@ -158,6 +159,13 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 		return nil, cannotStart("--admin-listen: %w", err)
 	}
 	return d, nil
+}
+
+// renderRunning keeps values away from the sockets of this nuncio.
+func (c *runCmd) renderRunning(s *streams) render.Options {
+	o := c.renderOptions(s)
+	o.Private = c.StateDir
+	return o
 }
 
 // run owns every goroutine of the daemon. The store, the templates and the admin listener end with the signal; HAProxy

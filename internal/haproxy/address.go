@@ -74,3 +74,42 @@ func CheckName(name string) error {
 }
 
 func isLetterOrDigit(c byte) bool { return isNameStart(c) && c != '_' || c >= '0' && c <= '9' }
+
+// CheckAnyAddress accepts what HAProxy takes as the address of a server and what can be checked: CheckAddress's, those
+// without a port (HAProxy then uses the port of the client's connection), IPv6 with a port behind its last colon, families
+// (ipv4@, ipv6@) and sockets. It is for data of operators: see IsSocketAddress.
+func CheckAnyAddress(address string) error {
+	if CheckAddress(address) == nil || IsSocketAddress(address) {
+		return nil
+	}
+	for _, family := range []string{"ipv4@", "ipv6@"} {
+		if rest, ok := strings.CutPrefix(address, family); ok {
+			if strings.Contains(rest, "@") {
+				return errors.New("the address has two families")
+			}
+			return CheckAnyAddress(rest)
+		}
+	}
+	host := address
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+	}
+	if CheckHost(host) == nil {
+		return nil
+	}
+	if at := strings.LastIndexByte(address, ':'); at > 0 {
+		if ip, err := netip.ParseAddr(address[:at]); err == nil && ip.Is6() {
+			return CheckAddress("[" + ip.String() + "]" + address[at:])
+		}
+	}
+	return errors.New("want an address of a server, such as 192.0.2.1:80, [2001:db8::1]:80, name:80 or unix@/run/app.sock")
+}
+
+// IsSocketAddress reports whether an address is that of a unix socket: an absolute path, unix@ with one, or abns@ with a name.
+func IsSocketAddress(address string) bool {
+	if name, ok := strings.CutPrefix(address, "abns@"); ok {
+		return CheckName(name) == nil
+	}
+	path := strings.TrimPrefix(address, "unix@")
+	return strings.HasPrefix(path, "/") && !strings.Contains(path, "..") && !strings.Contains(path, "//") && CheckName(strings.ReplaceAll(path, "/", "_")) == nil
+}
