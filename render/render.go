@@ -40,8 +40,9 @@ type Options struct {
 
 // Templates is a parsed tree of templates. It is safe for concurrent use; renderings run one at a time.
 type Templates struct {
-	tree  map[string]string
-	where []position // place of each numbered action and text
+	tree     map[string]string
+	settings settingNames
+	where    []position // place of each numbered action and text
 	// actions has what else is known of each numbered action.
 	actions map[int]action
 	// environment has the values of variables that templates have read.
@@ -99,7 +100,7 @@ func New(tree map[string]string, opts Options) (*Templates, error) {
 	if err := c.resolve(); err != nil {
 		return nil, explain(t.tree, "", err)
 	}
-	t.set, t.where, t.actions, t.sources = c.set, c.where, c.actions, sources
+	t.set, t.where, t.actions, t.sources, t.settings = c.set, c.where, c.actions, sources, c.asked
 	return t, nil
 }
 

@@ -34,6 +34,7 @@ type compiler struct {
 	current *parse.Tree
 	file    string
 	calls   []call
+	asked   settingNames
 }
 
 func (c *compiler) add(file string) error {
@@ -171,7 +172,8 @@ func (c *compiler) branch(b *parse.BranchNode) error {
 
 // pipe checks that every function in a pipeline exists.
 func (c *compiler) pipe(p *parse.PipeNode) error {
-	for _, cmd := range p.Cmds {
+	for i, cmd := range p.Cmds {
+		c.asked.note(cmd, i > 0)
 		for _, arg := range cmd.Args {
 			if err := c.argument(arg); err != nil {
 				return err

@@ -25,12 +25,14 @@ serves this node; register exits with the code of its command.`
 )
 
 type grammar struct {
-	Run      runCmd      `cmd:"" help:"Register the labelled containers of this host: the daemon."`
-	Classic  classicCmd  `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
-	Register registerCmd `cmd:"" help:"Register an endpoint that is not a container, for as long as this process or its command lives."`
-	Drain    drainCmd    `cmd:"" help:"Stop traffic to a container before docker stop."`
-	List     listCmd     `cmd:"" help:"Show what the running daemon has registered, and what it skipped and why."`
-	Version  versionCmd  `cmd:"" help:"Show the version."`
+	cli.Version
+
+	Run        runCmd      `cmd:"" help:"Register the labelled containers of this host: the daemon."`
+	Classic    classicCmd  `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
+	Register   registerCmd `cmd:"" help:"Register an endpoint that is not a container, for as long as this process or its command lives."`
+	Drain      drainCmd    `cmd:"" help:"Stop traffic to a container before docker stop."`
+	List       listCmd     `cmd:"" help:"Show what the running daemon has registered, and what it skipped and why."`
+	VersionCmd versionCmd  `cmd:"" name:"version" help:"Show the version."`
 }
 
 // streams are the program's output and environment, so that tests can run it within their process.
@@ -51,7 +53,8 @@ func (s *streams) lookup(name string) string {
 
 // Main runs the program and returns its exit code.
 func Main(args, environ []string, stdout, stderr io.Writer) int {
-	parser := cli.New(&grammar{}, "nuncio-registrar", description, envPrefix, stdout, stderr, &streams{stdout, stderr, environ})
+	parser := cli.New(&grammar{}, "nuncio-registrar", description, envPrefix, stdout, stderr, &streams{stdout, stderr, environ},
+		cli.NewVersionText("nuncio-registrar", version))
 	command, shown, err := cli.Parse(parser, args)
 	if shown {
 		return exitOK
@@ -60,7 +63,7 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 		err = cli.UnknownVariables(parser, environ, func(name string) bool { return strings.HasPrefix(name, envPrefix+"_") })
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "nuncio-registrar: %v\nTry \"nuncio-registrar --help\".\n", err)
+		cli.UsageError(stderr, parser, err)
 		return exitUsage
 	}
 	if err := command.Run(); err != nil {
@@ -80,7 +83,7 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 type versionCmd struct{}
 
 // Run prints the version.
-func (versionCmd) Run(s *streams) error {
-	fmt.Fprintln(s.out, "nuncio-registrar", version)
+func (versionCmd) Run(s *streams, text cli.VersionText) error {
+	fmt.Fprintln(s.out, text)
 	return nil
 }

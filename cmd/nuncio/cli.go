@@ -19,6 +19,8 @@ variable. Exit codes: 0 as asked, 1 refused, different, or not as desired (rende
 running; an HAProxy that keeps dying passes its own code on.`
 
 type grammar struct {
+	cli.Version
+
 	Run        runCmd        `cmd:"" help:"Follow etcd and update HAProxy: the entrypoint of the HAProxy container."`
 	Render     renderCmd     `cmd:"" help:"Render the templates once, to a directory or to standard output."`
 	Check      checkCmd      `cmd:"" help:"Render the templates once and check the result with HAProxy; for editors and CI."`
@@ -34,7 +36,7 @@ type grammar struct {
 	Health     healthCmd     `cmd:"" help:"Check that the running nuncio is alive, or with --ready that it serves; for HEALTHCHECK."`
 	Templates  templatesCmd  `cmd:"" help:"Write the shipped templates to a directory for you to edit."`
 	Completion completionCmd `cmd:"" help:"Print a shell script that completes commands and flags."`
-	Version    versionCmd    `cmd:"" help:"Show the version."`
+	VersionCmd versionCmd    `cmd:"" name:"version" help:"Show the version."`
 }
 
 // etcdFlags are the flags of every command that reads etcd: how to reach the store.
@@ -96,7 +98,7 @@ func Main(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int
 
 func (c *grammar) main(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	s := &streams{stdin, stdout, stderr, args, environ}
-	parser := cli.New(c, "nuncio", description, "NUNCIO", stdout, stderr, s)
+	parser := cli.New(c, "nuncio", description, "NUNCIO", stdout, stderr, s, cli.NewVersionText("nuncio", version))
 	command, shown, err := cli.Parse(parser, args)
 	if shown {
 		return exitOK
@@ -105,7 +107,7 @@ func (c *grammar) main(args, environ []string, stdin io.Reader, stdout, stderr i
 		err = cli.UnknownVariables(parser, environ, ours)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "nuncio: %v\nTry \"nuncio --help\".\n", err)
+		cli.UsageError(stderr, parser, err)
 		return exitUsage
 	}
 	err = command.Run()
@@ -130,8 +132,8 @@ func ours(name string) bool {
 type versionCmd struct{}
 
 // Run prints the version.
-func (versionCmd) Run(s *streams) error {
-	fmt.Fprintln(s.out, "nuncio", version)
+func (versionCmd) Run(s *streams, text cli.VersionText) error {
+	fmt.Fprintln(s.out, text)
 	return nil
 }
 

@@ -234,7 +234,7 @@ func (e *env) divergence() error {
 }
 
 // usage has the resources of nuncio that must not grow.
-type usage struct{ rss, files, goroutines, workers, leaving int }
+type usage struct{ rss, heap, files, goroutines, workers, leaving int }
 
 func (e *env) usage() (u usage, err error) {
 	text, err := testkit.Get("http://" + e.admin + "/metrics")
@@ -251,6 +251,8 @@ func (e *env) usage() (u usage, err error) {
 			u.files = int(n)
 		case "process_resident_memory_bytes":
 			u.rss = int(n) >> 20
+		case "go_memstats_heap_inuse_bytes":
+			u.heap = int(n) >> 20
 		case "nuncio_old_workers":
 			u.workers = int(n)
 		case "nuncio_servers_leaving":

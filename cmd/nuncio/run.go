@@ -122,11 +122,12 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*daemon, error) {
 	d := &daemon{log: log, streams: s, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
-	var err error
+	// Templates that cannot be parsed are reported while running, and waited for.
+	_, err := c.parsedTemplates(s, false)
+	if err != nil && exitCode(err) != exitRefused {
+		return nil, err
+	}
 	if o := c.dirOptions(); o.Dir != "" {
-		if _, err := c.tree(); err != nil {
-			return nil, cannotStart("%w", err)
-		}
 		o.Logger = log
 		d.dir = watch.NewDir(o)
 	}

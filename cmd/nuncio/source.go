@@ -36,6 +36,9 @@ func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templ
 	if err != nil {
 		return nil, refused(err)
 	}
+	if err := parsed.CheckSettings(); err != nil {
+		return nil, &exitError{exitUsage, fmt.Errorf("--set: %w", err)}
+	}
 	return parsed, nil
 }
 

@@ -81,7 +81,8 @@ func (c *statusCmd) redraw(s *streams, text string) {
 	fmt.Fprint(s.out, text)
 }
 
-// fetch asks nuncio. It returns the text, and whether HAProxy runs what is desired or is about to.
+// fetch asks nuncio. It returns the text, and whether HAProxy runs what is desired or is about to, and has the instances that
+// were asked for.
 func (c *statusCmd) fetch(ctx context.Context, s *streams) (text string, fine bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
@@ -97,17 +98,18 @@ func (c *statusCmd) fetch(ctx context.Context, s *streams) (text string, fine bo
 		}
 	}
 	var b strings.Builder
+	found := true
 	switch {
 	case c.JSON && c.Instance != "":
-		err = encode(&b, page)
+		found, err = page.Found > 0, encode(&b, page)
 	case c.JSON:
 		err = encode(&b, o)
 	case c.Instance != "":
-		printInstances(&b, s.paint(), &o, &page)
+		found = printInstances(&b, s.paint(), &o, &page)
 	default:
 		printStatus(&b, s.paint(), &o)
 	}
-	return b.String(), o.State == "applying" || o.State == "running" && !o.StoreSilent(), err
+	return b.String(), found && (o.State == "applying" || o.State == "running" && !o.StoreSilent()), err
 }
 
 func encode(w io.Writer, v any) error {
@@ -236,7 +238,7 @@ func printApply(w io.Writer, p paint, a status.Apply) {
 }
 
 // printInstances answers why an instance gets traffic or does not.
-func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page) {
+func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page) (found bool) {
 	quarantined := 0
 	for _, q := range o.Quarantined {
 		if strings.Contains(q.Key, page.Query) {
@@ -270,4 +272,5 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 	if page.HealthError != "" {
 		fmt.Fprintf(w, "Health is not known: %s\n", sanitize(page.HealthError))
 	}
+	return page.Found+quarantined > 0
 }

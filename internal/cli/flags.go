@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -29,6 +31,43 @@ func (f *Log) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
+// Version holds the flag that shows the version and ends, as the command "version" does. A grammar embeds it, and New is bound
+// to the text as VersionText.
+type Version struct {
+	ShowVersion versionFlag `name:"version" short:"V" env:"-" help:"Show the version."`
+}
+
+// VersionText is what --version shows.
+type VersionText string
+
+type versionFlag bool
+
+// BeforeReset shows the version as soon as the flag is seen, whatever else the command line lacks.
+func (versionFlag) BeforeReset(app *kong.Kong, text VersionText) error {
+	fmt.Fprintln(app.Stdout, text)
+	app.Exit(0)
+	return nil
+}
+
+// NewVersionText returns a program's name and version, with the commit and the Go release that the linker has noted.
+func NewVersionText(name, version string) VersionText {
+	text := name + " " + version
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return VersionText(text)
+	}
+	commit, modified := "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			commit = ", commit " + s.Value[:min(len(s.Value), 12)]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = " with changes"
+		}
+	}
+	return VersionText(text + commit + modified + ", " + info.GoVersion)
+}
+
 // New returns the parser of a program. Every flag can be given as a variable: envPrefix and its name in upper snake
 // case. The bound values are passed to the commands' Run, together with a context.Context. New panics if the
 // annotations of grammar are invalid, a programming error that any test finds.
@@ -44,8 +83,8 @@ func New(grammar any, name, description, envPrefix string, stdout, stderr io.Wri
 // helpShown carries kong's exit after --help back to Parse.
 type helpShown struct{}
 
-// Parse returns the command that args name. It reports whether it showed the help instead, as it does without
-// arguments.
+// Parse returns the command that args name. It reports whether it showed the help or the version instead; it shows the help
+// without arguments, and with "help COMMAND" too, which users of git and Docker type.
 func Parse(parser *kong.Kong, args []string) (command *kong.Context, shown bool, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -55,11 +94,26 @@ func Parse(parser *kong.Kong, args []string) (command *kong.Context, shown bool,
 			shown = true
 		}
 	}()
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case args[0] == "help":
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	command, err = parser.Parse(args)
 	return command, false, err
+}
+
+// UsageError writes what is wrong with a command line, and which help shows the right one.
+func UsageError(w io.Writer, parser *kong.Kong, err error) {
+	name := parser.Model.Name
+	help := name
+	if parse := (*kong.ParseError)(nil); errors.As(err, &parse) {
+		if command := parse.Context.Selected(); command != nil {
+			help += " " + command.Name
+		}
+	}
+	fmt.Fprintf(w, "%s: %v\nTry \"%s --help\".\n", name, err, help)
 }
 
 // UnknownVariables returns an error for variables that ours attributes to this program and that belong to no flag of
