@@ -34,11 +34,11 @@ func (n *settingNames) note(c *parse.CommandNode, piped bool) {
 	}
 }
 
-// CheckSettings returns an error for settings that no template asks for: a misspelt one would otherwise change nothing, in
+// CheckSettings returns an error for settings of an operator that no template asks for: a misspelt one would otherwise change nothing, in
 // silence. It names those that are asked for. Where a template makes such a name while it renders, any may be meant.
-func (t *Templates) CheckSettings() error {
+func (t *Templates) CheckSettings(set map[string]string) error {
 	asked := slices.Sorted(maps.Keys(t.settings.asked))
-	unasked := slices.DeleteFunc(slices.Sorted(maps.Keys(t.opts.Settings)), func(name string) bool { return t.settings.asked[name] })
+	unasked := slices.DeleteFunc(slices.Sorted(maps.Keys(set)), func(name string) bool { return t.settings.asked[name] })
 	switch {
 	case len(unasked) == 0 || t.settings.any:
 		return nil

@@ -36,7 +36,7 @@ func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templ
 	if err != nil {
 		return nil, refused(err)
 	}
-	if err := parsed.CheckSettings(); err != nil {
+	if err := parsed.CheckSettings(f.Set); err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("--set: %w", err)}
 	}
 	return parsed, nil
