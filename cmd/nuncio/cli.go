@@ -33,6 +33,7 @@ type grammar struct {
 	Resume     resumeCmd     `cmd:"" help:"End a rollback or a freeze: apply the newest templates and records."`
 	Accept     acceptCmd     `cmd:"" help:"End the hold of the shrink guard: remove the instances that vanished from etcd from HAProxy now."`
 	Upgrade    upgradeCmd    `cmd:"" help:"Make the running nuncio execute the program that is on disk now, in place. HAProxy serves on."`
+	Stop       stopCmd       `cmd:"" help:"Drain and end the HAProxy that a killed nuncio has left running. A running nuncio is ended with TERM."`
 	Health     healthCmd     `cmd:"" help:"Check that the running nuncio is alive, or with --ready that it serves; for HEALTHCHECK."`
 	Templates  templatesCmd  `cmd:"" help:"Write the shipped templates to a directory for you to edit."`
 	Completion completionCmd `cmd:"" help:"Print a shell script that completes commands and flags."`
