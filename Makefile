@@ -69,7 +69,7 @@ golden: tools ## write the golden files and the generated reference again; read 
 	NUNCIO_TEST_STRICT=1 go test ./render ./cmd/... -run Golden -update
 
 .PHONY: tools
-tools: ## what the tests need: HAProxy 2.6 and 3.0, Apache, an etcd server, the linter
+tools: ## what the tests need: HAProxy 2.6, 3.0, 3.2 and 3.4, Apache, an etcd server, the linter
 	@scripts/install-tools $(TOOLS) test
 
 .PHONY: clean
