@@ -85,7 +85,7 @@ func startUnderSystemd(t *testing.T, nuncio, endpoint string) *underSystemd {
 	manager, socket := listenAsManager(t)
 	u := &underSystemd{manager: manager, t: t, ended: make(chan struct{}), bind: testkit.FreeAddr(t), admin: testkit.FreeAddr(t)}
 	state := t.TempDir()
-	u.cmd = exec.Command(nuncio, "run", "--etcd-endpoints="+endpoint, "--haproxy="+testkit.HAProxies(t)[0].Path, "--state-dir="+state,
+	u.cmd = exec.Command(nuncio, "run", "--etcd-endpoints="+endpoint, "--haproxy="+testkit.OneHAProxy(t).Path, "--state-dir="+state,
 		"--admin-listen="+u.admin, "--set=http.bind="+u.bind, "--set=metrics.bind=off", "--start-wait=100ms")
 	u.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=600000")
 	u.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // it ends HAProxy too

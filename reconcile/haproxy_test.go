@@ -29,13 +29,12 @@ func startLive(t *testing.T) *setup { return startLiveWith(t, reconcile.Options{
 
 func startLiveWith(t *testing.T, opts reconcile.Options) *setup {
 	t.Helper()
-	all := testkit.HAProxies(t)
 	dir, err := os.MkdirTemp("", "n") // short: it holds unix sockets
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	m, err := reload.New(reload.Options{HAProxy: all[len(all)-1].Path, StateDir: dir, DrainTimeout: time.Second})
+	m, err := reload.New(reload.Options{HAProxy: testkit.OneHAProxy(t).Path, StateDir: dir, DrainTimeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func TestTheNextNuncioAdoptsTheHAProxyThatRuns(t *testing.T) {
 // What cannot be proven is not adopted: nothing of it is left, and HAProxy is started.
 func TestWhatCannotBeProvenIsNotAdopted(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	for _, c := range []struct {
 		name, why string
 		spoil     func(t *testing.T, r *harness) reload.Options

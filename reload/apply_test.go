@@ -61,46 +61,44 @@ func TestTheFirstApplyStartsHAProxyAndTheNextReloadsIt(t *testing.T) {
 
 func TestApplyReturnsTheOutcome(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		addr := testkit.FreeAddr(t)
-		r := start(t, h, reload.Options{})
-		apply := func(d reload.Desired) (reload.Result, error) { return r.Apply(t.Context(), d) }
-		a, err := apply(reload.Desired{Files: config(addr, "one"), Revision: 1, TemplateSet: 7, NoReload: true})
-		if err != nil || a.Outcome != reload.Started || a.Revision != 1 || a.Generation != 1 || a.TemplateSet != 7 || a.Digest == "" {
-			t.Fatalf("a start: %+v, %v", a, err)
-		}
-		if s := r.Status(); s.State != reload.Running || !s.Ready {
-			t.Errorf("the status after the answer is %+v", s)
-		}
-		if a, err = apply(reload.Desired{Files: config(addr, "one"), Revision: 2}); err != nil || a.Outcome != reload.Unchanged {
-			t.Errorf("the same files: %+v, %v", a, err)
-		}
-		if _, err = apply(reload.Desired{Files: config(addr, "two"), NoReload: true}); !errors.Is(err, reload.ErrReloadNeeded) {
-			t.Errorf("a change that needs a reload, with NoReload: %v", err)
-		}
-		if s := r.Status(); s.State != reload.Running || s.DesiredRevision != 2 {
-			t.Errorf("the status is %+v", s)
-		}
-		r.serves(addr, "one")
-		rejected := (*reload.CheckError)(nil)
-		if a, err = apply(reload.Desired{Files: config(addr, "two", "  frobnicate"), Revision: 3}); !errors.As(err, &rejected) || a.Outcome != reload.Rejected {
-			t.Errorf("files with a mistake: %+v, %v", a, err)
-		}
-		if s := r.Status(); s.State != reload.Degraded || !s.Ready {
-			t.Errorf("the status is %+v", s)
-		}
-		if a, err = apply(reload.Desired{Files: config(addr, "two"), Revision: 4}); err != nil || a.Outcome != reload.Reloaded {
-			t.Errorf("other files: %+v, %v", a, err)
-		}
-		r.serves(addr, "two")
-		if err := r.end(); err != nil {
-			t.Error(err)
-		}
-		if _, err = apply(reload.Desired{Files: config(addr, "one")}); !errors.Is(err, reload.ErrStopped) {
-			t.Errorf("after the end: %v", err)
-		}
-	})
+	h := testkit.OneHAProxy(t)
+	addr := testkit.FreeAddr(t)
+	r := start(t, h, reload.Options{})
+	apply := func(d reload.Desired) (reload.Result, error) { return r.Apply(t.Context(), d) }
+	a, err := apply(reload.Desired{Files: config(addr, "one"), Revision: 1, TemplateSet: 7, NoReload: true})
+	if err != nil || a.Outcome != reload.Started || a.Revision != 1 || a.Generation != 1 || a.TemplateSet != 7 || a.Digest == "" {
+		t.Fatalf("a start: %+v, %v", a, err)
+	}
+	if s := r.Status(); s.State != reload.Running || !s.Ready {
+		t.Errorf("the status after the answer is %+v", s)
+	}
+	if a, err = apply(reload.Desired{Files: config(addr, "one"), Revision: 2}); err != nil || a.Outcome != reload.Unchanged {
+		t.Errorf("the same files: %+v, %v", a, err)
+	}
+	if _, err = apply(reload.Desired{Files: config(addr, "two"), NoReload: true}); !errors.Is(err, reload.ErrReloadNeeded) {
+		t.Errorf("a change that needs a reload, with NoReload: %v", err)
+	}
+	if s := r.Status(); s.State != reload.Running || s.DesiredRevision != 2 {
+		t.Errorf("the status is %+v", s)
+	}
+	r.serves(addr, "one")
+	rejected := (*reload.CheckError)(nil)
+	if a, err = apply(reload.Desired{Files: config(addr, "two", "  frobnicate"), Revision: 3}); !errors.As(err, &rejected) || a.Outcome != reload.Rejected {
+		t.Errorf("files with a mistake: %+v, %v", a, err)
+	}
+	if s := r.Status(); s.State != reload.Degraded || !s.Ready {
+		t.Errorf("the status is %+v", s)
+	}
+	if a, err = apply(reload.Desired{Files: config(addr, "two"), Revision: 4}); err != nil || a.Outcome != reload.Reloaded {
+		t.Errorf("other files: %+v, %v", a, err)
+	}
+	r.serves(addr, "two")
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+	if _, err = apply(reload.Desired{Files: config(addr, "one")}); !errors.Is(err, reload.ErrStopped) {
+		t.Errorf("after the end: %v", err)
+	}
 }
 
 // A reload that HAProxy cannot do closes its listeners for two seconds. The caller pauses reloads then, and endpoints change on.
@@ -138,7 +136,7 @@ func TestAfterAFailedReloadEndpointsChangeWithoutOne(t *testing.T) {
 
 func TestTheEndOfACallersContextEndsItsWaiting(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	reached, proceed := make(chan struct{}), make(chan struct{})
 	r := start(t, h, reload.Options{Step: func(name string) {
@@ -165,7 +163,7 @@ func TestTheLoopPausesWhileHAProxyCannotStart(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			h := testkit.HAProxies(t)[0]
+			h := testkit.OneHAProxy(t)
 			addr, passes := testkit.FreeAddr(t), atomic.Int64{}
 			first := start(t, h, reload.Options{})
 			first.applied(config(addr, "one"), 1)

@@ -112,50 +112,46 @@ func restarted(t *testing.T, h testkit.HAProxy, dir, addr, want string) *harness
 
 func TestCrashBetweenAnyTwoStepsLeavesOldOrNew(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		for _, c := range []struct{ step, want string }{
-			{"write", "old"}, {"check", "old"}, {"bind", "old"}, {"seal", "old"}, {"swap", "old"}, {"load", "new"}, {"prune", "new"},
-		} {
-			t.Run(c.step, func(t *testing.T) {
-				dir, addr := stateDir(t), testkit.FreeAddr(t)
-				crash(t, h, dir, addr, c.step)
-				r := restarted(t, h, dir, addr, c.want)
-				r.applied(config(addr, "after"), 3)
-				r.serves(addr, "after")
-			})
-		}
-	})
+	h := testkit.OneHAProxy(t)
+	for _, c := range []struct{ step, want string }{
+		{"write", "old"}, {"check", "old"}, {"bind", "old"}, {"seal", "old"}, {"swap", "old"}, {"load", "new"}, {"prune", "new"},
+	} {
+		t.Run(c.step, func(t *testing.T) {
+			dir, addr := stateDir(t), testkit.FreeAddr(t)
+			crash(t, h, dir, addr, c.step)
+			r := restarted(t, h, dir, addr, c.want)
+			r.applied(config(addr, "after"), 3)
+			r.serves(addr, "after")
+		})
+	}
 }
 
 // A change by commands is served before it is on disk. Killed in between, nuncio comes back with the generation before it, which
 // was checked, and with the change as soon as the store has delivered it again.
 func TestCrashBetweenAChangeByCommandsAndItsFilesLeavesOldOrNew(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		for _, c := range []struct{ step, served, want string }{
-			{"runtime", "old", "old"},
-			{"confirmed", "new", "old"},
-			{"write", "new", "old"},
-			{"check", "new", "old"},
-			{"seal", "new", "old"},
-			{"save swap", "new", "old"},
-			{"save prune", "new", "new"},
-		} {
-			t.Run(c.step, func(t *testing.T) {
-				dir, addr := stateDir(t), testkit.FreeAddr(t)
-				before, after := testkit.StartWeb(t, "old", ""), testkit.StartWeb(t, "new", "")
-				log := crash(t, h, dir, addr, c.step, "RELOAD_TEST_OLD="+before.Addr, "RELOAD_TEST_NEW="+after.Addr)
-				if !strings.Contains(log, fmt.Sprintf("killed while %q is served, <nil>", c.served+"\n")) {
-					t.Errorf("not killed while %s was served:\n%s", c.served, log)
-				}
-				r := restarted(t, h, dir, addr, c.want+"\n")
-				r.applied(pool(addr, line("s", after.Addr, 1, "")), 3)
-				r.serves(addr, "new\n")
-			})
-		}
-	})
+	h := testkit.OneHAProxy(t)
+	for _, c := range []struct{ step, served, want string }{
+		{"runtime", "old", "old"},
+		{"confirmed", "new", "old"},
+		{"write", "new", "old"},
+		{"check", "new", "old"},
+		{"seal", "new", "old"},
+		{"save swap", "new", "old"},
+		{"save prune", "new", "new"},
+	} {
+		t.Run(c.step, func(t *testing.T) {
+			dir, addr := stateDir(t), testkit.FreeAddr(t)
+			before, after := testkit.StartWeb(t, "old", ""), testkit.StartWeb(t, "new", "")
+			log := crash(t, h, dir, addr, c.step, "RELOAD_TEST_OLD="+before.Addr, "RELOAD_TEST_NEW="+after.Addr)
+			if !strings.Contains(log, fmt.Sprintf("killed while %q is served, <nil>", c.served+"\n")) {
+				t.Errorf("not killed while %s was served:\n%s", c.served, log)
+			}
+			r := restarted(t, h, dir, addr, c.want+"\n")
+			r.applied(pool(addr, line("s", after.Addr, 1, "")), 3)
+			r.serves(addr, "new\n")
+		})
+	}
 }
 
 // Killed alone, nuncio leaves a haproxy that serves on. The next one adopts it without a pause, whatever step it was at: with

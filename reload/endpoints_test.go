@@ -161,33 +161,31 @@ func TestMapsAndListsChangeWithoutAReload(t *testing.T) {
 // Each Apply is one attempt, and no more: merging changes is the caller's job. The files follow in steps.
 func TestABurstOfAppliesEndsInTheNewestState(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		const applies = 1000
-		addr, web := testkit.FreeAddr(t), testkit.StartWeb(t, "one", "")
-		r := start(t, h, reload.Options{Keep: 3})
-		first := r.applied(pool(addr, line("s0", web.Addr, 1, "")), 1)
-		began := time.Now()
-		for i := range applies {
-			set := pool(addr, line(fmt.Sprintf("s%d", i%50), web.Addr, 1+i%50, fmt.Sprintf("weight %d", 1+i%200)))
-			if a, err := r.Apply(t.Context(), reload.Desired{Files: set, Revision: int64(i + 2)}); err != nil || a.Outcome != reload.Runtime {
-				t.Fatalf("%+v, %v", a, err)
-			}
+	h := testkit.OneHAProxy(t)
+	const applies = 1000
+	addr, web := testkit.FreeAddr(t), testkit.StartWeb(t, "one", "")
+	r := start(t, h, reload.Options{Keep: 3})
+	first := r.applied(pool(addr, line("s0", web.Addr, 1, "")), 1)
+	began := time.Now()
+	for i := range applies {
+		set := pool(addr, line(fmt.Sprintf("s%d", i%50), web.Addr, 1+i%50, fmt.Sprintf("weight %d", 1+i%200)))
+		if a, err := r.Apply(t.Context(), reload.Desired{Files: set, Revision: int64(i + 2)}); err != nil || a.Outcome != reload.Runtime {
+			t.Fatalf("%+v, %v", a, err)
 		}
-		s := r.until("the last one", func(s reload.Status) bool { return s.AppliedRevision == applies+1 && s.State == reload.Running })
-		if s.WorkerPid != first.WorkerPid {
-			t.Errorf("worker %d after %d", s.WorkerPid, first.WorkerPid)
-		}
-		s = r.until("it on disk", func(s reload.Status) bool { return onDisk(r.dir, "server s49 ") && onDisk(r.dir, "weight 200") })
-		// The log and the disk follow once a second.
-		most := 2 + int(time.Since(began)/time.Second)
-		if n := r.log.count("msg=applied result=runtime"); n > most {
-			t.Errorf("%d lines were logged for %d changes in %v", n, applies, time.Since(began))
-		}
-		if n := s.AppliedGeneration - first.AppliedGeneration; n > int64(most) {
-			t.Errorf("%d generations were written for %d changes in %v", n, applies, time.Since(began))
-		} else {
-			t.Logf("%d generations were written for %d changes in %v", n, applies, time.Since(began))
-		}
-	})
+	}
+	s := r.until("the last one", func(s reload.Status) bool { return s.AppliedRevision == applies+1 && s.State == reload.Running })
+	if s.WorkerPid != first.WorkerPid {
+		t.Errorf("worker %d after %d", s.WorkerPid, first.WorkerPid)
+	}
+	s = r.until("it on disk", func(s reload.Status) bool { return onDisk(r.dir, "server s49 ") && onDisk(r.dir, "weight 200") })
+	// The log and the disk follow once a second.
+	most := 2 + int(time.Since(began)/time.Second)
+	if n := r.log.count("msg=applied result=runtime"); n > most {
+		t.Errorf("%d lines were logged for %d changes in %v", n, applies, time.Since(began))
+	}
+	if n := s.AppliedGeneration - first.AppliedGeneration; n > int64(most) {
+		t.Errorf("%d generations were written for %d changes in %v", n, applies, time.Since(began))
+	} else {
+		t.Logf("%d generations were written for %d changes in %v", n, applies, time.Since(began))
+	}
 }

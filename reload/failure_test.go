@@ -144,7 +144,7 @@ func TestAFailedReloadLeavesTheOldFilesRunning(t *testing.T) {
 
 func TestRejectedFilesDoNotStopNewerOnes(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	r := start(t, h, reload.Options{})
 	r.submit(config(addr, "bad", "    frobnicate"), 1)
@@ -155,24 +155,22 @@ func TestRejectedFilesDoNotStopNewerOnes(t *testing.T) {
 
 func TestTheFirstStartWaitsForAnAddressInUse(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		addr := testkit.FreeAddr(t)
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		r := start(t, h, reload.Options{})
-		r.submit(config(addr, "one"), 1)
-		s := r.until("two attempts", func(s reload.Status) bool { return len(s.Applies) >= 2 })
-		if s.Ready || !strings.Contains(s.LastError, "annot bind") {
-			t.Errorf("got %+v", s)
-		}
-		l.Close()
-		r.until("running", func(s reload.Status) bool { return s.State == reload.Running })
-		r.serves(addr, "one")
-	})
+	h := testkit.OneHAProxy(t)
+	addr := testkit.FreeAddr(t)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := start(t, h, reload.Options{})
+	r.submit(config(addr, "one"), 1)
+	s := r.until("two attempts", func(s reload.Status) bool { return len(s.Applies) >= 2 })
+	if s.Ready || !strings.Contains(s.LastError, "annot bind") {
+		t.Errorf("got %+v", s)
+	}
+	l.Close()
+	r.until("running", func(s reload.Status) bool { return s.State == reload.Running })
+	r.serves(addr, "one")
 }
 
 func TestAKilledHAProxyIsRestarted(t *testing.T) {
@@ -230,7 +228,7 @@ func TestARestartDoesNotWaitForTheOutput(t *testing.T) {
 
 func TestRunGivesUpOnAHAProxyThatKeepsExiting(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	r := start(t, h, reload.Options{MaxCrashes: 3})
 	s := r.applied(config(addr, "one"), 1)
@@ -254,7 +252,7 @@ func TestRunGivesUpOnAHAProxyThatKeepsExiting(t *testing.T) {
 
 func TestFilesChangedFromOutsideAreRestored(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	r := start(t, h, reload.Options{VerifyInterval: 20 * time.Millisecond})
 	s := r.applied(config(addr, "one"), 1)

@@ -18,51 +18,48 @@ import (
 // The caller can ask for less only if it knows what was too much: all of it, and whichever way HAProxy was to get it.
 func TestAddressesInUseAreNamed(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		addr, free, one, two := testkit.FreeAddr(t), testkit.FreeAddr(t), testkit.FreeAddr(t), testkit.FreeAddr(t)
-		listen := func(addr string) net.Listener {
-			l, err := net.Listen("tcp", addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { l.Close() })
-			return l
+	h := testkit.OneHAProxy(t)
+	addr, free, one, two := testkit.FreeAddr(t), testkit.FreeAddr(t), testkit.FreeAddr(t), testkit.FreeAddr(t)
+	listen := func(addr string) net.Listener {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
 		}
-		first, second := listen(one), listen(two)
-		more := config(addr, "more", "    bind "+one, "    bind "+free, "    bind "+two)
-		r := start(t, h, reload.Options{})
-		failedApply := func(mode reload.Mode) []reload.AddressInUse {
-			t.Helper()
-			a, err := r.Apply(t.Context(), reload.Desired{Files: more})
-			found := (*reload.BindError)(nil)
-			if !errors.As(err, &found) || a.Mode != mode || a.Outcome != reload.Failed || len(found.Addresses) != 2 {
-				t.Fatalf("got %+v, %v; want a %s that failed with two addresses", a, err, mode)
-			}
-			for i, want := range []string{one, two} {
-				if got := found.Addresses[i]; got.Addr.String() != want || !got.StillInUse() {
-					t.Errorf("%s: got %+v, want %s in use", mode, got, want)
-				}
-			}
-			return found.Addresses
+		t.Cleanup(func() { l.Close() })
+		return l
+	}
+	first, second := listen(one), listen(two)
+	more := config(addr, "more", "    bind "+one, "    bind "+free, "    bind "+two)
+	r := start(t, h, reload.Options{})
+	failedApply := func(mode reload.Mode) []reload.AddressInUse {
+		t.Helper()
+		a, err := r.Apply(t.Context(), reload.Desired{Files: more})
+		found := (*reload.BindError)(nil)
+		if !errors.As(err, &found) || a.Mode != mode || a.Outcome != reload.Failed || len(found.Addresses) != 2 {
+			t.Fatalf("got %+v, %v; want a %s that failed with two addresses", a, err, mode)
 		}
-		failedApply(reload.ModeStart)
-		r.applied(config(addr, "less"), 2)
-		found := failedApply(reload.ModeReload)
-		first.Close()
-		if found[0].StillInUse() || !found[1].StillInUse() {
-			t.Errorf("only %s is free now: %+v", one, found)
+		for i, want := range []string{one, two} {
+			if got := found.Addresses[i]; got.Addr.String() != want || !got.StillInUse() {
+				t.Errorf("%s: got %+v, want %s in use", mode, got, want)
+			}
 		}
-		second.Close()
-		r.applied(config(addr, "less"), 4)
-		r.applied(more, 5)
-	})
+		return found.Addresses
+	}
+	failedApply(reload.ModeStart)
+	r.applied(config(addr, "less"), 2)
+	found := failedApply(reload.ModeReload)
+	first.Close()
+	if found[0].StillInUse() || !found[1].StillInUse() {
+		t.Errorf("only %s is free now: %+v", one, found)
+	}
+	second.Close()
+	r.applied(config(addr, "less"), 4)
+	r.applied(more, 5)
 }
 
 func TestAnAddressTakenWhileHAProxyWasDownIsReported(t *testing.T) {
 	t.Parallel()
-	all := testkit.HAProxies(t)
-	h := all[len(all)-1]
+	h := testkit.OneHAProxy(t)
 	// A haproxy that starts only when it may.
 	dir := t.TempDir()
 	script, wait := filepath.Join(dir, "haproxy"), filepath.Join(dir, "wait")

@@ -24,34 +24,32 @@ import (
 
 func TestAStartWithoutAnApplyRunsTheLastGoodGeneration(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		addr := testkit.FreeAddr(t)
-		first := start(t, h, reload.Options{})
-		first.applied(config(addr, "one"), 1)
-		first.applied(config(addr, "two"), 2)
-		if err := first.end(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := get(addr); err == nil {
-			t.Fatal("haproxy outlives Run")
-		}
-		r := start(t, h, reload.Options{StateDir: first.dir, StartWait: time.Millisecond})
-		s := r.until("a running haproxy", func(s reload.Status) bool { return s.WorkerPid != 0 && s.State == reload.Waiting })
-		if s.Ready || s.AppliedRevision != 2 {
-			t.Errorf("got %+v; want revision 2, not ready", s)
-		}
-		r.serves(addr, "two")
-		same := r.applied(config(addr, "two"), 3)
-		if !same.Ready || same.WorkerPid != s.WorkerPid {
-			t.Errorf("got %+v; want ready without a reload", same)
-		}
-	})
+	h := testkit.OneHAProxy(t)
+	addr := testkit.FreeAddr(t)
+	first := start(t, h, reload.Options{})
+	first.applied(config(addr, "one"), 1)
+	first.applied(config(addr, "two"), 2)
+	if err := first.end(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := get(addr); err == nil {
+		t.Fatal("haproxy outlives Run")
+	}
+	r := start(t, h, reload.Options{StateDir: first.dir, StartWait: time.Millisecond})
+	s := r.until("a running haproxy", func(s reload.Status) bool { return s.WorkerPid != 0 && s.State == reload.Waiting })
+	if s.Ready || s.AppliedRevision != 2 {
+		t.Errorf("got %+v; want revision 2, not ready", s)
+	}
+	r.serves(addr, "two")
+	same := r.applied(config(addr, "two"), 3)
+	if !same.Ready || same.WorkerPid != s.WorkerPid {
+		t.Errorf("got %+v; want ready without a reload", same)
+	}
 }
 
 func TestAStartSkipsAGenerationThatNoLongerPasses(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr, extra := testkit.FreeAddr(t), filepath.Join(stateDir(t), "outside.map")
 	if err := os.WriteFile(extra, []byte("a b\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -71,7 +69,7 @@ func TestAStartSkipsAGenerationThatNoLongerPasses(t *testing.T) {
 
 func TestAStartWithRejectedFilesRunsTheLastGoodGeneration(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	first := start(t, h, reload.Options{})
 	first.applied(config(addr, "one"), 1)
@@ -89,7 +87,7 @@ func TestAStartWithRejectedFilesRunsTheLastGoodGeneration(t *testing.T) {
 
 func TestAStartWithoutAGenerationWaits(t *testing.T) {
 	t.Parallel()
-	r := start(t, testkit.HAProxies(t)[0], reload.Options{StartWait: time.Millisecond})
+	r := start(t, testkit.OneHAProxy(t), reload.Options{StartWait: time.Millisecond})
 	r.until("waiting", func(s reload.Status) bool { return s.State == reload.Waiting && s.Version != "" })
 	if err := r.end(); err != nil {
 		t.Errorf("Run: %v", err)
@@ -169,7 +167,7 @@ func TestStopEndsAtTheDrainTimeoutAndAtStopNow(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			backend, arrived, _ := slow(t)
 			addr := testkit.FreeAddr(t)
-			r := start(t, testkit.HAProxies(t)[0], reload.Options{DrainTimeout: c.limit})
+			r := start(t, testkit.OneHAProxy(t), reload.Options{DrainTimeout: c.limit})
 			r.applied(proxy(addr, backend), 1)
 			got := make(chan error, 1)
 			go func() { _, err := get(addr); got <- err }()
@@ -191,83 +189,79 @@ func TestStopEndsAtTheDrainTimeoutAndAtStopNow(t *testing.T) {
 
 func TestStopDuringAnApplyLosesNothing(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		for _, step := range []string{"write", "check", "swap", "load", "prune"} {
-			t.Run(step, func(t *testing.T) {
-				addr := testkit.FreeAddr(t)
-				reached, proceed := make(chan struct{}, 2), make(chan struct{})
-				var armed atomic.Bool
-				r := start(t, h, reload.Options{Step: func(name string) {
-					if armed.Load() && name == step {
-						reached <- struct{}{}
-						<-proceed
-					}
-				}})
-				r.applied(config(addr, "one"), 1)
-				armed.Store(true)
-				r.submit(config(addr, "two"), 2)
-				<-reached
-				r.stop()
-				close(proceed)
-				if err := r.wait(); err != nil {
-					t.Errorf("Run: %v", err)
+	h := testkit.OneHAProxy(t)
+	for _, step := range []string{"write", "check", "swap", "load", "prune"} {
+		t.Run(step, func(t *testing.T) {
+			addr := testkit.FreeAddr(t)
+			reached, proceed := make(chan struct{}, 2), make(chan struct{})
+			var armed atomic.Bool
+			r := start(t, h, reload.Options{Step: func(name string) {
+				if armed.Load() && name == step {
+					reached <- struct{}{}
+					<-proceed
 				}
-				if _, err := get(addr); err == nil {
-					t.Error("haproxy outlives Run")
-				}
-				next := start(t, h, reload.Options{StateDir: r.dir, StartWait: time.Millisecond})
-				next.until("a running haproxy", func(s reload.Status) bool { return s.WorkerPid != 0 })
-			})
-		}
-	})
+			}})
+			r.applied(config(addr, "one"), 1)
+			armed.Store(true)
+			r.submit(config(addr, "two"), 2)
+			<-reached
+			r.stop()
+			close(proceed)
+			if err := r.wait(); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			if _, err := get(addr); err == nil {
+				t.Error("haproxy outlives Run")
+			}
+			next := start(t, h, reload.Options{StateDir: r.dir, StartWait: time.Millisecond})
+			next.until("a running haproxy", func(s reload.Status) bool { return s.WorkerPid != 0 })
+		})
+	}
 }
 
 func TestAHAProxyThatAnEarlierNuncioLeftIsEnded(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		dir, addr := stateDir(t), testkit.FreeAddr(t)
-		cfg := filepath.Join(dir, "leftover.cfg")
-		text, _ := config(addr, "leftover").Get("haproxy.cfg")
-		if err := os.WriteFile(cfg, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(h.Path, "-W", "-db", "-S", filepath.Join(dir, "run", "master.sock"), "-f", cfg)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan struct{})
-		go func() { defer close(ended); _ = cmd.Wait() }()
-		t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
-		master := haproxy.MasterSocket(filepath.Join(dir, "run", "master.sock"), 5*time.Second)
-		testkit.Eventually(t, 20*time.Second, func() error {
-			if _, err := get(addr); err != nil {
-				return err
-			}
-			_, err := master.Exec(t.Context(), "show proc") // up a moment later than the worker
+	h := testkit.OneHAProxy(t)
+	dir, addr := stateDir(t), testkit.FreeAddr(t)
+	cfg := filepath.Join(dir, "leftover.cfg")
+	text, _ := config(addr, "leftover").Get("haproxy.cfg")
+	if err := os.WriteFile(cfg, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(h.Path, "-W", "-db", "-S", filepath.Join(dir, "run", "master.sock"), "-f", cfg)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	master := haproxy.MasterSocket(filepath.Join(dir, "run", "master.sock"), 5*time.Second)
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if _, err := get(addr); err != nil {
 			return err
-		})
-		r := start(t, h, reload.Options{StateDir: dir})
-		r.applied(config(addr, "ours"), 1)
-		r.serves(addr, "ours")
-		select {
-		case <-ended:
-		case <-time.After(20 * time.Second):
-			t.Error("the leftover haproxy still runs")
 		}
+		_, err := master.Exec(t.Context(), "show proc") // up a moment later than the worker
+		return err
 	})
+	r := start(t, h, reload.Options{StateDir: dir})
+	r.applied(config(addr, "ours"), 1)
+	r.serves(addr, "ours")
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the leftover haproxy still runs")
+	}
 }
 
 func TestMetricsFollowTheStatus(t *testing.T) {
 	t.Parallel()
 	addr := testkit.FreeAddr(t)
 	reg := prometheus.NewRegistry()
-	r := start(t, testkit.HAProxies(t)[0], reload.Options{Registerer: reg})
+	r := start(t, testkit.OneHAProxy(t), reload.Options{Registerer: reg})
 	r.applied(config(addr, "one"), 7)
 	s := r.applied(config(addr, "two"), 8)
 	good := s.AppliedTime

@@ -84,7 +84,7 @@ func TestReloadsWithoutIdleCloseOnResponseLoseRequests(t *testing.T) {
 	conf := func(i int) haproxy.Files {
 		return cfg(head + "listen l\n bind " + addr + "\n http-response set-header x-turn " + fmt.Sprint(i) + "\n server s " + backend + "\n")
 	}
-	r := start(t, testkit.HAProxies(t)[0], reload.Options{})
+	r := start(t, testkit.OneHAProxy(t), reload.Options{})
 	r.applied(conf(0), 1)
 	c := newClients()
 	c.enter(addr, "")

@@ -18,7 +18,7 @@ import (
 
 func TestGenerationsSayWhatTheyWereMadeFor(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	r := start(t, h, reload.Options{Keep: 3})
 	apply := func(files haproxy.Files, revision, set int64) {
@@ -61,7 +61,7 @@ func TestAChangeDuringASaveIsLaterThanItsGeneration(t *testing.T) {
 	addr := testkit.FreeAddr(t)
 	var saving atomic.Bool
 	writing, changed := make(chan struct{}), make(chan struct{})
-	r := start(t, testkit.HAProxies(t)[0], reload.Options{Step: func(name string) {
+	r := start(t, testkit.OneHAProxy(t), reload.Options{Step: func(name string) {
 		if name == "write" && saving.CompareAndSwap(true, false) {
 			close(writing)
 			<-changed
@@ -95,27 +95,25 @@ func TestAChangeDuringASaveIsLaterThanItsGeneration(t *testing.T) {
 
 func TestFilesBesideTheConfigurationChangeWithIt(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		addr := testkit.FreeAddr(t)
-		set := func(value string) haproxy.Files {
-			return files(map[string]string{
-				"haproxy.cfg": "global\n daemon\n" + head + "frontend f\n bind " + addr +
-					"\n http-request return status 200 content-type text/plain lf-string %[str(k),map(maps/deep/a.map)]\n",
-				"maps/deep/a.map": "k " + value + "\n",
-			})
-		}
-		r := start(t, h, reload.Options{})
-		r.applied(set("one"), 1)
-		r.serves(addr, "one")
-		r.applied(set("two"), 2)
-		r.serves(addr, "two")
-	})
+	h := testkit.OneHAProxy(t)
+	addr := testkit.FreeAddr(t)
+	set := func(value string) haproxy.Files {
+		return files(map[string]string{
+			"haproxy.cfg": "global\n daemon\n" + head + "frontend f\n bind " + addr +
+				"\n http-request return status 200 content-type text/plain lf-string %[str(k),map(maps/deep/a.map)]\n",
+			"maps/deep/a.map": "k " + value + "\n",
+		})
+	}
+	r := start(t, h, reload.Options{})
+	r.applied(set("one"), 1)
+	r.serves(addr, "one")
+	r.applied(set("two"), 2)
+	r.serves(addr, "two")
 }
 
 func TestAStateDirectoryIsForOneNuncio(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	r := start(t, h, reload.Options{})
 	r.until("waiting", func(s reload.Status) bool { return s.State == reload.Waiting })
 	second := start(t, h, reload.Options{StateDir: r.dir})
@@ -154,7 +152,7 @@ func small(t *testing.T, size string) string {
 
 func TestAFullDiskKeepsTheOldFilesRunning(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	r := start(t, h, reload.Options{StateDir: small(t, "256k")})
 	r.applied(config(addr, "one"), 1)
@@ -175,7 +173,7 @@ func TestAFullDiskKeepsTheOldFilesRunning(t *testing.T) {
 
 func TestAReadOnlyStateDirectoryIsReportedAtOnceAndLater(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr, dir := testkit.FreeAddr(t), small(t, "1m")
 	readOnly := func(on bool) {
 		flags := uintptr(syscall.MS_REMOUNT)
@@ -223,7 +221,7 @@ func TestAReadOnlyStateDirectoryIsReportedAtOnceAndLater(t *testing.T) {
 
 func TestWhatHAProxyPrintsIsLoggedByItsLevel(t *testing.T) {
 	t.Parallel()
-	h := testkit.HAProxies(t)[0]
+	h := testkit.OneHAProxy(t)
 	addr := testkit.FreeAddr(t)
 	log := &syncBuffer{}
 	r := start(t, h, reload.Options{HAProxyLogger: slog.New(slog.NewTextHandler(log, nil))})

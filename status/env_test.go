@@ -227,7 +227,7 @@ func runHAProxy(t *testing.T, backends string) *haproxy.Socket {
 	if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	testkit.HAProxies(t)[0].Start(t, dir, front)
+	testkit.OneHAProxy(t).Start(t, dir, front)
 	socket := haproxy.RuntimeSocket(path, 5*time.Second)
 	// HAProxy listens for its clients a little before it does on its own socket.
 	testkit.Eventually(t, 20*time.Second, func() error {

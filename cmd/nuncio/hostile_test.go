@@ -18,8 +18,7 @@ import (
 // listener, stop the updates of other services, or exhaust memory.
 func TestHostileStore(t *testing.T) {
 	t.Parallel()
-	all := testkit.HAProxies(t)
-	e := newEnv(t, all[len(all)-1], "--max-records=2000", "--shrink-hold=0")
+	e := newEnv(t, testkit.OneHAProxy(t), "--max-records=2000", "--shrink-hold=0")
 	stats := testkit.FreeAddr(t)
 	e.shipped("metrics.bind=" + stats + ";tcp.address=127.0.0.1")
 	e.put("web/a", e.webs[0].Addr)

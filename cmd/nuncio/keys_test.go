@@ -18,7 +18,7 @@ import (
 // of it quoted, and runs every command there is. The log of nuncio and of HAProxy must not show them either.
 func TestNoCommandShowsAKey(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t, testkit.HAProxies(t)[0])
+	e := newEnv(t, testkit.OneHAProxy(t))
 	pki, tls := testkit.NewPKI(t), testkit.FreeAddr(t)
 	var secret []string
 	issue := func(name string) string {
@@ -79,7 +79,7 @@ func TestNoCommandShowsAKey(t *testing.T) {
 	eventually("the rejected files", "rejected")
 
 	state, templates, store := "--state-dir="+e.state, "--templates="+filepath.Join(e.dir, "t"), "--etcd-endpoints="+e.etcd.Endpoint
-	haproxy, set := "--haproxy="+testkit.HAProxies(t)[0].Path, "--set=http="+e.http
+	haproxy, set := "--haproxy="+testkit.OneHAProxy(t).Path, "--set=http="+e.http
 	commands := map[string][][]string{
 		"run":      nil,                                        // its log is read below
 		"render":   {{"--diff", state, templates, store, set}}, // without --diff its job is to write the files

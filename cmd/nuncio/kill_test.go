@@ -23,51 +23,49 @@ func TestKilledAtRandom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		e := newEnv(t, h, "--start-wait=1ms")
-		e.put("web/a", e.webs[0].Addr)
-		e.start()
-		testkit.Eventually(t, 60*time.Second, func() error { _, err := e.get(); return err })
-		counts := map[string]int{}
-		for i := range kills {
-			// A new template each time, so that it is an apply by files, check and reload.
-			e.template(aTemplate + fmt.Sprintf("# edit %d\n", i))
-			e.put("web/a", e.webs[(i+1)%2].Addr)
-			time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
-			e.kill()
-			if i%2 == 0 {
-				testkit.KillHAProxyOf(t, e.state)
-				if body, err := e.get(); err == nil {
-					t.Fatalf("kill %d: a haproxy still answers %q", i, body)
-				}
-			} else if _, err := e.get(); err != nil {
-				t.Errorf("kill %d: HAProxy has ended with nuncio: %v", i, err)
+	h := testkit.OneHAProxy(t)
+	e := newEnv(t, h, "--start-wait=1ms")
+	e.put("web/a", e.webs[0].Addr)
+	e.start()
+	testkit.Eventually(t, 60*time.Second, func() error { _, err := e.get(); return err })
+	counts := map[string]int{}
+	for i := range kills {
+		// A new template each time, so that it is an apply by files, check and reload.
+		e.template(aTemplate + fmt.Sprintf("# edit %d\n", i))
+		e.put("web/a", e.webs[(i+1)%2].Addr)
+		time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+		e.kill()
+		if i%2 == 0 {
+			testkit.KillHAProxyOf(t, e.state)
+			if body, err := e.get(); err == nil {
+				t.Fatalf("kill %d: a haproxy still answers %q", i, body)
 			}
-			e.proxy.Cut()
-			e.start()
-			var body string
-			testkit.Eventually(t, 30*time.Second, func() (err error) { body, err = e.get(); return err })
-			switch body {
-			case fmt.Sprintf("web%d", i%2):
-				counts["old"]++
-			case fmt.Sprintf("web%d", (i+1)%2):
-				counts["new"]++
-			default:
-				t.Fatalf("kill %d: %q serves, neither old nor new", i, body)
-			}
-			e.stop()
-			e.proxy.Join()
-			// When etcd is back, the new one must serve.
-			e.start()
-			testkit.Eventually(t, 60*time.Second, func() error {
-				got, err := e.get()
-				if want := fmt.Sprintf("web%d", (i+1)%2); err == nil && got != want {
-					err = fmt.Errorf("%q serves, want %q", got, want)
-				}
-				return err
-			})
+		} else if _, err := e.get(); err != nil {
+			t.Errorf("kill %d: HAProxy has ended with nuncio: %v", i, err)
 		}
-		t.Logf("%d kills: %v", kills, counts)
-	})
+		e.proxy.Cut()
+		e.start()
+		var body string
+		testkit.Eventually(t, 30*time.Second, func() (err error) { body, err = e.get(); return err })
+		switch body {
+		case fmt.Sprintf("web%d", i%2):
+			counts["old"]++
+		case fmt.Sprintf("web%d", (i+1)%2):
+			counts["new"]++
+		default:
+			t.Fatalf("kill %d: %q serves, neither old nor new", i, body)
+		}
+		e.stop()
+		e.proxy.Join()
+		// When etcd is back, the new one must serve.
+		e.start()
+		testkit.Eventually(t, 60*time.Second, func() error {
+			got, err := e.get()
+			if want := fmt.Sprintf("web%d", (i+1)%2); err == nil && got != want {
+				err = fmt.Errorf("%q serves, want %q", got, want)
+			}
+			return err
+		})
+	}
+	t.Logf("%d kills: %v", kills, counts)
 }

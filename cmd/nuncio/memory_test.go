@@ -59,8 +59,7 @@ func (e *env) haproxyLived() {
 func TestTenThousandInstancesIn192MiB(t *testing.T) {
 	t.Parallel()
 	group, _ := memoryGroup(t, 192<<20)
-	all := testkit.HAProxies(t)
-	e := startTenThousand(t, all[len(all)-1], group)
+	e := startTenThousand(t, testkit.OneHAProxy(t), group)
 	for i := range 12 {
 		e.put("web/a", e.webs[i%2].Addr)
 		e.put(fmt.Sprintf("new%d/a", i), `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // a reload
@@ -86,30 +85,28 @@ func TestTenThousandInstancesIn192MiB(t *testing.T) {
 // nuncio.
 func TestMemoryRunsOut(t *testing.T) {
 	t.Parallel()
-	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
-		t.Parallel()
-		group, limit := memoryGroup(t, 512<<20)
-		e := startTenThousand(t, h, group)
-		e.answers("web0")
-		testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
-		narrow := resident(t, group) + 20<<20 // a check needs about twice that
-		if err := os.WriteFile(limit, []byte(strconv.Itoa(narrow)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		load := testkit.StartLoad("http://" + e.http + "/")
-		e.put("new/a", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // wants a reload
-		testkit.Eventually(t, 60*time.Second, func() error { return e.ready("raise the memory limit") })
-		e.put("web/a", e.webs[1].Addr)
-		if err := os.WriteFile(limit, []byte(strconv.Itoa(512<<20)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		e.answers("web1")
-		testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
-		if r := load.Stop(); r.Done == 0 || r.Failed > 0 {
-			t.Errorf("%d of %d requests failed, the first with: %v", r.Failed, r.Done+r.Failed, r.First)
-		}
-		e.haproxyLived()
-	})
+	h := testkit.OneHAProxy(t)
+	group, limit := memoryGroup(t, 512<<20)
+	e := startTenThousand(t, h, group)
+	e.answers("web0")
+	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
+	narrow := resident(t, group) + 20<<20 // a check needs about twice that
+	if err := os.WriteFile(limit, []byte(strconv.Itoa(narrow)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	load := testkit.StartLoad("http://" + e.http + "/")
+	e.put("new/a", `{"host":"127.0.0.1","port":9,"meta":{"http.host":"new.example.com"}}`) // wants a reload
+	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("raise the memory limit") })
+	e.put("web/a", e.webs[1].Addr)
+	if err := os.WriteFile(limit, []byte(strconv.Itoa(512<<20)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	e.answers("web1")
+	testkit.Eventually(t, 60*time.Second, func() error { return e.ready("running") })
+	if r := load.Stop(); r.Done == 0 || r.Failed > 0 {
+		t.Errorf("%d of %d requests failed, the first with: %v", r.Failed, r.Done+r.Failed, r.First)
+	}
+	e.haproxyLived()
 }
 
 // resident returns the bytes of a group that the kernel cannot reclaim, and those of mapped files.

@@ -54,7 +54,7 @@ func fillEtcd() {
 func TestDaemon(t *testing.T) {
 	t.Parallel()
 	testkit.RunScripts(t, "testdata/daemon",
-		"bind-conflict", "burst", "endpoints", "haproxy-killed", "pid1", "ready", "templates-edit", "terminate", "upgrade")
+		"bind-conflict", "endpoints", "follow-services", "haproxy-killed", "templates-edit", "terminate", "upgrade")
 }
 
 // TestFaults breaks what nuncio depends on, one thing per script; docs/reliability.md has the table.

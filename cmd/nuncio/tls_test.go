@@ -24,8 +24,7 @@ func TestCertificateRenewal(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { writer.Close() })
-	all := testkit.HAProxies(t)
-	e := newEnv(t, all[len(all)-1])
+	e := newEnv(t, testkit.OneHAProxy(t))
 	e.client = writer
 	cert, key := pki.Issue("nuncio")
 	e.args = slices.DeleteFunc(e.args, func(a string) bool { return strings.HasPrefix(a, "--etcd-endpoints=") })

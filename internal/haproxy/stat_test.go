@@ -38,9 +38,13 @@ backend web
 			t.Fatal(err)
 		}
 		h.Start(t, dir, front)
+		refused := "Connection refused"
+		if h.AtLeast("3.4") {
+			refused = "ECONNREFUSED returned by OS (Connection refused)"
+		}
 		want := []haproxy.ServerStat{
 			{Backend: "web", Name: "up", Addr: front, Status: "UP", Weight: 1, Check: "L4OK", CheckInfo: "Layer4 check passed"},
-			{Backend: "web", Name: "down", Addr: closed, Status: "DOWN", Weight: 7, Check: "L4CON", CheckInfo: "Connection refused"},
+			{Backend: "web", Name: "down", Addr: closed, Status: "DOWN", Weight: 7, Check: "L4CON", CheckInfo: refused},
 			{Backend: "web", Name: "off", Addr: "[::1]:3", Status: "MAINT", Weight: 1},
 			{Backend: "web", Name: "plain", Addr: "127.0.0.1:2", Status: "no check", Weight: 1},
 		}

@@ -15,8 +15,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// RunScripts runs every txtar script of dir, each with an etcd, web servers and addresses of its own: those named in both
-// on each supported HAProxy, the others on the oldest and the newest in turn, since HAProxy's version makes no difference
+// RunScripts runs every txtar script of dir, each with an etcd, web servers and addresses of its own: those named in every
+// on each supported HAProxy, and the others spread over them, as OneHAProxy does, since HAProxy's version makes no difference
 // to them. The programs under test are the commands that the caller registered with testscript.Main.
 //
 // Variables: $ETCD, $HAPROXY, $STATE (a state directory), $HTTP, $ADMIN, $STATS, $ADDR1 to $ADDR4 (free addresses, all of
@@ -46,28 +46,32 @@ import (
 //	few-reloads N          HAProxy was reloaded at most N times
 //	server BACKEND/NAME ADDR WEIGHT ready|maint|left, servers BACKEND N ADDR    what HAProxy shows of its servers
 //	eventually DURATION COMMAND…   repeats one of the checks, get to servers, until it succeeds
-func RunScripts(t *testing.T, dir string, both ...string) {
+func RunScripts(t *testing.T, dir string, every ...string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("scripts of %s: %d found, %v", dir, len(files), err)
 	}
-	for _, name := range both {
+	for _, name := range every {
 		if !slices.Contains(files, filepath.Join(dir, name+".txtar")) {
 			t.Errorf("there is no script %s in %s", name, dir)
 		}
 	}
 	all := HAProxies(t)
 	for at, h := range all {
-		var chosen []string
-		for i, file := range files {
-			if i%len(all) == at || slices.Contains(both, strings.TrimSuffix(filepath.Base(file), ".txtar")) {
-				chosen = append(chosen, file)
+		var own []string
+		for _, file := range files {
+			name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+			if chosen(name, len(all)) == at || slices.Contains(every, name) {
+				own = append(own, file)
 			}
+		}
+		if len(own) == 0 {
+			continue
 		}
 		t.Run("haproxy-"+h.Version, func(t *testing.T) {
 			t.Parallel()
-			runScripts(t, h, chosen)
+			runScripts(t, h, own)
 		})
 	}
 }

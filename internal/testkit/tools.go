@@ -1,10 +1,13 @@
 package testkit
 
 import (
+	"hash/fnv"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -15,16 +18,36 @@ type HAProxy struct {
 	Path    string
 }
 
+// AtLeast reports whether it is version, such as "3.4", or a later one.
+func (h HAProxy) AtLeast(version string) bool {
+	number := func(text string) (n int) {
+		major, minor, _ := strings.Cut(text, ".")
+		for _, part := range []string{major, minor} {
+			digit, _ := strconv.Atoi(part) // both are made of numbers
+			n = 1000*n + digit
+		}
+		return n
+	}
+	return number(h.Version) >= number(version)
+}
+
+// versions are the supported versions of HAProxy, oldest first.
+var versions = []string{"2.6", "3.0", "3.2", "3.4"}
+
 // HAProxies returns the supported HAProxies of this machine, oldest first: the one that is installed, and those that
-// "make tools" unpacked. NUNCIO_TEST_HAPROXY names the program of
-// a different version, which is then the only one; Debian sid has one that changes too often for "make tools".
+// "make tools" unpacked. NUNCIO_TEST_HAPROXY names one of their versions, or any program by its path, which is then the
+// only one.
 func HAProxies(t testing.TB) []HAProxy {
 	t.Helper()
-	if path := os.Getenv("NUNCIO_TEST_HAPROXY"); path != "" {
-		return []HAProxy{{versionOf(t, path), path}}
+	only := os.Getenv("NUNCIO_TEST_HAPROXY")
+	if strings.Contains(only, "/") {
+		return []HAProxy{{versionOf(t, only), only}}
 	}
 	var found []HAProxy
-	for _, version := range []string{"2.6", "3.0"} {
+	for _, version := range versions {
+		if only != "" && only != version {
+			continue
+		}
 		if path, ok := haproxyPath(version); ok {
 			found = append(found, HAProxy{version, path})
 		} else {
@@ -32,9 +55,24 @@ func HAProxies(t testing.TB) []HAProxy {
 		}
 	}
 	if len(found) == 0 {
-		t.Skip("no HAProxy on this machine: run make tools")
+		t.Skipf("no HAProxy %s on this machine: run make tools", only)
 	}
 	return found
+}
+
+// OneHAProxy returns the HAProxy for a test that is the same on every version. Such tests are spread over the versions: a
+// test keeps the version that follows from its name.
+func OneHAProxy(t testing.TB) HAProxy {
+	t.Helper()
+	all := HAProxies(t)
+	return all[chosen(t.Name(), len(all))]
+}
+
+// chosen is a number below n that follows from a name alone.
+func chosen(name string, n int) int {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, name) // a hash takes everything
+	return int(h.Sum32() % uint32(n))
 }
 
 func haproxyPath(version string) (string, bool) {
@@ -61,7 +99,8 @@ func versionOf(t testing.TB, path string) string {
 	return numbers[0] + "." + numbers[1]
 }
 
-// EachHAProxy runs test once per supported HAProxy, as a subtest named after its version.
+// EachHAProxy runs test once per supported HAProxy, as a subtest named after its version. It is for what depends on the
+// version; OneHAProxy is for everything else.
 func EachHAProxy(t *testing.T, test func(t *testing.T, haproxy HAProxy)) {
 	t.Helper()
 	for _, h := range HAProxies(t) {
