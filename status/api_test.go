@@ -56,12 +56,13 @@ func TestServicesSayWhyThereIsNoTraffic(t *testing.T) {
 		i := page.Services[0].Instances[0]
 		return i.Health, i.Why
 	}
-	w.put("web/stopped", `{"host":"192.0.2.99","port":1,"state":"drain","meta":{"operator":"drain"}}`,
+	w.put("web/zero", `{"host":"127.0.0.7","port":7,"weight":0}`, "web/leaving", `{"host":"127.0.0.4","port":4,"state":"drain"}`,
+		"web/stopped", `{"host":"192.0.2.99","port":1,"state":"drain","meta":{"operator":"drain"}}`,
 		"web/idle", `{"host":"127.0.0.3","port":3,"weight":0}`,
 		"web/new", `192.0.2.100:1`)
 	for _, c := range []struct{ query, health, why string }{
 		{"web/stopped", "absent", "its record says state drain"},
-		{"web/idle", "unchecked", "its record says weight 0"},
+		{"web/zero", "unchecked", "its record says weight 0"},
 		{"web/new", "absent", "the templates make no server line of it"},
 		{"db/db-1", "maint", "its record says state maint"},
 		{"api-1", "unchecked", ""},
@@ -71,15 +72,25 @@ func TestServicesSayWhyThereIsNoTraffic(t *testing.T) {
 			t.Errorf("%s: got health %q and %q, want %q and %q", c.query, health, why, c.health, c.why)
 		}
 	}
+	for query, want := range map[string]string{
+		"web/idle":    "HAProxy sends it requests although its record says weight 0: the templates do not use that",
+		"web/leaving": "HAProxy sends it requests although its record says state drain: the templates do not use that",
+		"web/zero":    "",
+		"api-1":       "",
+	} {
+		if v := explain(t, w, query); !strings.HasPrefix(v.Differs, want) || (want == "") != (v.Differs == "") || want != "" && v.Why != "" {
+			t.Errorf("%s: got %q, want %q; and %q", query, v.Differs, want, v.Why)
+		}
+	}
 	newer := files(t, "# newer\n")
 	w.change(func(s *sources) { s.desired, s.reconciler.Frozen = newer, &reconcile.Frozen{Generation: 3} })
 	if _, why := why("web/new"); !strings.Contains(why, "generation 3 is frozen") {
 		t.Errorf("web/new while pinned: %q, want the pin", why)
 	}
-	if page := get[status.Page](t, w.URL+"/v1/services?q=nosuch"); page.Found != 0 || page.All != 8 || page.Services == nil {
-		t.Errorf("services?q=nosuch: %+v, want none of 8, as an empty list", page)
+	if page := get[status.Page](t, w.URL+"/v1/services?q=nosuch"); page.Found != 0 || page.All != 10 || page.Services == nil {
+		t.Errorf("services?q=nosuch: %+v, want none of 10, as an empty list", page)
 	}
-	if page := get[status.Page](t, w.URL+"/v1/services?offset=1&limit=2"); page.Found != 8 || page.Last() != 3 || page.More() == "" || page.Less() == "" {
+	if page := get[status.Page](t, w.URL+"/v1/services?offset=1&limit=2"); page.Found != 10 || page.Last() != 3 || page.More() == "" || page.Less() == "" {
 		t.Errorf("a part of the services: %+v", page)
 	}
 }

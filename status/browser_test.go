@@ -200,6 +200,7 @@ func threeServices(t *testing.T) *env {
 backend api
 	server api-1 127.0.0.3:3
 	server api-2 127.0.0.4:4 weight 20
+	server api-0 127.0.0.7:7 weight 0
 backend db
 	server db-1 127.0.0.5:5 disabled
 `))

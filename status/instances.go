@@ -38,6 +38,8 @@ type InstanceView struct {
 	Health string `json:"health"`
 	// Why is the reason why it gets no new traffic; empty when it does.
 	Why string `json:"why,omitempty"`
+	// Differs says how HAProxy treats it otherwise than its record says, where it gets traffic all the same.
+	Differs string `json:"differs,omitempty"`
 }
 
 // ServerView is one server line of the running HAProxy.
@@ -156,6 +158,7 @@ func (l *lookup) view(r row) InstanceView {
 	}
 	v.Health = healthOf(found, l.servers.err)
 	v.Why = l.why(i, v, stale)
+	v.Differs = l.differs(i, v)
 	return v
 }
 

@@ -106,7 +106,7 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 		}
 		fallthrough
 	default:
-		if i.State != catalog.StateReady {
+		if i.State != catalog.StateReady && !v.served() {
 			by := ""
 			if i.Meta["operator"] != "" {
 				by = " (set by nuncio-registrar drain)"
@@ -114,10 +114,40 @@ func (l *lookup) why(i *catalog.Instance, v InstanceView, stale string) string {
 			return "its record says state " + string(i.State) + by
 		}
 	}
-	if i.Weight == 0 {
+	if i.Weight == 0 && !v.served() {
 		return "its record says weight 0"
 	}
 	return l.whyUnreached(v)
+}
+
+// served reports whether HAProxy gives requests to any of its servers.
+func (v *InstanceView) served() bool {
+	return slices.ContainsFunc(v.Servers, func(s ServerView) bool {
+		word := statusWord(s.Status)
+		return (word == "up" || word == "unchecked") && s.Weight > 0
+	})
+}
+
+// differs says in which way HAProxy treats an instance otherwise than its record says, where it gets requests all the same.
+func (l *lookup) differs(i *catalog.Instance, v InstanceView) string {
+	what := ""
+	switch {
+	case v.Why != "" || !v.served():
+		return ""
+	case i.State != catalog.StateReady:
+		what = "HAProxy sends it requests although its record says state " + string(i.State)
+	case i.Weight == 0:
+		what = "HAProxy sends it requests although its record says weight 0"
+	default:
+		return ""
+	}
+	switch {
+	case l.lag != "":
+		return what + ": " + l.lag
+	case !l.o.InStep && l.o.Applied.Digest != l.o.Desired.Digest:
+		return what + ": a newer configuration is on its way"
+	}
+	return what + ": the templates do not use that for its server line"
 }
 
 // lag says why HAProxy goes on with earlier records.

@@ -256,6 +256,9 @@ func printInstances(w io.Writer, p paint, o *status.Overview, page *status.Page)
 			if i.Why != "" {
 				fmt.Fprintf(w, "  no traffic: %s\n", sanitize(i.Why))
 			}
+			if i.Differs != "" {
+				fmt.Fprintf(w, "  %s\n", p.bad(sanitize(i.Differs)))
+			}
 			for _, s := range i.Servers {
 				fmt.Fprintf(w, "  server %s/%s: %s for %d s, %s now, %d so far\n", s.Backend, s.Name, s.Status, s.Seconds, plural(s.Sessions, "session", "sessions"), s.Total)
 			}
