@@ -16,6 +16,8 @@ type metrics struct {
 	droppedInstances     prometheus.Counter
 	portConflicts        prometheus.Gauge
 	rolledBack, isFrozen prometheus.Gauge
+	expiry               *prometheus.GaugeVec
+	refused              prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -42,6 +44,11 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		portConflicts:    gauge("nuncio_port_conflict_records", "Records quarantined because something other than HAProxy uses the TCP port that they ask for."),
 		rolledBack:       gauge("nuncio_rolled_back_template_set", "Number of the template set that an operator rolled back to; 0 while nothing is rolled back."),
 		isFrozen:         gauge("nuncio_frozen_generation", "Number of the generation that an operator froze; 0 while nothing is frozen."),
+		expiry: with.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "nuncio_certificate_expiry_timestamp_seconds",
+			Help: "When the certificate that HAProxy serves from a file expires, as a Unix time; of the 500 that expire first.",
+		}, []string{"file"}),
+		refused: gauge("nuncio_certificates_refused", "Certificates and authorities whose newest content is not in use, because it is broken, expired or missing."),
 	}
 }
 
@@ -54,4 +61,15 @@ func (m *metrics) ordered(order Resumed) {
 	case order.Frozen != nil:
 		m.isFrozen.Set(float64(order.Frozen.Generation))
 	}
+}
+
+// maxExpiry bounds the series: there can be thousands of certificates.
+const maxExpiry = 500
+
+func (m *metrics) certificates(all []Certificate) {
+	m.expiry.Reset()
+	for _, c := range soonest(all, maxExpiry) {
+		m.expiry.WithLabelValues(c.File).Set(float64(c.NotAfter.Unix()))
+	}
+	m.refused.Set(float64(len(Status{Certificates: all}.Refused())))
 }

@@ -231,6 +231,7 @@ func (r *Reconciler) applyFrozen(ctx context.Context, f *frozenFiles) (reload.Re
 	switch {
 	case err == nil:
 		r.confirmed = &confirmed{f.files, result}
+		r.showFrozen(f.files)
 	case result.Outcome == reload.Runtime: // a part
 		r.confirmed = &confirmed{result.Files, result}
 	}

@@ -147,11 +147,12 @@ func (r *Reconciler) use(candidate *templateSet) {
 var errNotDue = errors.New("these files have failed, and the next attempt is not due yet")
 
 // attempt renders the newest snapshot with a template set and has it applied. Records that ask for a port in use are
-// quarantined, and the attempt goes on without them.
+// quarantined, certificates that HAProxy does not take give way to their last good content, and the attempt goes on without
+// them.
 func (r *Reconciler) attempt(ctx context.Context, set *templateSet, trial bool) error {
 	for {
 		began := time.Now()
-		rendered, err := r.render(set.templates, r.snapshot)
+		rendered, err := r.render(set, r.snapshot)
 		if err != nil {
 			err = &renderError{err}
 			set.retry.ended(began, reload.Result{}, err, trial)
@@ -165,10 +166,11 @@ func (r *Reconciler) attempt(ctx context.Context, set *templateSet, trial bool) 
 		if err != nil && ctx.Err() != nil {
 			return err // stopping: nothing has been learnt about these files
 		}
-		if r.conflict(err) {
+		if r.conflict(err) || r.refuseCertificates(err) {
 			continue
 		}
 		set.failed = err != nil
+		r.certificatesTried(set, rendered.Files, err)
 		set.retry.ended(began, result, err, trial)
 		switch {
 		case err == nil:
@@ -199,14 +201,17 @@ func (r *Reconciler) running() haproxy.Files {
 	return r.before
 }
 
-func (r *Reconciler) render(t *render.Templates, snapshot *catalog.Snapshot) (*render.Result, error) {
+// render makes the complete files for a snapshot.
+func (r *Reconciler) render(set *templateSet, snapshot *catalog.Snapshot) (*render.Result, error) {
 	began := time.Now()
-	result, err := t.RenderAfter(snapshot, r.running())
+	result, err := set.templates.RenderAfter(snapshot, r.running())
 	r.metrics.duration.Observe(time.Since(began).Seconds())
 	if err != nil {
 		r.metrics.errors.Inc()
+		return nil, err
 	}
-	return result, err
+	result.Files = r.complete(result.Files)
+	return result, nil
 }
 
 // publishDesired keeps the answer of Desired. While an operator's order holds changes back, the newest templates are rendered
@@ -233,7 +238,7 @@ func (r *Reconciler) publishDesired(changed bool) {
 }
 
 func (r *Reconciler) renderHeldBack(set *templateSet) {
-	rendered, err := r.render(set.templates, r.snapshot)
+	rendered, err := r.render(set, r.snapshot)
 	switch {
 	case err == nil:
 		set.files = &rendered.Files

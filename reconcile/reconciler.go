@@ -39,6 +39,8 @@ type Options struct {
 	Render render.Options
 	// ReloadInterval is the least time between two reloads; 0 does not pace them. What needs no reload waits for nothing.
 	ReloadInterval time.Duration
+	// Outside reads the certificates that configurations name by absolute paths. Nil leaves that to HAProxy.
+	Outside Outside
 	// ShrinkHold is how long instances that vanish from the store all at once are kept; 0 keeps none.
 	ShrinkHold time.Duration
 	// StateDir is where template sets, orders and the shrink guard's records are kept; without it there is no rollback,
@@ -65,6 +67,8 @@ type Reconciler struct {
 	ports    portConflicts
 	sets     setHistory
 	baseline *baseline // nil: not kept
+
+	certificates certificates
 
 	guarded  *catalog.Snapshot // what the shrink guard lets through
 	snapshot *catalog.Snapshot // of that, what is rendered: without the records whose port is in use
@@ -119,7 +123,8 @@ func New(opts Options) (*Reconciler, error) {
 		pace:   reloadPace{interval: opts.ReloadInterval},
 		guard:  shrinkGuard{hold: opts.ShrinkHold}, ports: portConflicts{},
 		sets: setHistory{dir: opts.StateDir, keep: opts.KeepTemplateSets}, baseline: newBaseline(opts),
-		quarantined: map[string]bool{}, dropped: map[string]bool{},
+		certificates: newCertificates(opts),
+		quarantined:  map[string]bool{}, dropped: map[string]bool{},
 	}, nil
 }
 
@@ -145,6 +150,11 @@ func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot
 		r.before, _ = reload.Current(r.opts.StateDir) // none at the very first start
 	}
 	r.restore()
+	r.certificates.good = r.before
+	var renewed <-chan struct{}
+	if r.opts.Outside != nil {
+		renewed = r.opts.Outside.Changed()
+	}
 	for {
 		r.pass(ctx)
 		if ctx.Err() != nil { // select picks at random among ready channels
@@ -162,6 +172,8 @@ func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot
 			r.edit(tree)
 		case order := <-r.orders:
 			order(ctx)
+		case <-renewed:
+			r.changed = true
 		case <-r.again:
 			r.restart()
 		case <-r.opts.Applier.Outdated():

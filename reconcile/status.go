@@ -35,6 +35,8 @@ type Status struct {
 	// RolledBack and Frozen are the operator's order in force, at most one.
 	RolledBack *RolledBack `json:"rolled_back,omitempty"`
 	Frozen     *Frozen     `json:"frozen,omitempty"`
+	// Certificates are those of the last attempt, sorted by name.
+	Certificates []Certificate `json:"-"`
 	// Snapshot is what is rendered: the store's, with what the shrink guard keeps and without the records whose port is in
 	// use, which are quarantined in it. It is nil before the first.
 	Snapshot *catalog.Snapshot `json:"-"`
@@ -45,7 +47,7 @@ func (r *Reconciler) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.status
-	s.Dropped, s.Unmet = slices.Clone(s.Dropped), slices.Clone(s.Unmet)
+	s.Dropped, s.Unmet, s.Certificates = slices.Clone(s.Dropped), slices.Clone(s.Unmet), slices.Clone(s.Certificates)
 	return s
 }
 

@@ -32,7 +32,7 @@ func choose(now running, alive bool, next haproxy.Files, runtime func(haproxy.Fi
 	if p == nil {
 		return way{mode: ModeReload, reason: reason}
 	}
-	return way{mode: ModeRuntime, reason: "only servers, maps and lists differ", runtime: p}
+	return way{mode: ModeRuntime, reason: "only servers, maps, lists and certificates differ", runtime: p}
 }
 
 // apply makes one attempt to get files into HAProxy and records how it went. Its errors are those of Apply.

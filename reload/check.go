@@ -29,7 +29,7 @@ func Check(ctx context.Context, program string, files haproxy.Files) error {
 	if err := process.WriteStateFile(dir, haproxy.EmptyStateFile); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	if err := generation.WriteFiles(dir, files, process.OwnConfig(dir)); err != nil {
+	if err := generation.WriteFiles(dir, "", files, process.OwnConfig(dir)); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
 	return process.Checker{Program: program, Env: env}.Check(ctx, dir, configs()...)

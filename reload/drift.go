@@ -64,7 +64,7 @@ func (m *Manager) planCommands(next haproxy.Files) (*plan.Plan, string) {
 func (m *Manager) applyCommands(ctx context.Context, p *plan.Plan, d Desired) error {
 	leaving := m.worker.leavingAfter(p)
 	m.opts.Step("runtime")
-	if p.Commands+len(p.Files) > 0 {
+	if p.Commands+len(p.Files)+len(p.Certificates) > 0 {
 		m.markUnsure()
 		ctx, cancel := m.reloadContext(ctx)
 		defer cancel()

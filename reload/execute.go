@@ -41,6 +41,9 @@ func execute(ctx context.Context, h *process.Process, planner plan.Planner, p *p
 	if err := exchangeFiles(ctx, s, p.Files); err != nil {
 		return err
 	}
+	if err := changeCertificates(ctx, s, p.Certificates); err != nil {
+		return err
+	}
 	for _, commands := range phases {
 		if err := process.Send(ctx, s, commands); err != nil {
 			return err

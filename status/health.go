@@ -90,7 +90,7 @@ func (m *moment) state() reload.State {
 		return reload.Degraded
 	case m.reconciler.RolledBack != nil:
 		return reload.State(reconcile.StateRolledBack)
-	case m.reconciler.TemplatesError != "", len(m.problems) > 0:
+	case m.reconciler.TemplatesError != "", len(m.problems) > 0, len(m.reconciler.Refused()) > 0:
 		return reload.Degraded
 	case m.reconciler.Hold != nil:
 		return stateHolding
@@ -137,6 +137,15 @@ func (m *moment) reasons() (reasons []string) {
 	}
 	if text := cmp.Or(m.applier.LastError, m.reconciler.ApplyError); text != "" {
 		add("haproxy: %s", text)
+	}
+	const most = 5 // there can be a thousand
+	refused := m.reconciler.Refused()
+	for i, c := range refused {
+		if i == most {
+			add("certificates: %d more are not as they should be (nuncio certs)", len(refused)-most)
+			break
+		}
+		add("%s", c.Trouble())
 	}
 	for _, part := range slices.Sorted(maps.Keys(m.problems)) {
 		add("%s: %s", part, m.problems[part])

@@ -63,6 +63,7 @@ type daemon struct {
 	registry *prometheus.Registry
 	store    *watch.Store
 	dir      *watch.Dir // nil with the shipped templates
+	outside  *watch.Files
 	manager  *reload.Manager
 	reaper   *proc.Reaper
 	admin    net.Listener
@@ -149,8 +150,9 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	if err != nil {
 		return nil, cannotStart("%w", err)
 	}
+	d.outside = watch.NewFiles(watch.FilesOptions{Logger: log})
 	d.reconciler, err = reconcile.New(reconcile.Options{
-		Applier: d.manager, Render: c.renderRunning(s), ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
+		Applier: d.manager, Outside: d.outside, Render: c.renderRunning(s), ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
 		ReloadInterval: c.ReloadInterval, KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
 	})
 	if err != nil {
@@ -186,6 +188,7 @@ func (d *daemon) run(c *runCmd) error {
 	group.Go(func() error { return d.reaper.Run(reaping) })
 	group.Go(func() error { return d.store.Run(ctx, snapshots) })
 	group.Go(func() error { return d.readTemplates(ctx, trees) })
+	group.Go(func() error { return d.outside.Run(ctx) })
 	group.Go(func() error { return d.reconciler.Run(ctx, snapshots, trees) })
 	shown := d.statusServer(c)
 	group.Go(func() error { return shown.Run(adminCtx, d.admin) })
@@ -274,7 +277,7 @@ func (d *daemon) readTemplates(ctx context.Context, trees chan<- map[string]stri
 }
 
 // obey turns signals into calls until HAProxy is gone: the first TERM or INT drains, the second stops now, HUP reads the
-// templates again, USR2 accepts what the shrink guard holds.
+// templates and the certificates again, USR2 accepts what the shrink guard holds.
 func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func()) error {
 	asked := false
 	for {
@@ -288,6 +291,7 @@ func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func(
 				if d.dir != nil {
 					d.dir.Refresh()
 				}
+				d.outside.Refresh()
 				d.reconciler.Retry()
 			case s == syscall.SIGUSR2:
 				go d.accept(over) // an apply may be under way, and the next signal must not wait for it

@@ -39,10 +39,10 @@ func TestParse(t *testing.T) {
 		{"empty", " \n", "empty"},
 		{"no key", cert, "no private key"},
 		{"no certificate", key, "no certificate"},
-		{"another certificate's key", cert + other, "key and certificate"},
+		{"another certificate's key", cert + other, "another certificate"},
 		{"cut off in the key", (cert + key)[:len(cert)+40], "no private key"},
 		{"cut off in the certificate", key + cert[:len(cert)/2], "broken or cut off"},
-		{"a certificate that is none", key + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be read"},
+		{"a certificate that is none", key + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not understood"},
 		{"no PEM", "hello", "no certificate"},
 	} {
 		u, err := certs.Parse(c.text)

@@ -42,6 +42,10 @@ type Unit struct {
 	text string
 }
 
+// ErrUnsure is wrapped by errors about something that this package cannot read and another program perhaps can, such as a key on
+// a curve that Go does not know.
+var ErrUnsure = errors.New("not understood")
+
 // Parse reads a unit: one or more certificates, the first of which is served, and its private key, in any order. The error says
 // what is wrong, and never quotes the text.
 func Parse(text string) (Unit, error) {
@@ -65,8 +69,11 @@ func Parse(text string) (Unit, error) {
 		if strings.Contains(key.Type, "ENCRYPTED") || key.Headers["Proc-Type"] != "" {
 			return Unit{}, errors.New("its private key is encrypted, and HAProxy cannot ask for a password")
 		}
-		// The errors of crypto/tls name algorithms and structure only.
-		return Unit{}, fmt.Errorf("key and certificate: %s", strings.TrimPrefix(err.Error(), "tls: "))
+		// The errors of crypto/tls name algorithms and structure only, and have no types.
+		if strings.Contains(err.Error(), "does not match") {
+			return Unit{}, errors.New("its private key is that of another certificate")
+		}
+		return Unit{}, fmt.Errorf("key and certificate: %w: %s", ErrUnsure, strings.TrimPrefix(err.Error(), "tls: "))
 	}
 	return Unit{describe(chain[0]), text}, nil
 }
@@ -102,7 +109,7 @@ func blocks(text string) (chain []*x509.Certificate, key *pem.Block, err error) 
 		case b.Type == "CERTIFICATE":
 			c, err := x509.ParseCertificate(b.Bytes)
 			if err != nil {
-				return nil, nil, fmt.Errorf("certificate %d of the file cannot be read: %w", len(chain)+1, err)
+				return nil, nil, fmt.Errorf("certificate %d of the file: %w: %s", len(chain)+1, ErrUnsure, err.Error())
 			}
 			chain = append(chain, c)
 		case strings.HasSuffix(b.Type, "PRIVATE KEY") && key == nil:
@@ -114,6 +121,24 @@ func blocks(text string) (chain []*x509.Certificate, key *pem.Block, err error) 
 		return nil, nil, fmt.Errorf("%d of its %d certificates are broken or cut off", begun-len(chain), begun)
 	}
 	return chain, key, nil
+}
+
+// Leaf reads the first certificate of a text, without a look at its key.
+func Leaf(text string) (Certificate, bool) {
+	for rest := []byte(text); ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			return Certificate{}, false
+		}
+		if b.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return Certificate{}, false
+		}
+		return describe(c), true
+	}
 }
 
 // Authorities reads a file of certificates without keys, such as a ca-file, and returns them in order.

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 type Command struct {
 	Line    string
 	Payload []string
+	// Limit is how many bytes the command may have with its payload; 0 means MaxCommand.
+	Limit int
 	// Answers says that HAProxy answers a success with a message. Most commands that change something succeed in silence.
 	Answers bool
 }
@@ -46,8 +49,8 @@ func (c Command) check() error {
 	if err := checkCommand(c.Line); err != nil {
 		return err
 	}
-	if n := c.size(); n > MaxCommand {
-		return fmt.Errorf("haproxy command %.40q...: %d bytes with its payload, the limit is %d", c.Line, n, MaxCommand)
+	if n, limit := c.size(), cmp.Or(c.Limit, MaxCommand); n > limit {
+		return fmt.Errorf("haproxy command %.40q...: %d bytes with its payload, the limit is %d", c.Line, n, limit)
 	}
 	if (len(c.Payload) > 0) != strings.HasSuffix(c.Line, " <<") {
 		return fmt.Errorf("haproxy command %.80q: a command with a payload, and no other, must end in \" <<\"", c.Line)

@@ -39,7 +39,7 @@ func NewPKI(t testing.TB) *PKI {
 	p.must(err)
 	p.cert, err = x509.ParseCertificate(der)
 	p.must(err)
-	p.CA = p.write("ca.pem", "CERTIFICATE", der)
+	p.CA = p.write("ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	return p
 }
 
@@ -58,29 +58,79 @@ func (p *PKI) Expired(name string) (cert, key string) {
 
 func (p *PKI) issue(name string, left time.Duration) (cert, key string) {
 	p.t.Helper()
+	certPEM, keyPEM := p.make(name, left, nil)
+	return p.write(name+".pem", certPEM), p.write(name+".key", keyPEM)
+}
+
+// Server returns a new certificate for a server with these names, and its key, as one PEM text.
+func (p *PKI) Server(names ...string) string { return p.ServerFor(time.Hour, names...) }
+
+// ServerFor is Server for a certificate that is valid for as long as left says.
+func (p *PKI) ServerFor(left time.Duration, names ...string) string {
+	p.t.Helper()
+	cert, key := p.make(names[0], left, names)
+	return string(cert) + string(key)
+}
+
+// Authority returns the authority's certificate as PEM text.
+func (p *PKI) Authority() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw}))
+}
+
+// Serial returns the serial number of the first certificate of a PEM text, for a comparison with Served.
+func (p *PKI) Serial(text string) string {
+	p.t.Helper()
+	b, _ := pem.Decode([]byte(text))
+	c, err := x509.ParseCertificate(b.Bytes)
+	p.must(err)
+	return c.SerialNumber.String()
+}
+
+// Served connects as a client of this authority to the server with a name, and returns the serial number of the certificate
+// that it shows.
+func (p *PKI) Served(addr, name string) (serial string, err error) {
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	c, err := tls.DialWithDialer(dialer, "tcp", addr, &tls.Config{RootCAs: p.Roots(), ServerName: name})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return c.ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
+}
+
+// Roots returns what a client of this authority trusts.
+func (p *PKI) Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(p.cert)
+	return pool
+}
+
+func (p *PKI) make(name string, left time.Duration, dns []string) (certPEM, keyPEM []byte) {
+	p.t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	p.must(err)
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: dns,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(left),
 		IPAddresses: []net.IP{net.ParseIP(Host())}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if dns != nil {
+		template.IPAddresses = nil
 	}
 	private := p.newKey()
 	der, err := x509.CreateCertificate(rand.Reader, template, p.cert, &private.PublicKey, p.key)
 	p.must(err)
 	keyDER, err := x509.MarshalECPrivateKey(private)
 	p.must(err)
-	return p.write(name+".pem", "CERTIFICATE", der), p.write(name+".key", "EC PRIVATE KEY", keyDER)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
 }
 
 func (p *PKI) client() *tls.Config {
 	cert, key := p.Issue("health")
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	p.must(err)
-	pool := x509.NewCertPool()
-	pool.AddCert(p.cert)
-	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}
+	return &tls.Config{RootCAs: p.Roots(), Certificates: []tls.Certificate{pair}}
 }
 
 func (p *PKI) newKey() *ecdsa.PrivateKey {
@@ -89,9 +139,9 @@ func (p *PKI) newKey() *ecdsa.PrivateKey {
 	return key
 }
 
-func (p *PKI) write(name, kind string, der []byte) string {
+func (p *PKI) write(name string, text []byte) string {
 	path := filepath.Join(p.dir, name)
-	p.must(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+	p.must(os.WriteFile(path, text, 0o600))
 	return path
 }
 

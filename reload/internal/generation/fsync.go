@@ -1,6 +1,7 @@
 package generation
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -10,14 +11,18 @@ import (
 )
 
 // WriteFiles writes files and the content of OwnConfigFile to a directory, and syncs them and their names. Like all files of
-// nuncio they are for its user alone.
-func WriteFiles(dir string, files haproxy.Files, own []byte) error {
+// nuncio they are for its user alone. A file that an earlier directory has with the same content becomes a link to that one:
+// there can be a thousand certificates, and to sync each of them for every generation takes seconds. earlier may be empty.
+func WriteFiles(dir, earlier string, files haproxy.Files, own []byte) error {
 	for _, name := range files.Names() {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
 		}
 		content, _ := files.Get(name)
+		if earlier != "" && name != haproxy.ConfigFile && linkSame(filepath.Join(earlier, filepath.FromSlash(name)), path, content) {
+			continue
+		}
 		if err := writeSynced(path, content); err != nil {
 			return err
 		}
@@ -26,6 +31,17 @@ func WriteFiles(dir string, files haproxy.Files, own []byte) error {
 		return err
 	}
 	return syncDirs(dir)
+}
+
+// linkSame links a file that has this content, and reports whether it did. The file is read: one that was changed from outside
+// must not spread.
+func linkSame(earlier, path string, content []byte) bool {
+	info, err := os.Lstat(earlier)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o600 || info.Size() != int64(len(content)) {
+		return false
+	}
+	have, err := os.ReadFile(earlier)
+	return err == nil && bytes.Equal(have, content) && os.Link(earlier, path) == nil
 }
 
 // writeSynced writes a file that must not exist yet.

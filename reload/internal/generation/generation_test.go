@@ -194,3 +194,36 @@ func TestSeveralGoroutinesMayWrite(t *testing.T) {
 		t.Errorf("%d numbers for %d generations", len(seen), cap(numbers))
 	}
 }
+
+// A thousand certificates must not be written and synced for each generation.
+func TestUnchangedFilesAreSharedWithTheGenerationBefore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	first := add(t, s, files(t, "one\n"), generation.Generation{})
+	if err := s.Activate(first); err != nil {
+		t.Fatal(err)
+	}
+	inode := func(number int64, name string) os.FileInfo {
+		info, err := os.Stat(filepath.Join(generation.Path(dir, number), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	second := add(t, s, files(t, "two\n"), generation.Generation{})
+	if !os.SameFile(inode(first, "maps/a.map"), inode(second, "maps/a.map")) || os.SameFile(inode(first, haproxy.ConfigFile), inode(second, haproxy.ConfigFile)) {
+		t.Error("want the map shared and the configuration not")
+	}
+	// One that was changed from outside does not spread.
+	if err := os.WriteFile(filepath.Join(generation.Path(dir, first), "maps/a.map"), []byte("k x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third := add(t, s, files(t, "three\n"), generation.Generation{})
+	if os.SameFile(inode(first, "maps/a.map"), inode(third, "maps/a.map")) {
+		t.Error("a changed file is shared")
+	}
+	if _, _, err := generation.Read(dir, third); err != nil {
+		t.Error(err)
+	}
+}

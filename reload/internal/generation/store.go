@@ -119,7 +119,11 @@ func (s *Store) Write(files haproxy.Files) (number int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("write generation: %w", err)
 	}
-	if err := WriteFiles(Path(s.dir, number), files, s.own); err != nil {
+	earlier := ""
+	if current, err := currentNumber(s.dir); err == nil && current != 0 {
+		earlier = Path(s.dir, current)
+	}
+	if err := WriteFiles(Path(s.dir, number), earlier, files, s.own); err != nil {
 		_ = os.RemoveAll(Path(s.dir, number)) // without a manifest it is removed at the next start
 		return 0, fmt.Errorf("write generation %d: %w", number, err)
 	}

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"nuncio/internal/haproxy"
@@ -18,12 +17,16 @@ type FileChange struct {
 // diffFiles plans for the files beside the configuration. Only maps and lists of patterns can be
 // changed without a reload, and only where nothing else uses the file.
 func (d *builder) diffFiles(now, next haproxy.Files) string {
-	if !slices.Equal(now.Names(), next.Names()) {
-		return "a file came or went"
+	taken, reason := d.diffCertificates(now, next)
+	if reason != "" {
+		return reason
 	}
-	for _, name := range next.Names() {
-		if name == haproxy.ConfigFile || now.Text(name).Equal(next.Text(name)) {
+	for _, name := range differing(now, next) {
+		if taken[name] {
 			continue
+		}
+		if !now.Has(name) || !next.Has(name) {
+			return "a file came or went"
 		}
 		f := FileChange{Name: name, Kind: "map"}
 		maps, acls, named := 0, 0, 0
