@@ -20,6 +20,7 @@ func (s *Server) handleAPI(mux *router) {
 		o := s.overview(m)
 		writeJSON(w, http.StatusOK, s.find(r.Context(), m, &o, r.FormValue("q"), number(r, "offset", 0, 1<<30), number(r, "limit", defaultLimit, mostLimit)))
 	})
+	mux.HandleFunc("GET /v1/certs", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.moment().certs()) })
 	mux.HandleFunc("GET /v1/generations", func(w http.ResponseWriter, _ *http.Request) {
 		all, err := s.opts.Disk.Generations()
 		reply(w, struct {

@@ -66,6 +66,7 @@ type home struct {
 	Overview
 
 	Page        Page
+	Certs       []CertView
 	Changes     []Change            // the newest
 	More        int                 // changes beyond them
 	Generations []reload.Generation // newest first
@@ -76,6 +77,7 @@ func (s *Server) home(r *http.Request) home {
 	m := s.moment()
 	h := home{Overview: s.overview(m)}
 	h.Page = s.find(r.Context(), m, &h.Overview, r.FormValue("q"), number(r, "offset", 0, 1<<30), defaultLimit)
+	h.Certs = m.certs().Certificates
 	var err error
 	if h.Changes, err = History(s.opts.Disk, m.applier.Applies); err != nil {
 		h.DiskError = err.Error()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -165,6 +166,9 @@ func TestCertificatesOutsideAreFollowed(t *testing.T) {
 		if text, err := testkit.Get("http://" + c.admin + "/metrics"); err != nil || !strings.Contains(text, "nuncio_certificates_refused 3") || !strings.Contains(text, `nuncio_certificate_expiry_timestamp_seconds{file="`+c.outside+`/dir/a.pem"}`) {
 			t.Errorf("metrics: %v in\n%s", err, text)
 		}
+		if out, err := exec.Command(c.program, "certs", "--state-dir="+c.state).CombinedOutput(); err == nil || !strings.Contains(string(out), "the one before is served") || !strings.Contains(string(out), "a.example.com") || !strings.Contains(string(out), "0 days") {
+			t.Errorf("nuncio certs: %v\n%s", err, out)
+		}
 		still := func(when string) {
 			t.Helper()
 			c.served(c.dir, "a.example.com", a)
@@ -222,5 +226,53 @@ func modes(t *testing.T, dir string) {
 	})
 	if err != nil || found == 0 {
 		t.Errorf("%d certificates, %v", found, err)
+	}
+}
+
+// TestCertificatesFromEtcd has a template that makes a PEM file of a key in etcd.
+func TestCertificatesFromEtcd(t *testing.T) {
+	t.Parallel()
+	all := testkit.HAProxies(t)
+	e, pki, addr := newEnv(t, all[len(all)-1], "--keys=/certs/"), testkit.NewPKI(t), testkit.FreeAddr(t)
+	c := &certEnv{env: e, pki: pki}
+	e.template(strings.Replace(aTemplate, "\tdefault_backend", "\tbind "+addr+" ssl crt certs\n\tdefault_backend", 1))
+	if err := os.MkdirAll(filepath.Join(e.dir, "t/certs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(e.dir, "t/certs/site.pem.tmpl"), []byte(`{{raw (getv "/certs/site")}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	put := func(text string) string {
+		t.Helper()
+		if _, err := e.client.Put(t.Context(), "/certs/site", text); err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	site := put(pki.Server("site.example.com"))
+	e.put("web/a", e.webs[0].Addr)
+	e.start()
+	c.served(addr, "site.example.com", site)
+	c.says("running")
+	worker := c.status().HAProxy.WorkerPid
+	site = put(pki.Server("site.example.com"))
+	c.served(addr, "site.example.com", site)
+	put(site[:len(site)-60])
+	c.says("certificate certs/site.pem: the one before is served")
+	e.put("web/a", e.webs[1].Addr)
+	testkit.Eventually(t, 20*time.Second, func() error {
+		got, err := e.get()
+		if err == nil && got != "web1" {
+			err = fmt.Errorf("%q answers", got)
+		}
+		return err
+	})
+	c.served(addr, "site.example.com", site)
+	if now := c.status().HAProxy; now.WorkerPid != worker {
+		t.Errorf("the worker was replaced: %+v", now)
+	}
+	text, err := testkit.Get("http://" + e.admin + "/v1/certs")
+	if err != nil || !strings.Contains(text, `"source": "rendered"`) || !strings.Contains(text, `"state": "kept"`) {
+		t.Errorf("%v: %s", err, text)
 	}
 }

@@ -87,6 +87,7 @@ func TestNoCommandShowsAKey(t *testing.T) {
 		"services": {{store}, {store, "--json"}},
 		"status":   {{state}, {state, "--json"}, {state, "web"}, {state, "web", "--json"}},
 		"diff":     {{state}, {state, "1", "2"}, {state, "2", "1"}, {state, "running", "desired"}, {state, "1", "desired"}},
+		"certs":    {{state}, {state, "--json"}},
 		"history":  {{state}, {state, "--json"}},
 		"rollback": {{state}}, "freeze": {{state}}, "resume": {{state}, {state}}, "accept": {{state}},
 		"health":    {{"--admin-listen=" + e.admin}, {"--ready", "--admin-listen=" + e.admin}},
@@ -109,7 +110,7 @@ func TestNoCommandShowsAKey(t *testing.T) {
 			showsNoKey(t, fmt.Sprint(command.Name, " ", args), string(out), secret)
 		}
 	}
-	for _, path := range []string{"/", "/readyz", "/v1/status", "/v1/history", "/v1/services", "/v1/diff?from=1&to=2", "/diff?from=1&to=desired", "/metrics"} {
+	for _, path := range []string{"/", "/readyz", "/v1/status", "/v1/history", "/v1/services", "/v1/certs", "/v1/diff?from=1&to=2", "/diff?from=1&to=desired", "/metrics"} {
 		showsNoKey(t, path, tell(t, e.admin, "GET "+path+" HTTP/1.0\r\nHost: localhost\r\n\r\n"), secret)
 	}
 	log, err := os.ReadFile(e.log.Name())
