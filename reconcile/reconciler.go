@@ -116,16 +116,21 @@ func New(opts Options) (*Reconciler, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Reconciler{
+	r := &Reconciler{
 		opts: opts, metrics: newMetrics(opts.Registerer), orders: make(chan func(context.Context)), again: make(chan struct{}, 1),
 		ended: make(chan struct{}), notify: make(chan struct{}), state: StateWaiting,
-		status: Status{State: StateWaiting, Since: time.Now()},
+		status: Status{State: StateWaiting, Since: time.Now(), TrustValues: opts.Render.TrustValues},
 		pace:   reloadPace{interval: opts.ReloadInterval},
 		guard:  shrinkGuard{hold: opts.ShrinkHold}, ports: portConflicts{},
 		sets: setHistory{dir: opts.StateDir, keep: opts.KeepTemplateSets}, baseline: newBaseline(opts),
 		certificates: newCertificates(opts),
 		quarantined:  map[string]bool{}, dropped: map[string]bool{},
-	}, nil
+	}
+	if opts.Render.TrustValues {
+		r.metrics.trust.Set(1)
+		opts.Logger.Warn("values from the store are trusted: whoever writes to it writes HAProxy's configuration", "flag", "--trust-values", "list", "nuncio check --untrusted")
+	}
+	return r, nil
 }
 
 // Retry makes the Reconciler try everything once more, soon, and forget its pauses: for an operator's HUP.

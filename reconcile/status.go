@@ -27,6 +27,8 @@ type Status struct {
 	Dropped []render.Dropped `json:"dropped,omitempty"`
 	// Unmet lists the wishes of services that the templates in use do not fulfil.
 	Unmet []render.Unmet `json:"unmet,omitempty"`
+	// TrustValues: values from the store are printed as they are.
+	TrustValues bool `json:"trust_values,omitempty"`
 	// TemplateSet is the number of the set that serves; 0 until one is known.
 	TemplateSet int64 `json:"template_set,omitempty"`
 

@@ -127,6 +127,9 @@ func (e *escaper) escapeLine(text string, newline bool) error {
 	default:
 		l.other(e.kind == pemKind)
 	}
+	if e.t.opts.Survey && e.survey(text) {
+		return nil
+	}
 	if p := l.refused(); p != nil {
 		at := e.t.where[p.printed.action]
 		reason := e.withAdvice(text, p)

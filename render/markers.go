@@ -88,6 +88,11 @@ func (t *Templates) mark(action int, value any) (string, error) {
 		return string(v), nil
 	case rawText:
 		return t.asWritten(action, v)
+	}
+	if t.opts.TrustValues {
+		return t.trust(action, value)
+	}
+	switch v := value.(type) {
 	case severalWords:
 		return t.markWords(action, v)
 	case string:

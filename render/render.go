@@ -32,6 +32,10 @@ type Options struct {
 	// Confd says that the tree is confd's directory: its resources name the templates, and templates see the keys of
 	// their resource only, as confd shows them.
 	Confd *confd.Options
+	// TrustValues prints every value as it is: who writes to the store then writes the configuration.
+	TrustValues bool
+	// Survey fills Result.Untrusted, and leaves lines with refused values out in place of an error.
+	Survey bool
 	// Private is a directory whose sockets no value may name.
 	Private string
 	// Origins fills Result.Origins. It makes rendering slower.
@@ -71,6 +75,8 @@ type Result struct {
 	Dropped []Dropped
 	// Unmet has the wishes of services that the templates do not fulfil, sorted by service and key.
 	Unmet []Unmet
+	// Untrusted has the actions that need a change to print what confd prints; only with Options.Survey.
+	Untrusted []Untrusted
 	// Origins has the origin of each line of each file; only with Options.Origins.
 	Origins map[string][]Origin
 }
@@ -140,21 +146,22 @@ func (t *Templates) RenderAfter(snap *catalog.Snapshot, running haproxy.Files) (
 	}
 	sortDropped(result.Dropped)
 	nameEmptied(texts[haproxy.ConfigFile], result.Dropped)
-	result.Unmet = eachOnce(result.Unmet)
+	result.Unmet, result.Untrusted = eachOnce(result.Unmet), t.run.untrusted
 	return result, nil
 }
 
 // run is the state of one rendering.
 type run struct {
-	snap    *catalog.Snapshot
-	running haproxy.Files
-	stores  map[*confd.Resource]*store // created by the first store function of each; nil is the key outside confd
-	source  source                     // being rendered
-	file    string                     // being rendered
-	kind    fileKind
-	memos   []memoCall
-	printed []printed // values printed into the file
-	unmet   []Unmet   // wishes that the file's templates do not fulfil
+	snap      *catalog.Snapshot
+	running   haproxy.Files
+	stores    map[*confd.Resource]*store // created by the first store function of each; nil is the key outside confd
+	source    source                     // being rendered
+	file      string                     // being rendered
+	kind      fileKind
+	memos     []memoCall
+	printed   []printed   // values printed into the file
+	untrusted []Untrusted // so far
+	unmet     []Unmet     // wishes that the file's templates do not fulfil
 
 	incumbents map[string]map[string]string // rows of running maps, by file
 

@@ -10,7 +10,7 @@ import (
 // advice says what to write in place of an action whose value was refused, such as "{{words .Value}}"; it is empty where no
 // change of the action helps.
 func (e *escaper) advice(text string, p *piece) string {
-	if p.printed.refused != "" || firstMarker(p.printed.value) >= 0 || strings.IndexByte(p.printed.value, 0) >= 0 {
+	if p.printed.value == "" || p.printed.refused != "" || firstMarker(p.printed.value) >= 0 || strings.IndexByte(p.printed.value, 0) >= 0 {
 		return ""
 	}
 	return e.t.call(e.safest(text, p), p.printed.action)

@@ -54,6 +54,9 @@ func (m *moment) desiredDigest() string {
 	return m.applier.DesiredDigest
 }
 
+// trustWarning is about --trust-values.
+const trustWarning = "values from etcd are printed as they are (--trust-values), so whoever writes to etcd writes HAProxy's configuration; nuncio check --untrusted lists what to change"
+
 // stateHolding: HAProxy runs what is desired, with instances that the shrink guard holds.
 const stateHolding reload.State = "holding"
 
@@ -129,6 +132,9 @@ func (m *moment) reasons() (reasons []string) {
 	if text := m.reconciler.RenderError; text != "" {
 		add("rendering: %s", text)
 	}
+	if text := m.trust(); text != "" {
+		add("trust: %s", text)
+	}
 	if dropped := m.reconciler.Dropped; len(dropped) > 0 {
 		add("dropped: %d lines of the configuration, because a value cannot stand in them; the first: %s", len(dropped), dropped[0])
 		if emptied := render.Emptied(dropped); len(emptied) > 0 {
@@ -151,6 +157,13 @@ func (m *moment) reasons() (reasons []string) {
 		add("%s: %s", part, m.problems[part])
 	}
 	return reasons
+}
+
+func (m *moment) trust() string {
+	if m.reconciler.TrustValues {
+		return trustWarning
+	}
+	return ""
 }
 
 // inStep reports that HAProxy has confirmed the files made from the newest records and the newest templates. Held instances

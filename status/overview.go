@@ -76,6 +76,8 @@ type Store struct {
 // Templates is how the templates are doing.
 type Templates struct {
 	Source string `json:"source"` // the directory, or "shipped"
+	// Trust is the warning about --trust-values; empty without it.
+	Trust string `json:"trust,omitempty"`
 	// Error is why the newest templates are not in use, with the line and a caret where there is one.
 	Error string `json:"error,omitempty"`
 	// RenderError is why the templates in use cannot render the newest snapshot.
@@ -128,7 +130,7 @@ func (s *Server) overview(m *moment) Overview {
 		Applied: Applied{a.AppliedRevision, a.AppliedGeneration, a.AppliedDigest, a.AppliedTime},
 		Store:   Store{m.store, s.opts.Prefix, -1},
 		Templates: Templates{
-			cmp.Or(s.opts.Templates, "shipped"), m.reconciler.TemplatesError, m.reconciler.RenderError,
+			cmp.Or(s.opts.Templates, "shipped"), m.trust(), m.reconciler.TemplatesError, m.reconciler.RenderError,
 			append([]render.Dropped{}, m.reconciler.Dropped...), unmet(m.reconciler.Unmet),
 		},
 		HAProxy: HAProxy{a.Version, a.MasterPid, a.WorkerPid, a.OldWorkers, a.Restarts},

@@ -71,6 +71,7 @@ type templateFlags struct {
 	Templates string            `placeholder:"DIR" help:"Directory of the templates (default: the shipped ones)."`
 	Set       map[string]string `placeholder:"NAME=VALUE" help:"Settings for the templates, such as http.bind=:8080 (see docs/templates.md)."`
 	confdFlags
+	TrustValues bool `help:"Print values from etcd as they are, without escaping, as confd does: whoever writes to etcd then writes HAProxy's configuration. For the time of a move only; nuncio check --untrusted lists what to change."`
 
 	options *confd.Options // nil without --confd
 }

@@ -103,5 +103,5 @@ func (f *templateFlags) dirOptions() watch.DirOptions {
 
 // renderOptions are what the flags say about rendering.
 func (f *templateFlags) renderOptions(s *streams) render.Options {
-	return render.Options{Getenv: s.getenv, Settings: f.settings(), Confd: f.options}
+	return render.Options{Getenv: s.getenv, Settings: f.settings(), Confd: f.options, TrustValues: f.TrustValues}
 }

@@ -40,7 +40,7 @@ type renderFlags struct {
 // render renders once. It reports quarantined records and dropped lines on standard error, so that the output stays clean.
 //
 // running has the files that run, where they are known: a route stays with the service that has it.
-func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Files, origins bool) (*render.Result, error) {
+func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Files, change ...func(*render.Options)) (*render.Result, error) {
 	notes, err := f.settle(&f.etcdFlags, s)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,10 @@ func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Fi
 	for _, note := range notes {
 		fmt.Fprintf(s.err, "nuncio: %s\n", note)
 	}
-	parsed, err := f.parsedTemplates(s, origins)
+	if f.TrustValues {
+		fmt.Fprintln(s.err, "nuncio: --trust-values: values from etcd are printed as they are, so whoever writes to etcd writes HAProxy's configuration")
+	}
+	parsed, err := f.parsedTemplates(s, change...)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +98,7 @@ func (c *renderCmd) Run(ctx context.Context, s *streams) error {
 	if c.Diff && c.Against == "" {
 		running, _ = reload.Current(c.StateDir) // compare reports an error
 	}
-	result, err := c.render(ctx, s, running, c.Annotate)
+	result, err := c.render(ctx, s, running, func(o *render.Options) { o.Origins = c.Annotate })
 	if err != nil {
 		return err
 	}
@@ -207,15 +210,21 @@ func writeFiles(dir string, files haproxy.Files, modes map[string]fs.FileMode, w
 
 type checkCmd struct {
 	renderFlags
-	HAProxy string        `name:"haproxy" default:"haproxy" help:"HAProxy program that checks the result."`
-	Timeout time.Duration `default:"30s" help:"How long the check may take."`
-	Watch   bool          `help:"Until Ctrl-C, check again whenever a template or the file of records is saved, and show the difference or the error."`
+	HAProxy   string        `name:"haproxy" default:"haproxy" help:"HAProxy program that checks the result."`
+	Timeout   time.Duration `default:"30s" help:"How long the check may take."`
+	Untrusted bool          `help:"List the places of the templates that need raw, words, options or another edit to print what --trust-values prints, with what to write. Exit code 1 if there are any."`
+	Watch     bool          `help:"Until Ctrl-C, check again whenever a template or the file of records is saved, and show the difference or the error."`
 }
 
 // Run renders and lets HAProxy check the result.
 func (c *checkCmd) Run(ctx context.Context, s *streams) error {
-	if c.Watch {
+	switch {
+	case c.Watch && c.Untrusted:
+		return &exitError{exitUsage, errors.New("--watch and --untrusted are two checks: give only one of them")}
+	case c.Watch:
 		return c.watch(ctx, s)
+	case c.Untrusted:
+		return c.listUntrusted(ctx, s)
 	}
 	result, err := c.check(ctx, s)
 	if err != nil {
@@ -226,7 +235,7 @@ func (c *checkCmd) Run(ctx context.Context, s *streams) error {
 }
 
 func (c *checkCmd) check(ctx context.Context, s *streams) (*render.Result, error) {
-	result, err := c.render(ctx, s, haproxy.Files{}, false)
+	result, err := c.render(ctx, s, haproxy.Files{})
 	if err != nil {
 		return nil, err
 	}
@@ -242,6 +251,23 @@ func (c *checkCmd) check(ctx context.Context, s *streams) (*render.Result, error
 		return nil, cannotStart("%w", err)
 	}
 	return result, nil
+}
+
+// listUntrusted says what stands between these templates and a configuration that values cannot change.
+func (c *checkCmd) listUntrusted(ctx context.Context, s *streams) error {
+	c.TrustValues = false
+	result, err := c.render(ctx, s, haproxy.Files{}, func(o *render.Options) { o.Survey = true })
+	if err != nil {
+		return err
+	}
+	for _, place := range result.Untrusted {
+		fmt.Fprintln(s.out, sanitize(place.String()))
+	}
+	if n := len(result.Untrusted); n > 0 {
+		return refused(fmt.Errorf("%s of the templates would print something else than confd", plural(n, "place", "places")))
+	}
+	fmt.Fprintln(s.out, "No place of the templates needs --trust-values.")
+	return nil
 }
 
 func (c *checkCmd) accepted(s *streams, files haproxy.Files) {

@@ -124,7 +124,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	d := &daemon{log: log, streams: s, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	// Templates that cannot be parsed are reported while running, and waited for.
-	_, err := c.parsedTemplates(s, false)
+	_, err := c.parsedTemplates(s)
 	if err != nil && exitCode(err) != exitRefused {
 		return nil, err
 	}

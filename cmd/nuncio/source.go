@@ -20,9 +20,8 @@ import (
 	"nuncio/watch"
 )
 
-// parsedTemplates parses the operator's templates, or the shipped ones. With origins, their renderings tell which template
-// line each line comes from.
-func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templates, error) {
+// parsedTemplates parses the operator's templates, or the shipped ones.
+func (f *templateFlags) parsedTemplates(s *streams, change ...func(*render.Options)) (*render.Templates, error) {
 	tree := templates.Shipped()
 	if f.dirOptions().Dir != "" {
 		var err error
@@ -31,7 +30,9 @@ func (f *templateFlags) parsedTemplates(s *streams, origins bool) (*render.Templ
 		}
 	}
 	options := f.renderOptions(s)
-	options.Origins = origins
+	for _, c := range change {
+		c(&options)
+	}
 	parsed, err := render.New(tree, options)
 	if err != nil {
 		return nil, refused(err)
