@@ -34,11 +34,12 @@ const (
 // baseline keeps the records in the state directory, for the shrink guard of the next nuncio: without it that one would
 // believe a store that lost its data in between, and end a hold too early. It is a JSON object of keys and values.
 type baseline struct {
-	path   string
-	prefix string
-	log    *slog.Logger
-	newest atomic.Pointer[known] // to be kept; nil until the store has answered
-	soon   chan struct{}         // receives when newest must be written without waiting for the next minute
+	path     string
+	prefix   string
+	selected catalog.Selector
+	log      *slog.Logger
+	newest   atomic.Pointer[known] // to be kept; nil until the store has answered
+	soon     chan struct{}         // receives when newest must be written without waiting for the next minute
 
 	written *known
 	failed  string // the last error that was logged
@@ -55,7 +56,7 @@ func newBaseline(opts Options) *baseline {
 		return nil
 	}
 	return &baseline{
-		path: filepath.Join(opts.StateDir, baselineFile), prefix: catalog.NormalizePrefix(opts.Prefix), log: opts.Logger,
+		path: filepath.Join(opts.StateDir, baselineFile), prefix: catalog.NormalizePrefix(opts.Prefix), selected: opts.Select, log: opts.Logger,
 		soon: make(chan struct{}, 1),
 	}
 }
@@ -77,7 +78,7 @@ func (b *baseline) load(now time.Time) (desired *catalog.Snapshot, held map[stri
 		b.log.Warn("records of the previous run cannot be read; the store's first listing is believed", "file", b.path, "err", err)
 		return nil, nil
 	}
-	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: b.prefix, Limits: catalog.Limits{Keys: len(records) + 1}})
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: b.prefix, Select: b.selected, Limits: catalog.Limits{Keys: len(records) + 1}})
 	for key, value := range records {
 		if strings.HasPrefix(key, b.prefix) {
 			builder.Put(key, []byte(value))

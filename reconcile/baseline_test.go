@@ -56,6 +56,7 @@ func TestTheGuardRemembersAcrossARestart(t *testing.T) {
 		{name: "five minutes later", do: func(t *testing.T, file string) { aged(t, file, 5*time.Minute) }, held: true},
 		{name: "an hour later", do: func(t *testing.T, file string) { aged(t, file, time.Hour) }},
 		{name: "with another prefix", then: reconcile.Options{Prefix: "/others/"}},
+		{name: "with a selection that has neither", then: reconcile.Options{Select: selector(t, "tag=edge")}},
 		{name: "without the file", do: func(t *testing.T, file string) {
 			if err := os.Remove(file); err != nil {
 				t.Fatal(err)
@@ -85,6 +86,7 @@ func TestTheGuardRemembersAcrossARestart(t *testing.T) {
 				if c.then.Prefix != "" {
 					second.Prefix = c.then.Prefix
 				}
+				second.Select = c.then.Select
 				log := live(t, second, func(f *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
 					s <- records()
 					synctest.Wait()
@@ -98,6 +100,15 @@ func TestTheGuardRemembersAcrossARestart(t *testing.T) {
 			})
 		})
 	}
+}
+
+func selector(t *testing.T, text string) catalog.Selector {
+	t.Helper()
+	s, err := catalog.ParseSelector(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func aged(t *testing.T, file string, by time.Duration) {

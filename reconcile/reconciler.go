@@ -46,6 +46,8 @@ type Options struct {
 	// StateDir is where template sets, orders and the shrink guard's records are kept; without it there is no rollback,
 	// and the first listing of the store is believed. Prefix is that of the records.
 	StateDir, Prefix string
+	// Select is that of the store: what it has ceased to select since the last run is no loss.
+	Select catalog.Selector
 	// KeepTemplateSets is how many template sets are kept; 0 means DefaultKeepTemplateSets.
 	KeepTemplateSets int
 	// Logger and Registerer may be nil.

@@ -32,13 +32,13 @@ const (
 )
 
 // List reads the store once: the records under prefix, if it is not empty, and the pairs under keys, all at one revision.
-func List(ctx context.Context, client *clientv3.Client, prefix string, keys []string) (*catalog.Snapshot, error) {
+func List(ctx context.Context, client *clientv3.Client, prefix string, keys []string, selected catalog.Selector) (*catalog.Snapshot, error) {
 	watched := catalog.NewRanges(prefix, keys)
 	l, err := list(ctx, client, watched, requestTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", prefix, err)
 	}
-	b := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix, NoRecords: prefix == "", Watched: watched})
+	b := catalog.NewBuilder(catalog.BuilderOptions{Prefix: prefix, NoRecords: prefix == "", Watched: watched, Select: selected})
 	b.Replace(l.pairs())
 	return b.Snapshot(l.revision), nil
 }

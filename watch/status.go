@@ -20,6 +20,9 @@ type StoreStatus struct {
 	LastSync time.Time `json:"last_sync,omitzero"`
 	// Endpoints are the store's addresses.
 	Endpoints []string `json:"endpoints"`
+	// Select is the expression that records must match to count; empty selects all. NotSelected is how many do not.
+	Select      string `json:"select,omitempty"`
+	NotSelected int    `json:"not_selected,omitempty"`
 	// Err is the error of the last request; empty while the store answers.
 	Err string `json:"error,omitempty"`
 	// Failures counts the failed requests of the present outage.
@@ -53,6 +56,12 @@ func (t *tracker) synced() {
 	t.s.Synced = true
 }
 
+func (t *tracker) unselected(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.s.NotSelected = n
+}
+
 func (t *tracker) failed(err, hint string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -65,6 +74,7 @@ type metrics struct {
 	relists, comparisons             *prometheus.CounterVec
 	reconnects, events               prometheus.Counter
 	services, instances, quarantined prometheus.Gauge
+	unselected                       prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
@@ -88,12 +98,13 @@ func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
 		services:    gauge("nuncio_services", "Services with at least one valid record."),
 		instances:   gauge("nuncio_instances", "Instances of all services."),
 		quarantined: gauge("nuncio_quarantined_records", "Records that are not served because they break the contract or exceed a limit."),
+		unselected:  gauge("nuncio_unselected_records", "Records that --select leaves out."),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.relists, m.comparisons, m.reconnects, m.events, m.services, m.instances, m.quarantined,
+		m.relists, m.comparisons, m.reconnects, m.events, m.services, m.instances, m.quarantined, m.unselected,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nuncio_watch_revision", Help: "Newest revision that the store has confirmed.",
 		}, func() float64 { return float64(t.get().Revision) }),

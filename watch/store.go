@@ -27,6 +27,8 @@ type StoreOptions struct {
 	// Keys are further directories and keys, which only templates use (see catalog.NewRanges). All are listed at the same
 	// revision, but each has its own watch: a transaction that writes below two of them may appear as two snapshots.
 	Keys []string
+	// Select says which records count; see catalog.BuilderOptions.
+	Select catalog.Selector
 	// StartJitter is the longest time, chosen at random up to it, that Run waits before it asks the store for anything.
 	StartJitter time.Duration
 	// Compare is the time between two comparisons with the store, give or take a tenth.
@@ -83,7 +85,7 @@ func NewStore(o StoreOptions) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.status.s.Endpoints = o.Client.Endpoints()
+	s.status.s.Endpoints, s.status.s.Select = o.Client.Endpoints(), o.Select.String()
 	m, err := newMetrics(o.Registerer, &s.status)
 	if err != nil {
 		return nil, fmt.Errorf("watch: register metrics: %w", err)
@@ -111,7 +113,7 @@ func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 	updates, ended := make(chan update), make(chan error, 1)
 	w := newEtcdWatcher(s, updates)
 	go func() { ended <- w.run(ctx) }()
-	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, NoRecords: s.o.NoRecords, Watched: s.watched, Limits: s.o.Limits, Refuse: s.o.Refuse})
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, NoRecords: s.o.NoRecords, Watched: s.watched, Select: s.o.Select, Limits: s.o.Limits, Refuse: s.o.Refuse})
 	d := &deliverer{store: s, builder: builder}
 	d.run(ctx, updates, ended, out)
 	cancel()
@@ -197,6 +199,8 @@ func (d *deliverer) report(next *catalog.Snapshot) {
 	m.services.Set(float64(services))
 	m.instances.Set(float64(instances))
 	m.quarantined.Set(float64(len(next.Quarantined)))
+	m.unselected.Set(float64(next.Unselected))
+	d.store.status.unselected(next.Unselected)
 	old := map[string]catalog.Quarantined{}
 	if d.reported != nil {
 		for _, q := range d.reported.Quarantined {

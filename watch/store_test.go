@@ -256,7 +256,7 @@ func TestListReadsEveryPageAtOneRevision(t *testing.T) {
 		}
 	}
 	revision := server.Put("/config/a", "1")
-	snap, err := watch.List(t.Context(), client, "/services/", []string{"/config/"})
+	snap, err := watch.List(t.Context(), client, "/services/", []string{"/config/"}, catalog.Selector{})
 	must(t, err)
 	if services, _ := snap.Counts(); services != n || len(snap.Extra) != 1 || snap.Revision != revision {
 		t.Errorf("List has %d services, %d extra pairs, revision %d; want %d, 1, %d", services, len(snap.Extra), snap.Revision, n, revision)
@@ -276,7 +276,7 @@ func TestListReadsEveryPageAtOneRevision(t *testing.T) {
 		}
 	}()
 	for range 30 {
-		snap, err := watch.List(t.Context(), client, "/services/", nil)
+		snap, err := watch.List(t.Context(), client, "/services/", nil, catalog.Selector{})
 		must(t, err)
 		first, last := snap.Service("0"), snap.Service("z")
 		if (first == nil) != (last == nil) || first != nil && first.Instances[0].Port != last.Instances[0].Port {
@@ -288,7 +288,7 @@ func TestListReadsEveryPageAtOneRevision(t *testing.T) {
 	<-stopped
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := watch.List(ctx, client, "/services/", nil); err == nil {
+	if _, err := watch.List(ctx, client, "/services/", nil, catalog.Selector{}); err == nil {
 		t.Error("List ignores its context")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"nuncio/internal/catalog"
 	"nuncio/internal/cli"
 	"nuncio/internal/confd"
 	"nuncio/internal/etcd"
@@ -43,14 +44,15 @@ type grammar struct {
 
 // etcdFlags are the flags of every command that reads etcd: how to reach the store.
 type etcdFlags struct {
-	EtcdEndpoints    []string `placeholder:"URL" help:"Endpoints of etcd, separated by commas (default: http://127.0.0.1:2379)."`
-	EtcdCA           string   `name:"etcd-ca" placeholder:"FILE" help:"PEM file of the certificate authority that signed etcd's certificates."`
-	EtcdCert         string   `placeholder:"FILE" help:"PEM file of the client certificate; needs --etcd-key."`
-	EtcdKey          string   `placeholder:"FILE" help:"PEM file of the client certificate's key."`
-	EtcdUser         string   `placeholder:"NAME" help:"User name, if etcd's authentication is on; needs --etcd-password-file."`
-	EtcdPasswordFile string   `placeholder:"FILE" help:"File that contains the password."`
-	Prefix           string   `placeholder:"PREFIX" help:"Prefix of the records' keys (default: /services/; with --confd nothing is a record unless it is given)."`
-	Keys             []string `placeholder:"PREFIX" help:"Further keys and directories of keys to watch, for the store functions of templates."`
+	EtcdEndpoints    []string         `placeholder:"URL" help:"Endpoints of etcd, separated by commas (default: http://127.0.0.1:2379)."`
+	EtcdCA           string           `name:"etcd-ca" placeholder:"FILE" help:"PEM file of the certificate authority that signed etcd's certificates."`
+	EtcdCert         string           `placeholder:"FILE" help:"PEM file of the client certificate; needs --etcd-key."`
+	EtcdKey          string           `placeholder:"FILE" help:"PEM file of the client certificate's key."`
+	EtcdUser         string           `placeholder:"NAME" help:"User name, if etcd's authentication is on; needs --etcd-password-file."`
+	EtcdPasswordFile string           `placeholder:"FILE" help:"File that contains the password."`
+	Prefix           string           `placeholder:"PREFIX" help:"Prefix of the records' keys (default: /services/; with --confd nothing is a record unless it is given)."`
+	Keys             []string         `placeholder:"PREFIX" help:"Further keys and directories of keys to watch, for the store functions of templates."`
+	Select           catalog.Selector `placeholder:"EXPR" help:"Use only the records that match, by tag, meta or service name: tag=edge,meta.zone=a,name=web-*,tag!=canary (a comma means and, * any text). Other records count for no limit and for no guard."`
 
 	password string // from confd.toml
 }

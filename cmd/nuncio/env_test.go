@@ -193,7 +193,7 @@ func (e *env) get() (string, error) {
 func (e *env) divergence() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	snap, err := watch.List(ctx, e.client, "/services/", nil)
+	snap, err := watch.List(ctx, e.client, "/services/", nil, catalog.Selector{})
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 		own = append(own, c.EmbeddedEtcdListen)
 	}
 	d.store, err = watch.NewStore(watch.StoreOptions{
-		Client: client, Prefix: c.Prefix, NoRecords: c.Prefix == "", Keys: c.Keys, Compare: c.compare, StartJitter: c.StartJitter, Logger: log, Registerer: d.registry,
+		Client: client, Prefix: c.Prefix, NoRecords: c.Prefix == "", Keys: c.Keys, Select: c.Select, Compare: c.compare, StartJitter: c.StartJitter, Logger: log, Registerer: d.registry,
 		Limits: catalog.Limits{Keys: c.MaxRecords}, Refuse: watch.RefuseOwnListeners(own...),
 	})
 	if err != nil {
@@ -152,7 +152,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	}
 	d.outside = watch.NewFiles(watch.FilesOptions{Logger: log})
 	d.reconciler, err = reconcile.New(reconcile.Options{
-		Applier: d.manager, Outside: d.outside, Render: c.renderRunning(s), ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix,
+		Applier: d.manager, Outside: d.outside, Render: c.renderRunning(s), ShrinkHold: c.ShrinkHold, StateDir: c.StateDir, Prefix: c.Prefix, Select: c.Select,
 		ReloadInterval: c.ReloadInterval, KeepTemplateSets: c.KeepTemplateSets, Logger: log, Registerer: d.registry,
 	})
 	if err != nil {

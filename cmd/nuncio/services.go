@@ -50,6 +50,9 @@ func servicesTable(w io.Writer, snap *catalog.Snapshot, prefix string) error {
 			fmt.Fprintf(w, "\n%s: its instances disagree on %s: %s has %q, which is used; %s has %q.\n", service.Name, c.Key, c.Winner, withoutKey(c.Value), c.Loser, withoutKey(c.Rejected))
 		}
 	}
+	if n := snap.Unselected; n > 0 {
+		fmt.Fprintf(w, "\n%s not match --select.\n", plural(n, "further record does", "further records do"))
+	}
 	if len(snap.Quarantined) > 0 {
 		fmt.Fprintf(w, "\nQuarantined until corrected:\n")
 		for _, q := range snap.Quarantined {
@@ -65,6 +68,7 @@ type (
 		Revision    int64            `json:"revision"`
 		Services    []serviceDoc     `json:"services"`
 		Quarantined []quarantinedDoc `json:"quarantined"`
+		NotSelected int              `json:"not_selected,omitempty"`
 	}
 	serviceDoc struct {
 		Name      string            `json:"name"`
@@ -89,7 +93,7 @@ type (
 )
 
 func servicesJSON(w io.Writer, snap *catalog.Snapshot) error {
-	doc := servicesDoc{Revision: snap.Revision, Services: []serviceDoc{}, Quarantined: []quarantinedDoc{}}
+	doc := servicesDoc{Revision: snap.Revision, Services: []serviceDoc{}, Quarantined: []quarantinedDoc{}, NotSelected: snap.Unselected}
 	for _, service := range snap.Services {
 		d := serviceDoc{Name: service.Name, Meta: withoutKeys(service.Meta)}
 		for _, i := range service.Instances {

@@ -84,7 +84,7 @@ func (f *etcdFlags) snapshot(ctx context.Context) (*catalog.Snapshot, error) {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
-	snap, err := watch.List(ctx, client, f.Prefix, f.Keys)
+	snap, err := watch.List(ctx, client, f.Prefix, f.Keys, f.Select)
 	if err != nil {
 		return nil, cannotStart("ask etcd at %s: %w", strings.Join(config.Endpoints, ", "), err)
 	}
@@ -115,7 +115,7 @@ func (f *renderFlags) readRecords(s *streams) (*catalog.Snapshot, error) {
 		return nil, refused(fmt.Errorf("records %s: want a map from key to record, such as {\"web/a\": {\"host\": \"192.0.2.7\", \"port\": 80}}: %w", file, err))
 	}
 	watched := catalog.NewRanges(f.Prefix, f.Keys)
-	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: f.Prefix, NoRecords: f.Prefix == "", Watched: watched})
+	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: f.Prefix, NoRecords: f.Prefix == "", Watched: watched, Select: f.Select})
 	var ignored []string
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		value := []byte(records[key])

@@ -157,7 +157,11 @@ func printStatus(w io.Writer, p paint, o *status.Overview) {
 		haproxy += ", " + plural(o.HAProxy.Restarts, "restart", "restarts")
 	}
 	row("haproxy", "%s", haproxy)
-	row("services", "%s, %s", plural(o.Services, "service", "services"), plural(o.Instances, "instance", "instances"))
+	selected := ""
+	if o.Store.Select != "" {
+		selected = fmt.Sprintf("; %s not match --select=%s", plural(o.Store.NotSelected, "record does", "records do"), o.Store.Select)
+	}
+	row("services", "%s, %s%s", plural(o.Services, "service", "services"), plural(o.Instances, "instance", "instances"), selected)
 	printTrouble(w, p, o)
 	if n := len(o.Applies); n > 0 {
 		fmt.Fprintf(w, "\n%s\n", p.bold("Last applies"))

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"hash/maphash"
 	"iter"
 	"maps"
 	"slices"
@@ -16,6 +17,8 @@ type BuilderOptions struct {
 	NoRecords bool
 	// Watched are the ranges that the content comes from; they are passed on in each Snapshot.
 	Watched Ranges
+	// Select says which records count at all. The others are not kept, and no limit counts them.
+	Select Selector
 	// Limits bound what the Builder keeps; a zero in it means the value of DefaultLimits.
 	Limits Limits
 	// Refuse returns why a record that is valid by itself must be quarantined, or "". It must be deterministic. It may
@@ -33,6 +36,9 @@ type Builder struct {
 	bytes    int               // length of the keys and values in entries
 	excluded map[string]string // keys beyond a limit, which are not in entries, and the reason
 	cluster  uint64            // where the content comes from
+
+	unselected map[uint64]struct{} // hashes of the keys that are not selected
+	seed       maphash.Seed        // of these hashes
 
 	// What has changed since the last snapshot.
 	changedServices   map[string]bool
@@ -65,7 +71,7 @@ func NewBuilder(o BuilderOptions) *Builder {
 	o.Limits.Keys, o.Limits.Bytes = cmp.Or(o.Limits.Keys, defaults.Keys), cmp.Or(o.Limits.Bytes, defaults.Bytes)
 	return &Builder{
 		o: o, entries: map[string]*entry{}, services: map[string]*group{}, excluded: map[string]string{},
-		changedServices: map[string]bool{}, last: &Snapshot{Watched: o.Watched},
+		unselected: map[uint64]struct{}{}, seed: maphash.MakeSeed(), changedServices: map[string]bool{}, last: &Snapshot{Watched: o.Watched},
 	}
 }
 
@@ -77,6 +83,11 @@ func (b *Builder) Put(key string, value []byte) {
 	if e != nil && e.size == len(value) && e.raw == string(kept) {
 		return
 	}
+	if !b.selects(key, value) {
+		b.leaveOut(key, e)
+		return
+	}
+	delete(b.unselected, maphash.String(b.seed, key))
 	if reason := b.overLimit(key, e, len(kept)); reason != "" {
 		b.exclude(key, reason)
 		if e != nil {
@@ -136,7 +147,35 @@ func (b *Builder) Delete(key string) {
 	if e := b.entries[key]; e != nil {
 		b.remove(e)
 	}
+	delete(b.unselected, maphash.String(b.seed, key))
 	b.include(key)
+}
+
+// selects reports whether a key is selected. One that is no record always is, and one whose service is not known.
+func (b *Builder) selects(key string, value []byte) bool {
+	if len(b.o.Select.terms) == 0 || !b.isRecord(key) {
+		return true
+	}
+	service, instance, err := ParseKey(b.o.Prefix, key)
+	if err != nil {
+		return true
+	}
+	inst, err := Decode(instance, value)
+	if err != nil {
+		inst = nil
+	}
+	return b.o.Select.Match(service, inst)
+}
+
+// leaveOut counts a key that is not selected.
+func (b *Builder) leaveOut(key string, old *entry) {
+	if old != nil {
+		b.remove(old)
+	}
+	b.include(key)
+	if len(b.unselected) < maxUnselected {
+		b.unselected[maphash.String(b.seed, key)] = struct{}{}
+	}
 }
 
 // Replace makes the given pairs the whole content, as a listing of the store does. It iterates twice: known keys are put
@@ -144,6 +183,7 @@ func (b *Builder) Delete(key string) {
 func (b *Builder) Replace(pairs iter.Seq2[string, []byte]) {
 	b.changedQuarantine = b.changedQuarantine || len(b.excluded) > 0
 	clear(b.excluded)
+	clear(b.unselected)
 	listed := make(map[string]bool, len(b.entries))
 	for key, value := range pairs {
 		if b.entries[key] != nil {
@@ -183,7 +223,8 @@ func (b *Builder) Snapshot(revision int64) *Snapshot {
 		next.Extra = b.extra()
 		b.changedExtra = false
 	}
-	if !b.last.Same(&next) || b.last.Revision != revision || b.last.Cluster != b.cluster {
+	next.Unselected = len(b.unselected)
+	if !b.last.Same(&next) || b.last.Unselected != next.Unselected || b.last.Revision != revision || b.last.Cluster != b.cluster {
 		b.last = &next
 	}
 	return b.last

@@ -102,6 +102,8 @@ type Snapshot struct {
 	Services []*Service
 	// Quarantined is sorted by key.
 	Quarantined []Quarantined
+	// Unselected is the number of records that BuilderOptions.Select leaves out.
+	Unselected int
 	// Extra holds the pairs outside the record prefix, which only templates use, sorted by key.
 	Extra []Pair
 	// Watched are the ranges that the snapshot is the whole content of; nil means that they are not known.

@@ -23,6 +23,8 @@ const (
 	usualBytes = 2 << 10
 	// maxExcluded bounds the list of keys beyond a limit.
 	maxExcluded = 100
+	// maxUnselected bounds the count of records that are not selected, since each costs some memory.
+	maxUnselected = 1 << 20
 )
 
 // overLimit returns why a key cannot be kept with a value of the given length, or "". old is its entry, if it has one.

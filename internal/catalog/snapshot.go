@@ -41,7 +41,7 @@ func unite(instances []*Instance) (map[string]string, []Conflict) {
 	return meta, slices.SortedFunc(maps.Values(conflicts), func(x, y Conflict) int { return cmp.Compare(x.Key, y.Key) })
 }
 
-// Same reports whether two snapshots of one Builder have the same content, whatever their revisions. It costs one step per
+// Same reports whether two snapshots of one Builder have the same content, whatever their revisions and whatever is not selected. It costs one step per
 // service, quarantined record and extra pair.
 func (s *Snapshot) Same(other *Snapshot) bool {
 	return slices.Equal(s.Services, other.Services) && slices.Equal(s.Quarantined, other.Quarantined) &&
