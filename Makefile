@@ -55,13 +55,13 @@ soak: tools ## random faults and changes under load for SOAK (30m), each HAProxy
 	NUNCIO_TEST_STRICT=1 NUNCIO_TEST_SOAK=$(SOAK) NUNCIO_TEST_SEED=$(SEED) go test -v -count 1 -timeout 0 -run '^TestSoak$$' ./cmd/nuncio
 
 .PHONY: load
-load: tools ## 2,000 changes and 100 reloads under load, 5,000 changes of 10,000 instances; NUNCIO_TEST_HAPROXY=PROGRAM tries another HAProxy
-	NUNCIO_LOAD_CHANGES=2000 NUNCIO_LOAD_RELOADS=100 NUNCIO_GROWTH_CHANGES=5000 NUNCIO_GROWTH_INSTANCES=10000 NUNCIO_TEST_STRICT=1 \
+load: tools ## 2,000 changes and 20 reloads under load, 5,000 changes of 10,000 instances; NUNCIO_TEST_HAPROXY=PROGRAM tries another HAProxy
+	NUNCIO_LOAD_CHANGES=2000 NUNCIO_LOAD_RELOADS=20 NUNCIO_LOAD_RATE=100 NUNCIO_GROWTH_CHANGES=5000 NUNCIO_GROWTH_INSTANCES=10000 NUNCIO_TEST_STRICT=1 \
 		go test -v -count 1 -timeout 0 -run '^(TestChangesAndReloadsUnderLoadLoseNothing|TestNothingGrowsWithChanges)$$' ./reload
 
 .PHONY: bench
-bench: tools build ## a put to etcd, and a docker run, until traffic follows; fleet sizes in BENCH; needs a quiet machine
-	NUNCIO_BENCH=$(BENCH) go test -v -count 1 -timeout 0 -run '^TestBench$$' ./cmd/nuncio
+bench: tools build ## a put to etcd, and a docker run, until traffic follows; sizes in BENCH, storms in NUNCIO_BENCH_RATES; needs a quiet machine
+	NUNCIO_BENCH=$(BENCH) go test -v -count 1 -timeout 0 -run '^(TestBench|TestStorm)$$' ./cmd/nuncio
 	go test -count 1 -timeout 0 -run '^$$' -bench ContainerToTraffic -benchtime 30x ./cmd/nuncio-registrar
 
 .PHONY: golden

@@ -64,7 +64,7 @@ type benchEnv struct {
 	floor string // the address of the floor's HAProxy
 }
 
-func benchFleet(t *testing.T, h testkit.HAProxy, n int) {
+func newBench(t *testing.T, h testkit.HAProxy, n int) *benchEnv {
 	b := &benchEnv{env: newEnv(t, h, "--max-records=1000000"), floor: testkit.FreeAddr(t), rnd: rand.New(rand.NewPCG(1, 2))}
 	b.program = filepath.Join(testkit.Root(), "build/nuncio")
 	b.args[1] = "--etcd-endpoints=" + b.etcd.Endpoint // not through the fault proxy
@@ -73,6 +73,11 @@ func benchFleet(t *testing.T, h testkit.HAProxy, n int) {
 	b.writeTemplates()
 	b.fill(n)
 	b.startFloor(h)
+	return b
+}
+
+func benchFleet(t *testing.T, h testkit.HAProxy, n int) {
+	b := newBench(t, h, n)
 	start := time.Now()
 	b.start()
 	cold := b.await(b.http, "", b.webs[0].Name).Sub(start)
@@ -117,11 +122,13 @@ func (b *benchEnv) writeTemplates() {
 // fill makes a fleet of n instances, of which service bench has one.
 func (b *benchEnv) fill(n int) {
 	b.put("bench/one", b.webs[0].Addr)
-	b.putAll(n-1, func(i int) (key, value string) {
-		i++
-		return fmt.Sprintf("fleet-%04d/instance-%03d", i/benchPerService, i%benchPerService), fmt.Sprintf(
-			`{"host":"127.77.%d.%d","port":%d,"meta":{"http.host":"fleet-%d.example.com"}}`, i>>8%250, 1+i%250, 1024+i%60000, i/benchPerService)
-	})
+	b.putAll(n-1, func(i int) (key, value string) { return benchRecord(i+1, 0, "") })
+}
+
+// benchRecord is an instance of the fleet, with a port that depends on turn.
+func benchRecord(i, turn int, more string) (key, value string) {
+	return fmt.Sprintf("fleet-%04d/instance-%03d", i/benchPerService, i%benchPerService), fmt.Sprintf(
+		`{"host":"127.77.%d.%d","port":%d,%s"meta":{"http.host":"fleet-%d.example.com"}}`, i>>8%250, 1+i%250, 1024+(i+turn)%60000, more, i/benchPerService)
 }
 
 // startFloor runs the program that only follows one key and sends one command, with a HAProxy of one server.
@@ -194,20 +201,33 @@ func askOnce(addr, host string) (string, error) {
 func (b *benchEnv) alternate(n int) (floor, runtime []time.Duration) {
 	b.t.Helper()
 	for i := range n {
-		to := b.webs[(i+1)%2]
-		for _, side := range []struct {
-			key, addr string
-			into      *[]time.Duration
-		}{{floorKey, b.floor, &floor}, {"/services/bench/one", b.http, &runtime}} {
+		for _, side := range b.sides(&floor, &runtime) {
 			b.pause(100*time.Millisecond + time.Duration(b.rnd.IntN(200))*time.Millisecond)
-			start := time.Now()
-			if _, err := b.client.Put(b.t.Context(), side.key, to.Addr); err != nil {
-				b.t.Fatal(err)
-			}
-			*side.into = append(*side.into, b.await(side.addr, "", to.Name).Sub(start))
+			b.move(side, i)
 		}
 	}
 	return floor, runtime
+}
+
+// benchSide is the floor or nuncio: a key, and the address that follows it.
+type benchSide struct {
+	key, addr string
+	into      *[]time.Duration
+}
+
+func (b *benchEnv) sides(floor, runtime *[]time.Duration) []benchSide {
+	return []benchSide{{floorKey, b.floor, floor}, {"/services/bench/one", b.http, runtime}}
+}
+
+// move changes the address of one side, to and fro, and notes how long traffic took to follow.
+func (b *benchEnv) move(side benchSide, turn int) {
+	b.t.Helper()
+	to := b.webs[(turn+1)%2]
+	start := time.Now()
+	if _, err := b.client.Put(b.t.Context(), side.key, to.Addr); err != nil {
+		b.t.Fatal(err)
+	}
+	*side.into = append(*side.into, b.await(side.addr, "", to.Name).Sub(start))
 }
 
 // reloads adds services, which needs a reload each.
@@ -272,16 +292,27 @@ func memoryOf(pid int) string {
 
 // applies returns nuncio's counts of applies.
 func (b *benchEnv) applies() string {
+	return fmt.Sprintf("%d, %d", b.count("runtime"), b.count("reloaded"))
+}
+
+func (b *benchEnv) count(result string) int {
+	return b.metric(`nuncio_applies_total{result="` + result + `"} `)
+}
+
+// metric returns the value of a metric, whose line begins so.
+func (b *benchEnv) metric(line string) int {
+	b.t.Helper()
 	text, err := testkit.Get("http://" + b.admin + "/metrics")
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	count := func(result string) string {
-		_, rest, _ := strings.Cut(text, `nuncio_applies_total{result="`+result+`"} `)
-		n, _, _ := strings.Cut(rest, "\n")
-		return n
+	_, rest, _ := strings.Cut(text, "\n"+line)
+	number, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		b.t.Fatalf("metric %s: %v", line, err)
 	}
-	return count("runtime") + ", " + count("reloaded")
+	return int(n)
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
