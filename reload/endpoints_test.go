@@ -180,6 +180,9 @@ func TestABurstOfAppliesEndsInTheNewestState(t *testing.T) {
 	s = r.until("it on disk", func(s reload.Status) bool { return onDisk(r.dir, "server s49 ") && onDisk(r.dir, "weight 200") })
 	// The log and the disk follow once a second.
 	most := 2 + int(time.Since(began)/time.Second)
+	if n := r.log.count("level=WARN"); n > 0 {
+		t.Errorf("%d warnings of HAProxy's that it obeys", n)
+	}
 	if n := r.log.count("msg=applied result=runtime"); n > most {
 		t.Errorf("%d lines were logged for %d changes in %v", n, applies, time.Since(began))
 	}

@@ -1,6 +1,7 @@
 package reload_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -38,10 +39,11 @@ func turns(web, tcp string, https, lines []string, changes, reloads int) func(i 
 	}
 }
 
-// The promise that nothing is lost, with all that there is at once: every kind of client and of change. NUNCIO_LOAD_CHANGES and
-// NUNCIO_LOAD_RELOADS make it longer.
+// The promise that nothing is lost, with all that there is at once: every kind of client and of change. In the second half
+// reloads have to wait, and changes that come meanwhile are applied in part. NUNCIO_LOAD_CHANGES and NUNCIO_LOAD_RELOADS make it
+// longer, NUNCIO_LOAD_RATE bounds the changes a second.
 func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
-	changes, reloads := envInt("NUNCIO_LOAD_CHANGES", 300), envInt("NUNCIO_LOAD_RELOADS", 30)
+	changes, reloads, rate := envInt("NUNCIO_LOAD_CHANGES", 300), envInt("NUNCIO_LOAD_RELOADS", 30), envInt("NUNCIO_LOAD_RATE", 0)
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		web, tcp := testkit.FreeAddr(t), testkit.FreeAddr(t)
 		conf := turns(web, tcp, []string{backend(t), backend(t), backend(t)}, []string{echo(t), echo(t), echo(t)}, changes, reloads)
@@ -50,13 +52,23 @@ func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
 		r.serves(web, "pong")
 		c := newClients()
 		c.enter(web, tcp)
-		began, modes, reasons := time.Now(), map[reload.Mode]int{}, map[string]int{}
-		for i := range changes + reloads {
-			a := last(r.applied(conf(i+1), int64(i+2)))
-			modes[a.Mode]++
-			if a.Mode == reload.ModeReload {
+		began, modes, reasons, parts, all := time.Now(), map[reload.Mode]int{}, map[string]int{}, 0, changes+reloads
+		for i := range all {
+			if rate > 0 {
+				time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+			}
+			// For half of its turn a change of the frontend waits.
+			waits := i > all/2 && i < all-1 && (i+1)*reloads%all < all/2
+			a, err := r.Apply(t.Context(), reload.Desired{Files: conf(i + 1), Revision: int64(i + 2), NoReload: waits})
+			switch {
+			case errors.Is(err, reload.ErrReloadNeeded) && a.Outcome == reload.Runtime:
+				parts++
+			case err != nil:
+				t.Fatalf("%+v, %v", a, err)
+			case a.Mode == reload.ModeReload:
 				reasons[a.Reason]++
 			}
+			modes[a.Mode]++
 		}
 		took := time.Since(began)
 		if reloads > 0 {
@@ -64,14 +76,24 @@ func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
 			r.until("an old worker", func(s reload.Status) bool { return s.OldWorkers > 0 })
 		}
 		lost, done, summary := c.leave()
-		t.Logf("%d exchanges during %v in %v\n%sreloads because of %v", done, modes, took.Round(time.Second), summary, reasons)
+		t.Logf("%d exchanges during %v (%d in part) in %v\n%sreloads because of %v", done, modes, parts, took.Round(time.Second), summary, reasons)
 		if lost != 0 || done < 1000 {
 			t.Errorf("%d of %d exchanges were lost", lost, done)
 		}
 		// A change that commands could not make in time became a reload: the machine may be that slow, if it seldom is.
-		if modes[reload.ModeRuntime] < changes*9/10 || modes[reload.ModeReload] < reloads || modes[reload.ModeRuntime]+modes[reload.ModeReload] != changes+reloads {
+		if modes[reload.ModeRuntime] < changes*9/10 || modes[reload.ModeReload] < reloads || modes[reload.ModeRuntime]+modes[reload.ModeReload] != all {
 			t.Errorf("%v; want %d changes without a reload and %d with one", modes, changes, reloads)
 		}
+		if parts < changes/10 {
+			t.Errorf("%d changes were applied in part, want a quarter", parts)
+		}
+		compareWithFresh(t, h, r, func(addr string) string {
+			text := string(conf(all).Config())
+			if addr != web {
+				text = strings.NewReplacer(web, addr, tcp, testkit.FreeAddr(t)).Replace(text)
+			}
+			return text
+		}, web)
 		if s := r.Status(); s.Restarts != 0 {
 			t.Errorf("haproxy exited %d times", s.Restarts)
 		}

@@ -2,6 +2,7 @@ package reload_test
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +26,7 @@ import (
 type randomConfig struct {
 	rnd      *rand.Rand
 	addr     string
+	turn     int // of the frontend: another one needs a reload
 	backends []*backendState
 }
 
@@ -107,6 +110,12 @@ func (w *randomConfig) step() {
 func (w *randomConfig) text(addr string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\nfrontend front\n bind %s\n default_backend be0\n", head, addr)
+	for i := range w.turn % 3 { // backends come and go
+		fmt.Fprintf(&b, " use_backend new%d if { path /%d }\n", i, w.turn)
+	}
+	for i := range w.turn % 3 {
+		fmt.Fprintf(&b, "backend new%d\n server s 127.0.0.1:%d id 1\n", i, 1+w.turn)
+	}
 	for _, p := range w.backends {
 		fmt.Fprintf(&b, "backend %s\n %s\n", p.name, p.lines)
 		names := slices.Sorted(maps.Keys(p.servers))
@@ -144,7 +153,7 @@ type seen struct {
 }
 
 // serverStates asks a HAProxy about all its servers.
-func serverStates(t *testing.T, socket haproxy.Socket, w *randomConfig) map[string]seen {
+func serverStates(t *testing.T, socket haproxy.Socket, withoutIDs []string) map[string]seen {
 	t.Helper()
 	s, _, err := socket.Begin(t.Context(), nil)
 	if err != nil {
@@ -175,10 +184,8 @@ func serverStates(t *testing.T, socket haproxy.Socket, w *randomConfig) map[stri
 			Addr: f.Addr, Port: f.Port, ID: f.ID, Weight: f.Weight, Maxconn: limits[target], Maint: f.Admin&haproxy.AdminMaint != 0,
 			Drain: f.Admin&haproxy.AdminDrain != 0, Checking: f.Check&haproxy.CheckEnabled != 0,
 		}
-		for _, p := range w.backends {
-			if p.name == f.Backend && !p.ids {
-				n.ID = 0 // HAProxy's choice
-			}
+		if slices.Contains(withoutIDs, f.Backend) {
+			n.ID = 0 // HAProxy's choice
 		}
 		found[target] = n
 	}
@@ -203,7 +210,6 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 		w := newRandomConfig(seed, testkit.FreeAddr(t))
 		r := start(t, h, reload.Options{SaveInterval: 10 * time.Millisecond}) // the comparison waits for the disk
 		r.applied(cfg(w.text(w.addr)), 1)
-		live := haproxy.RuntimeSocket(filepath.Join(r.dir, "run", "runtime.sock"), 20*time.Second)
 		modes := map[reload.Mode]int{}
 		reasons := map[string]int{}
 		for i := range steps {
@@ -216,7 +222,7 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 				reasons[a.Reason]++
 			}
 			if i%compareEvery == compareEvery-1 || i == steps-1 {
-				compareWithFresh(t, h, r, w, live)
+				compareWithFresh(t, h, r, w.text, w.addr, "be1")
 			}
 			if t.Failed() {
 				t.Fatalf("after step %d of seed %d, apply %+v of\n%s", i, seed, a, w.text(w.addr))
@@ -234,37 +240,101 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 	})
 }
 
-// compareWithFresh starts a second HAProxy on the file that is on disk.
-func compareWithFresh(t *testing.T, h testkit.HAProxy, r *harness, w *randomConfig, live haproxy.Socket) {
+// The same with changes that arrive while applies run, as in a storm: what has come meanwhile is applied together, reloads are
+// rare, and between them only the part that needs none goes through.
+func TestLiveHAProxyEqualsAFreshOneAfterAStorm(t *testing.T) {
+	const rounds, applies = 6, 40
+	t.Parallel()
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
+		w := newRandomConfig(uint64(envInt("NUNCIO_FUZZ_SEED", 1)), testkit.FreeAddr(t))
+		r := start(t, h, reload.Options{SaveInterval: 10 * time.Millisecond})
+		r.applied(cfg(w.text(w.addr)), 1)
+		parts, whole := 0, 0
+		for round := range rounds {
+			stop, stopped, mu := make(chan struct{}), make(chan struct{}), sync.Mutex{}
+			go func() {
+				defer close(stopped)
+				for tick := time.NewTicker(500 * time.Microsecond); ; <-tick.C {
+					mu.Lock()
+					w.step()
+					mu.Unlock()
+					select {
+					case <-stop:
+						tick.Stop()
+						return
+					default:
+					}
+				}
+			}()
+			for i := range applies {
+				mu.Lock()
+				if i%20 == 0 { // what follows has to wait for the next reload
+					w.turn++
+				}
+				newest := cfg(w.text(w.addr))
+				mu.Unlock()
+				a, err := r.Apply(t.Context(), reload.Desired{Files: newest, NoReload: i%20 != 19})
+				switch {
+				case errors.Is(err, reload.ErrReloadNeeded) && a.Outcome == reload.Runtime:
+					parts++
+				case err == nil:
+					whole++
+				case !errors.Is(err, reload.ErrReloadNeeded):
+					t.Fatalf("%+v, %v", a, err)
+				}
+			}
+			close(stop)
+			<-stopped
+			r.applied(cfg(w.text(w.addr)), int64(round+2))
+			compareWithFresh(t, h, r, w.text, w.addr, "be1")
+			if t.Failed() {
+				t.Fatalf("after round %d of\n%s", round, w.text(w.addr))
+			}
+		}
+		if r.log.count("a plan") > 0 || r.log.count("runtime update failed") > 0 {
+			t.Error("a plan did not work")
+		}
+		t.Logf("%d applies in part, %d whole", parts, whole)
+		if parts < applies {
+			t.Errorf("only %d changes were applied in part", parts)
+		}
+	})
+}
+
+// compareWithFresh starts a second HAProxy, on another address, with the file that is on disk. In some backends HAProxy chooses
+// the ids.
+func compareWithFresh(t *testing.T, h testkit.HAProxy, r *harness, config func(addr string) string, addr string, withoutIDs ...string) {
 	t.Helper()
+	live := haproxy.RuntimeSocket(filepath.Join(r.dir, "run", "runtime.sock"), 20*time.Second)
 	var text []byte
 	testkit.Eventually(t, 30*time.Second, func() (err error) {
 		text, err = os.ReadFile(filepath.Join(r.dir, "current", "haproxy.cfg"))
-		if err == nil && string(text) != w.text(w.addr) {
+		if err == nil && string(text) != config(addr) {
 			err = fmt.Errorf("the current file is not the newest one")
 		}
 		return err
 	})
-	dir, addr := stateDir(t), testkit.FreeAddr(t)
+	dir, other := stateDir(t), testkit.FreeAddr(t)
 	socket := haproxy.RuntimeSocket(filepath.Join(dir, "s"), 20*time.Second)
 	own := "global\n stats socket " + socket.Path() + " level admin\n"
-	if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(own+strings.Replace(string(text), w.addr, addr, 1)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "haproxy.cfg"), []byte(own+config(other)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var want map[string]seen
 	ended := t.Run("fresh", func(t *testing.T) { // its end ends the process
-		h.Start(t, dir, addr)
+		h.Start(t, dir, other)
 		testkit.Eventually(t, 20*time.Second, func() error { // it listens there a moment later
 			_, err := socket.Exec(t.Context(), "show info")
 			return err
 		})
-		want = serverStates(t, socket, w)
+		want = serverStates(t, socket, withoutIDs)
 	})
 	if !ended {
 		return
 	}
 	known := r.Status().Leaving // before the look: they become fewer meanwhile
-	got := serverStates(t, live, w)
+	got := serverStates(t, live, withoutIDs)
 	leaving := 0
 	for target, s := range got {
 		if _, ok := want[target]; !ok && s.Maint {

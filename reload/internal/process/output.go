@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -151,10 +152,16 @@ func (o *output) since(position int) string {
 	return tidy(strings.Join(o.lines[len(o.lines)-fresh:], "\n"), "")
 }
 
+// obeyed are parts of the lines by which HAProxy 2.6 to 3.4 says that it does what it was asked to: the old worker at every
+// reload, once per proxy, and the worker that serves at every command, for servers that come, leave, rest and return.
+var obeyed = []string{
+	" stopped (cumulated conns: ", " enters drain state", " is going DOWN for maintenance", " (leaving forced maintenance)", " (leaving forced drain)",
+	" : New server registered.",
+}
+
 func level(line string) slog.Level {
 	switch {
-	case strings.Contains(line, " stopped (cumulated conns: "):
-		// Every reload makes the old worker warn once per proxy that it does what it was asked to.
+	case slices.ContainsFunc(obeyed, func(part string) bool { return strings.Contains(line, part) }):
 		return slog.LevelDebug
 	case strings.HasPrefix(line, "[ALERT]"), strings.HasPrefix(line, "[EMERG]"):
 		return slog.LevelError
