@@ -3,6 +3,8 @@ package reload_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"nuncio/internal/haproxy"
 	"nuncio/internal/testkit"
 	"nuncio/reload"
 )
@@ -181,4 +184,51 @@ func TestTheNextNuncioMakesHAProxyRunItsNewVersion(t *testing.T) {
 	if again := r.applied(files, 3); last(again).Outcome != reload.Unchanged || again.WorkerPid != s.WorkerPid {
 		t.Errorf("adopted again: %+v", last(again))
 	}
+}
+
+// While no nuncio reads what HAProxy prints, HAProxy must neither wait nor fail, and the next nuncio logs what the kernel has kept.
+func TestHAProxyPrintsWithoutAReader(t *testing.T) {
+	t.Parallel()
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
+		addr := testkit.FreeAddr(t)
+		logged := haproxyLog(addr)
+		r := start(t, h, reload.Options{})
+		before := r.applied(logged, 1)
+		r.handOver()
+		// Each request is a line of about 200 bytes, so these do not fit into the pipe.
+		client := http.Client{Timeout: 10 * time.Second}
+		defer client.CloseIdleConnections()
+		for i := range 600 {
+			resp, err := client.Get(fmt.Sprintf("http://%s/silent-%d-%s", addr, i, strings.Repeat("x", 150)))
+			if err != nil {
+				t.Fatalf("request %d: %v", i, err)
+			}
+			resp.Body.Close()
+		}
+		r = r.next(h)
+		if s := r.applied(logged, 2); s.WorkerPid != before.WorkerPid {
+			t.Errorf("not adopted: %+v", last(s))
+		}
+		testkit.Eventually(t, 20*time.Second, func() error {
+			if _, err := get(addr); err != nil {
+				return err
+			}
+			if r.log.count("silent-0-") != 1 || r.log.count("GET / ") == 0 {
+				return fmt.Errorf("the log has the first line from without a reader %d times, and %d from now", r.log.count("silent-0-"), r.log.count("GET / "))
+			}
+			return nil
+		})
+	})
+}
+
+// haproxyLog answers, and writes a line for each request.
+func haproxyLog(addr string) haproxy.Files {
+	return cfg(head + `
+    option httplog
+frontend front
+    bind ` + addr + `
+    log stdout format raw daemon
+    http-request return status 200 content-type text/plain string ok
+`)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -83,7 +84,7 @@ func tryProgram(ctx context.Context, procs *proc.Reaper, s *streams) (path, vers
 	if path, err = exec.LookPath(os.Args[0]); err != nil {
 		return "", "", err
 	}
-	cmd := exec.Command(path, append(s.args[:len(s.args):len(s.args)], "--try")...)
+	cmd := exec.Command(path, append(slices.Clip(s.args), "--try")...)
 	cmd.Args[0], cmd.Env = os.Args[0], s.environ
 	res, err := procs.Output(ctx, cmd, proc.DefaultLimit)
 	if err != nil {

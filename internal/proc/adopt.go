@@ -39,13 +39,13 @@ func (r *Reaper) Adopt(pid int, start uint64) (*Child, error) {
 		err = r.own(pid, start)
 	}
 	if err != nil {
-		ended.Close()
+		_ = ended.Close() // nothing was written
 		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
 	c := &Child{process: process, leader: true, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
-		defer ended.Close()
+		defer func() { _ = ended.Close() }()
 		c.state, c.err = process.Wait()
 		if errors.Is(c.err, unix.ECHILD) {
 			c.err = awaitEnd(fd)

@@ -65,7 +65,7 @@ func openOutput(runDir string) (in, out *os.File, err error) {
 	}
 	out = os.NewFile(uintptr(fd), path)
 	if in, err = readOutput(runDir); err != nil {
-		out.Close()
+		_ = out.Close() // nothing was written
 		return nil, nil, err
 	}
 	return in, out, nil

@@ -120,10 +120,10 @@ func Launch(o Options) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start haproxy: %w", err)
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }() // HAProxy has its own
 	cmd.Stdout, cmd.Stderr = out, out
 	if h.child, err = o.Procs.Start(cmd); err != nil {
-		in.Close()
+		_ = in.Close() // nothing was read
 		return nil, fmt.Errorf("start haproxy: %w", err)
 	}
 	h.out.follow(in, h.child.Done())
