@@ -108,6 +108,7 @@ func (t *Templates) fresh(partial string, data any) (escaped, error) {
 	r := t.run
 	outer, unmet := r.printed, r.unmet
 	r.printed, r.unmet, r.inMemo = nil, nil, partial
+	_, r.memoOfAll = data.([]*ServiceSummary)
 	text, err := t.execute(partial, data)
 	if err != nil {
 		return escaped{}, err

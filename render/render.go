@@ -166,6 +166,7 @@ type run struct {
 	incumbents map[string]map[string]string // rows of running maps, by file
 
 	inMemo     string           // name of the partial that memo renders
+	memoOfAll  bool             // for all summaries, not for one service
 	known      map[bodyKey]body // by the text before of the service that memo renders
 	bodies     map[bodyKey]body // by this one; nil: not kept
 	depth      int

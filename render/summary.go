@@ -20,6 +20,7 @@ type ServiceSummary struct {
 type summarizer struct {
 	services []*catalog.Service
 	list     []*ServiceSummary
+	keys     map[string]bool // that any of them has; nil until somebody asks
 }
 
 func (o *summarizer) of(services []*catalog.Service) []*ServiceSummary {
@@ -41,6 +42,9 @@ func (o *summarizer) of(services []*catalog.Service) []*ServiceSummary {
 	}
 	if same {
 		next = o.list
+	}
+	if !same {
+		o.keys = nil
 	}
 	o.services, o.list = services, next
 	return next

@@ -327,7 +327,7 @@ func TestWorkersAndTLSAreSafeByDefault(t *testing.T) {
 			t.Fatal(err)
 		}
 		https := testkit.FreeAddr(t)
-		l := newLabels(t, h, "https.bind="+https+";https.crt="+pem+";https.strict-sni=on")
+		l := newLabels(t, h, "https.bind="+https+";https.crt="+pem+";https.strict-sni=on;https.redirect=off")
 		l.service("web", "http.host", "a.example")
 		l.start()
 		l.serves("a.example", "/", "web")

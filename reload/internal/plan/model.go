@@ -176,11 +176,11 @@ func (s *section) line(n int, text string, words []haproxy.Word) {
 		if len(words) > 2 && words[1].Text == "connect" {
 			s.set("timeout connect", words[2:])
 		}
-	case "server-template", "server-state-file", "load-server-state-from-file", "dynamic-cookie-key":
+	case "server-template", "server-state-file", "load-server-state-from-file":
 		s.dynamicBlocked = fmt.Sprintf("the section has a line %q", key)
 	case "cookie":
 		if slices.ContainsFunc(words, func(w haproxy.Word) bool { return w.Text == "dynamic" }) {
-			s.dynamicBlocked = "the section has dynamic cookies"
+			s.set("dynamic cookies", nil)
 		}
 	case "use-server":
 		if len(words) > 1 {
@@ -255,12 +255,17 @@ func (m *Model) defaultsChain(i int) []*section {
 
 // setting finds the value of a directive that the section has itself or inherits.
 func (m *Model) setting(i int, key string) string {
+	value, _ := m.find(i, key)
+	return value
+}
+
+func (m *Model) find(i int, key string) (value string, found bool) {
 	for _, s := range append([]*section{m.sections[i]}, m.defaultsChain(i)...) {
-		if v, ok := s.settings[key]; ok {
-			return v
+		if value, found = s.settings[key]; found {
+			break
 		}
 	}
-	return ""
+	return value, found
 }
 
 // referenced reports whether anything but traffic points to a server.

@@ -63,7 +63,9 @@ type builder struct {
 	balance string
 	backups int             // how many backup servers there will be
 	cookies map[string]bool // that several servers will have
-	deletes bool            // a server is deleted to free its name
+
+	ownCookies bool // HAProxy makes the cookies, from the servers' addresses
+	deletes    bool // a server is deleted to free its name
 }
 
 // Plan returns a plan, or the reason why a reload is needed. leaving holds, by target, the servers that an earlier plan
@@ -143,6 +145,7 @@ func (d *builder) changeServers(i int) string {
 		return reason
 	}
 	d.size, d.backups, d.cookies = len(after), 0, shared(after)
+	_, d.ownCookies = d.Next.find(i, "dynamic cookies")
 	old := map[string]*server{}
 	for _, v := range before {
 		old[v.name] = v
@@ -279,6 +282,8 @@ func (d *builder) additionBlocked(v *server) string {
 		return v.notDynamicReason
 	case !d.dynamic:
 		return fmt.Sprintf("balance %s needs a reload for a new server", d.balance)
+	case d.ownCookies && !d.Version.AtLeast(3, 0):
+		return "HAProxy 2.6 gives a server that is added at run time no dynamic cookie"
 	case v.id == 0 && d.needsStableIDs():
 		return "it has no id, and its place depends on one here"
 	case d.size > 4095 && (d.balance == "" || d.balance == "roundrobin"):

@@ -222,7 +222,11 @@ func TestPlan(t *testing.T) {
 		{name: "a reference by srv_is_up", before: "acl x srv_is_up(b/b)\n" + a + b, after: "acl x srv_is_up(b/b)\n" + a, reason: "refers to it"},
 		{name: "a reference by track", before: a + b + "server t 10.0.0.3:80 track b\n", after: a + "server t 10.0.0.3:80 track b\n", reason: "refers to it"},
 		{name: "server-template", before: "server-template s 3 10.0.0.1:80\n" + a, after: "server-template s 3 10.0.0.1:80\n" + a + b, reason: "server-template"},
-		{name: "dynamic cookies", before: "cookie x insert dynamic\n" + a, after: "cookie x insert dynamic\n" + a + b, reason: "dynamic cookies"},
+		{name: "dynamic cookies on 2.6", version: "2.6", before: "cookie x insert dynamic\n" + a, after: "cookie x insert dynamic\n" + a + b, reason: "no dynamic cookie"},
+		{
+			name: "dynamic cookies on 3.0", before: "cookie x insert dynamic\n" + a, after: "cookie x insert dynamic\n" + a + b,
+			want: "add server b/b 10.0.0.2:80 id 12 weight 100 inter 2s fall 3 check\nenable health b/b\nenable server b/b\n",
+		},
 		{name: "a condition", before: ".if 1\n.endif\n" + a, after: ".if 1\n.endif\n" + a + b, reason: "condition"},
 		{name: "line numbers", before: "http-request set-header x \"${.LINE}\"\n" + a, after: "http-request set-header x \"${.LINE}\"\n" + a + b, reason: "LINE"},
 		{name: "an open quote", before: a, after: a + "server n \"10.0.0.3:80\\\n", reason: "quote"},
