@@ -24,6 +24,11 @@ build: ## both programs, into build/
 images: ## the container images haproxy, registrar, apache and etcd; scripts/images lists the settings
 	@VERSION=$(VERSION) scripts/images
 
+.PHONY: packages
+packages: ## .deb and .rpm of both programs for amd64 and arm64, into dist/; scripts/packages lists the settings
+	@scripts/install-tools $(TOOLS) packages
+	@VERSION=$(VERSION) scripts/packages
+
 .PHONY: demo
 demo: ## the main job on this machine: embedded etcd, real HAProxy, two real Apaches, until Ctrl-C
 	@scripts/install-tools $(TOOLS) demo

@@ -27,12 +27,14 @@ serves this node; register exits with the code of its command.`
 type grammar struct {
 	cli.Version
 
-	Run        runCmd      `cmd:"" help:"Register the labelled containers of this host: the daemon."`
-	Classic    classicCmd  `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
-	Register   registerCmd `cmd:"" help:"Register an endpoint that is not a container, for as long as this process or its command lives."`
-	Drain      drainCmd    `cmd:"" help:"Stop traffic to a container before docker stop."`
-	List       listCmd     `cmd:"" help:"Show what the running daemon has registered, and what it skipped and why."`
-	VersionCmd versionCmd  `cmd:"" name:"version" help:"Show the version."`
+	Run        runCmd         `cmd:"" help:"Register the labelled containers of this host: the daemon."`
+	Classic    classicCmd     `cmd:"" default:"withargs" help:"Register one container; \"classic\" may be left out."`
+	Register   registerCmd    `cmd:"" help:"Register an endpoint that is not a container, for as long as this process or its command lives."`
+	Drain      drainCmd       `cmd:"" help:"Stop traffic to a container before docker stop."`
+	List       listCmd        `cmd:"" help:"Show what the running daemon has registered, and what it skipped and why."`
+	Completion cli.Completion `cmd:"" help:"Print a shell script that completes commands and flags."`
+	VersionCmd versionCmd     `cmd:"" name:"version" help:"Show the version."`
+	Man        cli.Man        `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 // streams are the program's output and environment, so that tests can run it within their process.

@@ -22,24 +22,25 @@ running; an HAProxy that keeps dying passes its own code on.`
 type grammar struct {
 	cli.Version
 
-	Run        runCmd        `cmd:"" help:"Follow etcd and update HAProxy: the entrypoint of the HAProxy container."`
-	Render     renderCmd     `cmd:"" help:"Render the templates once, to a directory or to standard output."`
-	Check      checkCmd      `cmd:"" help:"Render the templates once and check the result with HAProxy; for editors and CI."`
-	Services   servicesCmd   `cmd:"" help:"Show the services in etcd, and the quarantined records with the reasons."`
-	Status     statusCmd     `cmd:"" help:"Show the state of the running nuncio, or with an argument why an instance gets no traffic. Exit code 1 if HAProxy does not run what is desired, 3 if no nuncio answers."`
-	Certs      certsCmd      `cmd:"" help:"Show the certificates that HAProxy serves: names, issuer, expiry and where they come from. Exit code 1 if one has expired or its newest content cannot be used."`
-	Diff       diffCmd       `cmd:"" help:"Compare what runs with what is desired, or two generations. Exit code 1 if they differ."`
-	History    historyCmd    `cmd:"" help:"Show what was applied when, and what failed."`
-	Rollback   rollbackCmd   `cmd:"" help:"Go back to an earlier template set and follow records with it, until resume."`
-	Freeze     freezeCmd     `cmd:"" help:"Keep exactly what HAProxy runs, or a generation, and follow nothing until resume."`
-	Resume     resumeCmd     `cmd:"" help:"End a rollback or a freeze: apply the newest templates and records."`
-	Accept     acceptCmd     `cmd:"" help:"End the hold of the shrink guard: remove the instances that vanished from etcd from HAProxy now."`
-	Upgrade    upgradeCmd    `cmd:"" help:"Make the running nuncio execute the program that is on disk now, in place. HAProxy serves on."`
-	Stop       stopCmd       `cmd:"" help:"Drain and end the HAProxy that a killed nuncio has left running. A running nuncio is ended with TERM."`
-	Health     healthCmd     `cmd:"" help:"Check that the running nuncio is alive, or with --ready that it serves; for HEALTHCHECK."`
-	Templates  templatesCmd  `cmd:"" help:"Write the shipped templates to a directory for you to edit."`
-	Completion completionCmd `cmd:"" help:"Print a shell script that completes commands and flags."`
-	VersionCmd versionCmd    `cmd:"" name:"version" help:"Show the version."`
+	Run        runCmd         `cmd:"" help:"Follow etcd and update HAProxy: the entrypoint of the HAProxy container."`
+	Render     renderCmd      `cmd:"" help:"Render the templates once, to a directory or to standard output."`
+	Check      checkCmd       `cmd:"" help:"Render the templates once and check the result with HAProxy; for editors and CI."`
+	Services   servicesCmd    `cmd:"" help:"Show the services in etcd, and the quarantined records with the reasons."`
+	Status     statusCmd      `cmd:"" help:"Show the state of the running nuncio, or with an argument why an instance gets no traffic. Exit code 1 if HAProxy does not run what is desired, 3 if no nuncio answers."`
+	Certs      certsCmd       `cmd:"" help:"Show the certificates that HAProxy serves: names, issuer, expiry and where they come from. Exit code 1 if one has expired or its newest content cannot be used."`
+	Diff       diffCmd        `cmd:"" help:"Compare what runs with what is desired, or two generations. Exit code 1 if they differ."`
+	History    historyCmd     `cmd:"" help:"Show what was applied when, and what failed."`
+	Rollback   rollbackCmd    `cmd:"" help:"Go back to an earlier template set and follow records with it, until resume."`
+	Freeze     freezeCmd      `cmd:"" help:"Keep exactly what HAProxy runs, or a generation, and follow nothing until resume."`
+	Resume     resumeCmd      `cmd:"" help:"End a rollback or a freeze: apply the newest templates and records."`
+	Accept     acceptCmd      `cmd:"" help:"End the hold of the shrink guard: remove the instances that vanished from etcd from HAProxy now."`
+	Upgrade    upgradeCmd     `cmd:"" help:"Make the running nuncio execute the program that is on disk now, in place. HAProxy serves on."`
+	Stop       stopCmd        `cmd:"" help:"Drain and end the HAProxy that a killed nuncio has left running. A running nuncio is ended with TERM."`
+	Health     healthCmd      `cmd:"" help:"Check that the running nuncio is alive, or with --ready that it serves; for HEALTHCHECK."`
+	Templates  templatesCmd   `cmd:"" help:"Write the shipped templates to a directory for you to edit."`
+	Completion cli.Completion `cmd:"" help:"Print a shell script that completes commands and flags."`
+	VersionCmd versionCmd     `cmd:"" name:"version" help:"Show the version."`
+	Man        cli.Man        `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 // etcdFlags are the flags of every command that reads etcd: how to reach the store.

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"fmt"
@@ -8,12 +8,13 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-type completionCmd struct {
+// Completion is the command that prints a script for a shell. A grammar has it as a command.
+type Completion struct {
 	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
 }
 
 // Run prints a script for the shell to read at its start. It is made from the same annotations as the help.
-func (c *completionCmd) Run(s *streams, app *kong.Kong) error {
+func (c *Completion) Run(app *kong.Kong) error {
 	script := bashCompletion(app.Model)
 	switch c.Shell {
 	case "zsh":
@@ -22,7 +23,7 @@ func (c *completionCmd) Run(s *streams, app *kong.Kong) error {
 	case "fish":
 		script = fishCompletion(app.Model)
 	}
-	_, err := io.WriteString(s.out, script)
+	_, err := io.WriteString(app.Stdout, script)
 	return err
 }
 
@@ -43,6 +44,9 @@ func bashCompletion(model *kong.Application) string {
 	var cases, values strings.Builder
 	seen := map[string]bool{}
 	for _, n := range model.Children {
+		if n.Hidden {
+			continue
+		}
 		commands = append(commands, n.Name)
 		fmt.Fprintf(&cases, "    %s) words=\"%s\" ;;\n", n.Name, strings.Join(words(n), " "))
 		for _, f := range n.Flags {
@@ -78,6 +82,9 @@ func fishCompletion(model *kong.Application) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# completion of %[1]s for fish: %[1]s completion fish | source\ncomplete -c %[1]s -f -n __fish_use_subcommand -l help\n", model.Name)
 	for _, n := range model.Children {
+		if n.Hidden {
+			continue
+		}
 		fmt.Fprintf(&b, "complete -c %s -f -n __fish_use_subcommand -a %s -d %s\n", model.Name, n.Name, quoteFish(n.Help))
 		for _, f := range n.Flags {
 			fmt.Fprintf(&b, "complete -c %s -n '__fish_seen_subcommand_from %s' -l %s -d %s", model.Name, n.Name, f.Name, quoteFish(f.Help))
