@@ -185,7 +185,12 @@ func (d *daemon) run(c *runCmd) error {
 	trees := make(chan map[string]string)
 	reaping, stopReaping := context.WithCancel(context.Background())
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
-	group.Go(func() error { return d.reaper.Run(reaping) })
+	group.Go(func() error {
+		if err := d.reaper.Run(reaping); err != nil { // zombies are a smaller evil than HAProxy's end
+			d.log.Error("orphans are not reaped", "err", err)
+		}
+		return nil
+	})
 	group.Go(func() error { return d.store.Run(ctx, snapshots) })
 	group.Go(func() error { return d.readTemplates(ctx, trees) })
 	group.Go(func() error { return d.outside.Run(ctx) })
@@ -203,9 +208,10 @@ func (d *daemon) run(c *runCmd) error {
 	if d.embedded != nil {
 		group.Go(func() error {
 			if err := d.embedded.Wait(ctx); err != nil {
-				// A restart would interrupt traffic, and fail if the disk is full: that is an operator's decision.
-				d.log.Error("embedded etcd ended, traffic goes on as it is; restart nuncio once the cause is gone", "err", err)
-				shown.SetProblem("store", fmt.Errorf("%w; records cannot change until nuncio is restarted", err))
+				// What is left of it ends with the process only. A new start fails while the disk is full, so it is an operator's decision.
+				d.log.Error("embedded etcd ended, traffic goes on as it is; once the cause is gone: nuncio upgrade", "err", err)
+				shown.SetProblem("store", fmt.Errorf("%w; records cannot change until nuncio is restarted; once the cause is gone, "+
+					"nuncio upgrade does that without touching HAProxy", err))
 			}
 			return nil
 		})
