@@ -184,6 +184,16 @@ func TestCertificatesOutsideAreFollowed(t *testing.T) {
 		a = c.write("dir/a.pem", server("a"))
 		c.served(c.dir, "a.example.com", a)
 		still("a reload with broken files")
+		good := a
+		c.write("dir/a.pem", c.pki.Weak("a.example.com"))
+		c.says("HAProxy does not take it")
+		c.put("third/a", c.webs[2].Addr)
+		still("a certificate that only HAProxy refuses")
+		a = c.write("dir/a.pem", server("a"))
+		c.served(c.dir, "a.example.com", a)
+		if a == good {
+			t.Fatal("not renewed")
+		}
 		c.kill()
 		c.start()
 		c.says("another certificate")

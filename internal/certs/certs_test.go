@@ -83,6 +83,8 @@ func TestNoDescriptionAndNoMessageHoldsAKey(t *testing.T) {
 	}
 	for _, message := range []string{
 		"unable to stat SSL certificate from file '/etc/letsencrypt/live/www.example.com/combined.pem' : No such file",
+		"in file 'outside/tmp/TestCertificatesOutsideAreFollowedhaproxy/003/certs/dir' : unable",
+		"backend aVeryLongNameOfAServiceThatSomebodyHasGivenToItInTwoThousandAndNineteen",
 		"sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
 	} {
 		if got := certs.Redact(message); got != message {

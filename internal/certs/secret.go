@@ -38,11 +38,34 @@ func Redact(message string) string {
 		message = keyBlock.ReplaceAllString(message, Hidden)
 	}
 	return body.ReplaceAllStringFunc(message, func(word string) string {
-		if hexDigest.MatchString(word) || strings.Count(word, "/") > 3 { // a path is no base64, or rarely
+		if hexDigest.MatchString(word) || !looksRandom(word) {
 			return word
 		}
 		return Hidden
 	})
+}
+
+// looksRandom tells base64 from a path or a long name: in base64 two of three characters are of another kind than the one
+// before, and one of six is a digit; in words and paths one of four changes at most, unless each word is very short.
+func looksRandom(word string) bool {
+	kind := func(c byte) int {
+		switch {
+		case c >= 'a' && c <= 'z':
+			return 0
+		case c >= 'A' && c <= 'Z':
+			return 1
+		case c >= '0' && c <= '9':
+			return 2
+		}
+		return 3
+	}
+	changes := 0
+	for i := 1; i < len(word); i++ {
+		if kind(word[i]) != kind(word[i-1]) {
+			changes++
+		}
+	}
+	return changes*5 >= 2*len(word) && strings.ContainsAny(word, "0123456789")
 }
 
 // Describe returns what may be said about a file that must not be shown: its size, its digest and its certificates.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 )
@@ -41,6 +42,26 @@ func FilesOf(texts map[string]Text) (Files, error) {
 	f.digest = sync.OnceValue(func() string { return digest(f.names, f.texts) })
 	return f, nil
 }
+
+// With returns the set with other texts for some of its files.
+func (f Files) With(texts map[string]Text) Files {
+	g := Files{names: f.names, texts: maps.Clone(f.texts)}
+	for name, t := range texts {
+		if _, there := g.texts[name]; there {
+			g.texts[name] = t
+		}
+	}
+	g.digest = sync.OnceValue(func() string { return digest(g.names, g.texts) })
+	return g
+}
+
+// Is reports whether both are the very same set: a quick answer, which may be false for equal ones.
+func (f Files) Is(g Files) bool {
+	return len(f.names) > 0 && len(f.names) == len(g.names) && reflect.ValueOf(f.texts).Pointer() == reflect.ValueOf(g.texts).Pointer()
+}
+
+// SameNames reports whether both sets have files of the same names.
+func (f Files) SameNames(g Files) bool { return slices.Equal(f.names, g.names) }
 
 // Names returns the names of the files, sorted.
 func (f Files) Names() []string { return slices.Clone(f.names) }

@@ -145,7 +145,7 @@ func InsideList(text string, keep func(name string) bool) (inside string, outsid
 		}
 		file, name := entries[0].File, path.Clean(entries[0].File)
 		if path.IsAbs(file) {
-			outside, name = append(outside, file), OutsideName(file)
+			outside, name = append(outside, path.Clean(file)), OutsideName(file)
 			line = strings.Replace(line, file, name, 1)
 		}
 		if keep == nil || keep(name) {

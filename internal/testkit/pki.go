@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -70,6 +71,21 @@ func (p *PKI) ServerFor(left time.Duration, names ...string) string {
 	p.t.Helper()
 	cert, key := p.make(names[0], left, names)
 	return string(cert) + string(key)
+}
+
+// Weak returns a certificate for a server with a key that OpenSSL considers too short and Go does not, and the key.
+func (p *PKI) Weak(name string) string {
+	p.t.Helper()
+	private, err := rsa.GenerateKey(rand.Reader, 1024)
+	p.must(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, p.cert, &private.PublicKey, p.key)
+	p.must(err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)}))
 }
 
 // Authority returns the authority's certificate as PEM text.

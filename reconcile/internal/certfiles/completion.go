@@ -20,6 +20,7 @@ type completion struct {
 	problems    map[string]string // with the originals, by name within the set
 	judged      map[string]bool
 	droppable   map[string]bool
+	read        map[string]watch.Outside
 	found       []File
 }
 
@@ -27,12 +28,12 @@ type completion struct {
 func (c *completion) copyOutside(named []haproxy.SSLFile) {
 	var paths []string
 	for _, f := range named {
-		paths = append(paths, f.Name)
+		paths = append(paths, path.Clean(f.Name))
 	}
 	for range 2 { // the second time with what the lists name
-		read := c.follow(append(slices.Clone(paths), c.listed...))
-		for _, p := range sorted(read) {
-			c.copy(p, read[p])
+		c.read = c.follow(append(slices.Clone(paths), c.listed...))
+		for _, p := range sorted(c.read) {
+			c.copy(p, c.read[p])
 		}
 		listed := c.lists(named)
 		if slices.Equal(listed, c.listed) {
@@ -58,6 +59,7 @@ func (c *completion) lists(named []haproxy.SSLFile) (paths []string) {
 		}
 	}
 	for _, name := range sorted(lists) {
+		c.judged[name] = true
 		inside, more := haproxy.InsideList(lists[name], nil)
 		c.texts[name] = c.text(name, inside)
 		paths = append(paths, more...)
@@ -175,12 +177,15 @@ func (c *completion) certificate(name string, droppable bool) {
 		err = errors.New(v.reason)
 	}
 	f := File{Name: name, Use: "crt", Unit: u.Certificate, State: Current, original: original}
-	good, hasGood := c.lastGood(name)
-	if err == nil && hasGood && expired(u.Certificate) && good.NotAfter.After(u.NotAfter) {
-		err = fmt.Errorf("it has expired on %s", u.NotAfter.UTC().Format("2006-01-02 15:04"))
+	var good certs.Certificate
+	same, hasGood := c.good.Has(name) && unitOf(c.good, name) == original, false
+	if !same && (err != nil || expired(u.Certificate)) {
+		if good, hasGood = c.lastGood(name); err == nil && hasGood && good.NotAfter.After(u.NotAfter) {
+			err = fmt.Errorf("it has expired on %s", u.NotAfter.UTC().Format("2006-01-02 15:04"))
+		}
 	}
 	switch {
-	case c.good.Has(name) && unitOf(c.good, name) == original:
+	case same:
 		// HAProxy serves it, whatever this package thinks of it.
 		f.Reason = c.problem(name)
 		if f.Unit.NotAfter.IsZero() {

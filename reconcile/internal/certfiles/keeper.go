@@ -64,6 +64,7 @@ type Keeper struct {
 	parsed  map[string]parsed
 	texts   map[string]haproxy.Text // copies
 	listed  []string                // paths that crt-lists name
+	last    *last
 }
 
 type verdict struct{ content, reason string }
@@ -88,6 +89,10 @@ func (k *Keeper) Complete(files, lastGood haproxy.Files) Set {
 		k.follow(nil)
 		return Set{Files: files}
 	}
+	if set, ok := k.reuse(files, lastGood, uses); ok {
+		return set
+	}
+	named := uses
 	for _, name := range files.Names() {
 		c.texts[name] = files.Text(name)
 	}
@@ -106,7 +111,9 @@ func (k *Keeper) Complete(files, lastGood haproxy.Files) Set {
 	}
 	k.forget(c.texts)
 	slices.SortFunc(c.found, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
-	return Set{Files: made, Certificates: c.found, droppable: c.droppable}
+	set := Set{Files: made, Certificates: c.found, droppable: c.droppable}
+	k.last = &last{rendered: files, uses: named, read: c.read, set: set, judged: c.judged}
+	return set
 }
 
 // follow reads paths, and those that the crt-lists among them name.
@@ -159,6 +166,7 @@ func (k *Keeper) Refuse(set Set, lastGood haproxy.Files, output string) bool {
 		}
 		good := lastGood.Has(f.Name) && unitOf(lastGood, f.Name) != f.original
 		if good || set.droppable[f.Name] {
+			k.last = nil
 			k.refused[f.Name] = verdict{f.original, "HAProxy does not take it: " + lineWith(output, f.Name)}
 			again = true
 		}
