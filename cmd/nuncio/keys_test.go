@@ -81,7 +81,8 @@ func TestNoCommandShowsAKey(t *testing.T) {
 	state, templates, store := "--state-dir="+e.state, "--templates="+filepath.Join(e.dir, "t"), "--etcd-endpoints="+e.etcd.Endpoint
 	haproxy, set := "--haproxy="+testkit.OneHAProxy(t).Path, "--set=http="+e.http
 	commands := map[string][][]string{
-		"run":      nil,                                        // its log is read below
+		"run":  nil,                 // its log is read below
+		"stop": nil, "upgrade": nil, // they end what the others ask, and say so in a line
 		"render":   {{"--diff", state, templates, store, set}}, // without --diff its job is to write the files
 		"check":    {{templates, store, set, haproxy}},
 		"services": {{store}, {store, "--json"}},
