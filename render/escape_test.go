@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/confd"
 	"nuncio/internal/haproxy"
 	"nuncio/internal/testkit"
 	"nuncio/render"
@@ -181,7 +182,20 @@ func expected(t *testing.T, s standing, value string) []string {
 
 func place(t testing.TB, s standing) *render.Templates {
 	t.Helper()
-	tmpl, err := render.New(map[string]string{"haproxy.cfg.tmpl": "global\n" + clean(print2(s)) + "\nlast\n"}, render.Options{})
+	return placed(t, map[string]string{"haproxy.cfg.tmpl": "global\n" + clean(print2(s)) + "\nlast\n"}, render.Options{})
+}
+
+// placeOfConfd is place in a directory of confd.
+func placeOfConfd(t testing.TB, s standing) *render.Templates {
+	t.Helper()
+	return placed(t, map[string]string{
+		"conf.d/x.toml": "[template]\nsrc = 'x'\ndest = '/x/haproxy.cfg'\nkeys = ['/v']\n", "templates/x": "global\n" + clean(print2(s)) + "\nlast\n",
+	}, render.Options{Confd: &confd.Options{}})
+}
+
+func placed(t testing.TB, tree map[string]string, o render.Options) *render.Templates {
+	t.Helper()
+	tmpl, err := render.New(tree, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,9 +95,23 @@ func (t *Templates) printed(p printed) (string, error) {
 	return markText(valueMarker, len(r.printed)-1), nil
 }
 
-// severalData has the lines, by their keyword, on which a value of several words is as many pieces of data to HAProxy: names,
-// addresses, patterns. Values of confd's users look so ("web1 192.0.2.1:80"), since confd prints them as they are.
-var severalData = map[string]bool{"server": true, "peer": true, "nameserver": true, "acl": true, "log": true, "balance": true, "option": true}
+// isData reports whether the words of a value are as many pieces of data to HAProxy where the value stands: name and address of a
+// server, patterns, arguments. Values of confd's users look so ("web1 192.0.2.1:80"), since confd prints them as they are. before
+// and after are the words around the value. No word of the template may move to a place where it means something else.
+func isData(before []string, words int, after []string) bool {
+	last := len(after) == 0
+	switch before[0] {
+	case "server", "peer", "nameserver":
+		return len(before) == 1 && words == 2 && (last || after[0][0] != valueMarker && haproxy.CheckAddress(after[0]) != nil)
+	case "acl":
+		return len(before) >= 3
+	case "log", "balance":
+		return last
+	case "option":
+		return last && len(before) >= 2 && before[1] == "httpchk"
+	}
+	return false
+}
 
 // config writes a line of a configuration. With confd's directory a value may be several words of data; whether each may stand in
 // its place is decided as for any other value, and if one may not the value counts as a whole.
@@ -115,8 +129,7 @@ func (e *escaper) config(text string) (droppable bool) {
 }
 
 func (e *escaper) cutData(text string) (cut string, ok bool) {
-	fields := strings.Fields(text)
-	if e.t.confd == nil || len(fields) == 0 || !severalData[fields[0]] || fields[0] == "option" && (len(fields) < 2 || fields[1] != "httpchk") {
+	if e.t.confd == nil {
 		return "", false
 	}
 	quotings, err := haproxy.AppendQuotings(nil, text, valueMarker)
@@ -132,8 +145,9 @@ func (e *escaper) cutData(text string) (cut string, ok bool) {
 		}
 		b.WriteString(rest[:at])
 		mark, after := rest[at:at+markBytes], rest[at+markBytes:]
+		all, before := e.printed[markIndex(mark)].cut(false), strings.Fields(b.String())
 		alone := strings.TrimRight(b.String(), " \t") != b.String() && (after == "" || after[0] == ' ' || after[0] == '\t')
-		if all := e.printed[markIndex(mark)].cut(false); alone && quotings[n] == haproxy.Bare && len(all) > 1 {
+		if alone && quotings[n] == haproxy.Bare && len(all) > 1 && len(before) > 0 && isData(before, len(all), strings.Fields(after)) {
 			mark, ok = e.marks(all), true
 		}
 		b.WriteString(mark)
