@@ -33,9 +33,9 @@ var fromSprig = []string{
 }
 
 const (
-	noClock   = "templates have no clock, because equal records must give equal files"
+	noClock   = "templates have no clock, because equal records must give equal files: leave it out, nuncio history has the times"
 	noChance  = "templates have no randomness, because equal records must give equal files"
-	noNetwork = "templates have no network access, because a slow answer would stop every update"
+	noNetwork = "templates have no network access, because a slow answer would stop every update: print the name, HAProxy resolves it"
 	noDisk    = "templates read no files: put files into the template directory, from where they are copied unchanged"
 	noKeys    = "templates create no keys and certificates: mount them where HAProxy can read them"
 	noSecrets = "encrypted values of confd are not supported"

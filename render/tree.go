@@ -141,6 +141,9 @@ func (c *compiler) node(n parse.Node) error {
 	case *parse.WithNode:
 		return c.branch(&n.BranchNode)
 	case *parse.RangeNode:
+		if err := c.rangesService(n); err != nil {
+			return err
+		}
 		if err := c.branch(&n.BranchNode); err != nil {
 			return err
 		}
@@ -193,11 +196,7 @@ func (c *compiler) argument(arg parse.Node) error {
 		if _, ok := c.funcs[arg.Ident]; ok && !strings.HasPrefix(arg.Ident, "_") || builtins[arg.Ident] {
 			return nil
 		}
-		message := fmt.Sprintf("function %q is not defined", arg.Ident)
-		if why, known := unavailable[arg.Ident]; known {
-			message = fmt.Sprintf("function %q is not available: %s", arg.Ident, why)
-		}
-		return &fault{c.placeOf(arg.Pos), message}
+		return &fault{c.placeOf(arg.Pos), undefined(arg.Ident)}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"nuncio/internal/catalog"
 	"nuncio/internal/confd"
+	"nuncio/internal/haproxy"
 	"nuncio/render"
 	"nuncio/watch"
 )
@@ -104,4 +105,27 @@ func (f *templateFlags) dirOptions() watch.DirOptions {
 // renderOptions are what the flags say about rendering.
 func (f *templateFlags) renderOptions(s *streams) render.Options {
 	return render.Options{Getenv: s.getenv, Settings: f.settings(), Confd: f.options, TrustValues: f.TrustValues}
+}
+
+// asRendered makes what confd has written comparable with what nuncio renders: without the files that others put there, with
+// nuncio's names for the files that haproxy.cfg names, and with the line end that confd leaves out.
+func (f *renderFlags) asRendered(tree map[string]string, rendered haproxy.Files) map[string]string {
+	if f.layout == nil {
+		return tree
+	}
+	same := map[string]string{}
+	for _, name := range rendered.Names() {
+		text, found := tree[name]
+		if !found {
+			continue
+		}
+		if name == haproxy.ConfigFile {
+			text = f.layout.Relocate(text)
+		}
+		if made, _ := rendered.Get(name); text+"\n" == string(made) {
+			text += "\n"
+		}
+		same[name] = text
+	}
+	return same
 }

@@ -18,11 +18,21 @@ type diffCmd struct {
 	runningFlags
 	From string `arg:"" optional:"" help:"Generation to compare from: a number, running or desired (default: running)."`
 	To   string `arg:"" optional:"" help:"Generation to compare with (default: desired if the first is running, otherwise running)."`
-	At   string `placeholder:"TIME" help:"Show what changed at this time (03:12, or 2026-11-22T03:12:00Z): compare the generation of that moment with the one before."`
+	etcdFlags
+	Confd string `placeholder:"DIR" env:"-" help:"Compare what runs with what this directory of confd makes of what etcd holds now, as render --diff does."`
+	At    string `placeholder:"TIME" help:"Show what changed at this time (03:12, or 2026-11-22T03:12:00Z): compare the generation of that moment with the one before."`
 }
 
 // Run compares two sets of files. Sets on disk need no running nuncio.
 func (c *diffCmd) Run(ctx context.Context, s *streams) error {
+	if c.Confd != "" {
+		if c.From+c.To+c.At != "" {
+			return &exitError{exitUsage, errors.New("--confd compares with what runs: give no generation and no time with it")}
+		}
+		r := &renderCmd{Diff: true, StateDir: c.StateDir}
+		r.Confd, r.etcdFlags = c.Confd, c.etcdFlags
+		return r.Run(ctx, s)
+	}
 	ctx, cancel := context.WithTimeout(ctx, oneShot)
 	defer cancel()
 	from, to := c.From, c.To

@@ -91,3 +91,32 @@ func code(s string) string {
 	}
 	return "`" + s + "`"
 }
+
+// TestConfdPageIsRunAsWritten: the script confd-move runs each command of docs/confd.md, in the page's order.
+func TestConfdPageIsRunAsWritten(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(testkit.Root(), "docs/confd.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile("testdata/daemon/confd-move.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, move, _ := strings.Cut(string(page), "\n## The move\n")
+	rest, commands := string(script), 0
+	for line := range strings.Lines(move) {
+		command := strings.ReplaceAll(strings.TrimSpace(line), "/etc/", "etc/")
+		if !strings.HasPrefix(line, "       ") || !strings.HasPrefix(command, "nuncio ") {
+			continue
+		}
+		commands++
+		_, after, found := strings.Cut(rest, " "+command)
+		if !found {
+			t.Fatalf("the script does not run this command of the page, or not in its order: %s", command)
+		}
+		rest = after
+	}
+	if commands != 5 {
+		t.Errorf("the move has %d commands, want 5", commands)
+	}
+}

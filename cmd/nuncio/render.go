@@ -159,7 +159,7 @@ func (c *renderCmd) compare(files haproxy.Files, s *streams) error {
 	if c.Against != "" {
 		var tree map[string]string
 		if tree, err = watch.ReadDir(c.Against); err == nil {
-			old, err = filesOf(tree)
+			old, err = filesOf(c.asRendered(tree, files))
 		}
 	} else {
 		old, err = reload.Current(c.StateDir)

@@ -134,7 +134,11 @@ func (f *renderFlags) readRecords(s *streams) (*catalog.Snapshot, error) {
 		builder.Put(key, value)
 	}
 	if len(ignored) > 0 {
-		fmt.Fprintf(s.err, "nuncio: %s of %s: not below --prefix or --keys (%s), so ignored, as they would be in etcd: %s\n", plural(len(ignored), "key", "keys"), file,
+		what := "--prefix or --keys"
+		if f.Confd != "" {
+			what = "the keys of confd's resources"
+		}
+		fmt.Fprintf(s.err, "nuncio: %s of %s: not below %s (%s), so ignored, as they would be in etcd: %s\n", plural(len(ignored), "key", "keys"), file, what,
 			strings.Join(watched, " "), abbreviate(ignored))
 	}
 	return builder.Snapshot(0), nil
