@@ -67,10 +67,19 @@ func TestConfdValuesChangeNoStructure(t *testing.T) {
 // TestConfdRefuses is what must be refused with --confd too, whatever its structure.
 func TestConfdRefuses(t *testing.T) {
 	for _, tt := range []struct{ line, value string }{
-		{"server a %s", "192.0.2.1:80 backup"}, {"server a %s", "$SECRET:80"}, {"server %s", "a 192.0.2.1:80 send-proxy"}, {"server %s 192.0.2.1:80", "a 6.6.6.6:80"},
-		{"server %s", "a 192.0.2.1:80\n    http-request deny"}, {"server a 192.0.2.1:%s", "80 backup"}, {"bind %s", ":80 ssl"}, {"use_backend %s", "a if TRUE"},
+		{"server a %s", "192.0.2.1:80 backup"},
+		{"server a %s", "$SECRET:80"},
+		{"server %s", "a 192.0.2.1:80 send-proxy"},
+		{"server %s 192.0.2.1:80", "a 6.6.6.6:80"},
+		{"server %s", "a 192.0.2.1:80\n    http-request deny"},
+		{"server a 192.0.2.1:%s", "80 backup"},
+		{"bind %s", ":80 ssl"},
+		{"use_backend %s", "a if TRUE"},
 		{"http-request deny if %s", "TRUE or TRUE"},
-		{"%s", "http-request deny"}, {"option %s", "httpchk GET /"}, {"log %s", "fd@1 local0"}, {"balance %s", "hdr(host) use_domain_only"},
+		{"%s", "http-request deny"},
+		{"option %s", "httpchk GET /"},
+		{"log %s", "fd@1 local0"},
+		{"balance %s", "hdr(host) use_domain_only"},
 	} {
 		result, err := placeOfConfd(t, standing{line: tt.line}).Render(withValue(tt.value))
 		if err == nil && len(result.Dropped) == 0 {

@@ -33,13 +33,14 @@ func newStore(snap *catalog.Snapshot, resource *confd.Resource) *store {
 	}
 	var unclean []KVPair
 	for k, v := range snap.Pairs() {
-		name := k
-		if resource == nil {
+		var name string
+		switch {
+		case resource == nil:
 			name = catalog.CleanKey(k)
-		} else if !watched.Hold(k) {
-			continue
-		} else {
+		case watched.Hold(k):
 			name = resource.Strip(k)
+		default:
+			continue
 		}
 		if resource == nil && name != k {
 			unclean = append(unclean, KVPair{name, v})

@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,10 +48,7 @@ func TestPairsShowsQuarantinedKeys(t *testing.T) {
 	b.Put("/services/web/a", []byte("192.0.2.1:80"))
 	b.Put("/services/web/upstream/1", []byte("192.0.2.2:80"))
 	first := b.Snapshot(1)
-	got := map[string]string{}
-	for k, v := range first.Pairs() {
-		got[k] = v
-	}
+	got := maps.Collect(first.Pairs())
 	want := map[string]string{"/services/web/domain": "www.example.com", "/services/web/a": "192.0.2.1:80", "/services/web/upstream/1": "192.0.2.2:80"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -60,10 +58,7 @@ func TestPairsShowsQuarantinedKeys(t *testing.T) {
 		t.Error("a changed value of a quarantined key makes no new snapshot")
 	}
 	none := first.Without(func(*catalog.Instance) string { return "its port is in use" })
-	got = map[string]string{}
-	for k, v := range none.Pairs() {
-		got[k] = v
-	}
+	got = maps.Collect(none.Pairs())
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("with a port in use (-want +got):\n%s", diff)
 	}
