@@ -79,6 +79,9 @@ func (s *Server) Health() Health {
 	if wishes := m.reconciler.Unmet; len(wishes) > 0 {
 		h.Notes = append(h.Notes, fmt.Sprintf("wishes of services that are not met: %d, the first: %s", len(wishes), unmet(wishes)[0]))
 	}
+	if m.store.NearLimit != "" {
+		h.Notes = append(h.Notes, "etcd: near a limit: "+m.store.NearLimit)
+	}
 	return h
 }
 

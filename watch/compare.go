@@ -68,6 +68,10 @@ func (c *comparison) stop() {
 
 // begin asks for a census. It is a thorough one now and then, if anything was written since the last.
 func (s *session) begin(ctx context.Context, wg *sync.WaitGroup) {
+	if s.wantRoom {
+		s.listAgain(ctx, wg, relistRoom)
+		return
+	}
 	thorough := s.compared%thoroughEvery == 0 && s.revision > s.ledger.proven
 	s.compared++
 	s.ask(asking)
@@ -76,6 +80,15 @@ func (s *session) begin(ctx context.Context, wg *sync.WaitGroup) {
 		c, err := question(ctx, s.client)
 		s.censuses <- censusAnswer{c, err}
 	})
+}
+
+// wantListing has everything listed in place of the next comparison. That one is brought forward, but not twice within the
+// time between two: near a limit records come and go too.
+func (s *session) wantListing(now time.Time) {
+	s.wantRoom = true
+	if now.After(s.nextRoom) {
+		s.nextRoom, s.checkSoon = now.Add(s.compare), true
+	}
 }
 
 // ask notes that a question is asked now.
@@ -164,6 +177,7 @@ func (s *session) takeListing(ctx context.Context, a listAnswer) error {
 		s.apply(ctx, a.listing, nil, relistBack)
 		return errRolledBack
 	case s.pending <= maxSince:
+		s.wantRoom = false
 		s.apply(ctx, a.listing, s.since, s.reason)
 	}
 	s.done()

@@ -49,9 +49,11 @@ type etcdWatcher struct {
 	backoff     *backoff.ExponentialBackOff
 
 	ledger   ledger
-	compared int     // comparisons begun
-	seen     []int64 // per range: the revision up to which events have been passed on
-	revision int64   // the newest revision of any answer
+	compared int       // comparisons begun
+	wantRoom bool      // keys that were left out have room: list at the next comparison
+	nextRoom time.Time // not before this is one brought forward for that
+	seen     []int64   // per range: the revision up to which events have been passed on
+	revision int64     // the newest revision of any answer
 	cluster  uint64
 	listed   bool
 
@@ -61,10 +63,10 @@ type etcdWatcher struct {
 	silenceLimit time.Duration
 }
 
-func newEtcdWatcher(s *Store, out chan<- update) *etcdWatcher {
+func newEtcdWatcher(s *Store, out chan<- update, roomy <-chan struct{}) *etcdWatcher {
 	w := &etcdWatcher{
 		client: s.o.Client, ranges: s.watched, compare: s.o.Compare, startJitter: s.o.StartJitter, log: s.log,
-		status: &s.status, metrics: s.metrics, out: out, silenceLimit: silentAfter,
+		status: &s.status, metrics: s.metrics, out: out, roomy: roomy, silenceLimit: silentAfter,
 		backoff: &backoff.ExponentialBackOff{InitialInterval: retryFirst, RandomizationFactor: 0.25, Multiplier: 2, MaxInterval: retryCap},
 	}
 	w.seen, w.ledger.ranges = make([]int64, len(w.ranges)), w.ranges

@@ -117,7 +117,7 @@ func (s *session) loop(ctx, wctx context.Context, wg *sync.WaitGroup) error {
 		case l := <-s.lists:
 			err = s.takeListing(ctx, l)
 		case <-s.roomy:
-			s.listAgain(wctx, wg, relistRoom)
+			s.wantListing(time.Now())
 		case <-silence.C:
 			if s.opened < len(s.ranges) || s.progressed || s.asksHeaders {
 				// The next watch gets more time: perhaps every answer takes that long.

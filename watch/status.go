@@ -23,6 +23,8 @@ type StoreStatus struct {
 	// Select is the expression that records must match to count; empty selects all. NotSelected is how many do not.
 	Select      string `json:"select,omitempty"`
 	NotSelected int    `json:"not_selected,omitempty"`
+	// NearLimit says that records will soon be left out, or are already, because of a limit; it is empty otherwise.
+	NearLimit string `json:"near_limit,omitempty"`
 	// Err is the error of the last request; empty while the store answers.
 	Err string `json:"error,omitempty"`
 	// Failures counts the failed requests of the present outage.
@@ -56,6 +58,12 @@ func (t *tracker) synced() {
 	t.s.Synced = true
 }
 
+func (t *tracker) nearLimit(text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.s.NearLimit = text
+}
+
 func (t *tracker) unselected(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -74,7 +82,7 @@ type metrics struct {
 	relists, comparisons             *prometheus.CounterVec
 	reconnects, events               prometheus.Counter
 	services, instances, quarantined prometheus.Gauge
-	unselected                       prometheus.Gauge
+	unselected, keys, keysLimit      prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
@@ -99,12 +107,14 @@ func newMetrics(reg prometheus.Registerer, t *tracker) (*metrics, error) {
 		instances:   gauge("nuncio_instances", "Instances of all services."),
 		quarantined: gauge("nuncio_quarantined_records", "Records that are not served because they break the contract or exceed a limit."),
 		unselected:  gauge("nuncio_unselected_records", "Records that --select leaves out."),
+		keys:        gauge("nuncio_keys", "Keys of the store that are kept, records and others."),
+		keysLimit:   gauge("nuncio_keys_limit", "Limit of nuncio_keys, as --max-records says."),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.relists, m.comparisons, m.reconnects, m.events, m.services, m.instances, m.quarantined, m.unselected,
+		m.relists, m.comparisons, m.reconnects, m.events, m.services, m.instances, m.quarantined, m.unselected, m.keys, m.keysLimit,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nuncio_watch_revision", Help: "Newest revision that the store has confirmed.",
 		}, func() float64 { return float64(t.get().Revision) }),

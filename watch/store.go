@@ -110,11 +110,11 @@ func (s *Store) Status() StoreStatus { return s.status.get() }
 func (s *Store) Run(ctx context.Context, out chan<- *catalog.Snapshot) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	updates, ended := make(chan update), make(chan error, 1)
-	w := newEtcdWatcher(s, updates)
+	updates, ended, roomy := make(chan update), make(chan error, 1), make(chan struct{}, 1)
+	w := newEtcdWatcher(s, updates, roomy)
 	go func() { ended <- w.run(ctx) }()
 	builder := catalog.NewBuilder(catalog.BuilderOptions{Prefix: s.o.Prefix, NoRecords: s.o.NoRecords, Watched: s.watched, Select: s.o.Select, Limits: s.o.Limits, Refuse: s.o.Refuse})
-	d := &deliverer{store: s, builder: builder}
+	d := &deliverer{store: s, builder: builder, roomy: roomy}
 	d.run(ctx, updates, ended, out)
 	cancel()
 	return <-ended
@@ -133,6 +133,7 @@ type update struct {
 type deliverer struct {
 	store    *Store
 	builder  *catalog.Builder
+	roomy    chan<- struct{} // asks for a listing
 	revision int64
 	changed  bool              // something has come since the last delivery
 	last     *catalog.Snapshot // delivered last
@@ -176,6 +177,12 @@ func (d *deliverer) apply(u update) {
 		}
 	}
 	d.revision, d.changed = max(d.revision, u.revision), true
+	if d.builder.Incomplete() {
+		select {
+		case d.roomy <- struct{}{}:
+		default: // it is asked for already
+		}
+	}
 }
 
 // snapshot returns the content to deliver now, or nil when it equals the snapshot delivered last.
@@ -201,6 +208,7 @@ func (d *deliverer) report(next *catalog.Snapshot) {
 	m.quarantined.Set(float64(len(next.Quarantined)))
 	m.unselected.Set(float64(next.Unselected))
 	d.store.status.unselected(next.Unselected)
+	d.reportLimits()
 	old := map[string]catalog.Quarantined{}
 	if d.reported != nil {
 		for _, q := range d.reported.Quarantined {
@@ -217,4 +225,42 @@ func (d *deliverer) report(next *catalog.Snapshot) {
 	for _, key := range slices.Sorted(maps.Keys(old)) {
 		d.store.log.Info("record left quarantine", "key", key)
 	}
+}
+
+// reportLimits warns before records are left out.
+func (d *deliverer) reportLimits() {
+	used, limits := d.builder.Used(), d.builder.Limits()
+	m := d.store.metrics
+	m.keys.Set(float64(used.Keys))
+	m.keysLimit.Set(float64(limits.Keys))
+	before := d.store.Status().NearLimit
+	text := nearLimit(used, limits, before != "")
+	d.store.status.nearLimit(text)
+	switch {
+	case text != "" && before == "":
+		d.store.log.Warn("near the limit of what is kept of the store; the newest keys beyond it are left out", "used", text)
+	case text == "" && before != "":
+		d.store.log.Info("no longer near the limit of what is kept of the store")
+	}
+}
+
+// The shares of a limit, in percent, at which a warning begins and ends.
+const (
+	warnFrom  = 80
+	warnUntil = 75
+)
+
+// nearLimit says which limit is nearly reached, or returns "".
+func nearLimit(used, limits catalog.Limits, warned bool) string {
+	from := warnFrom
+	if warned {
+		from = warnUntil
+	}
+	if percent := 100 * used.Keys / limits.Keys; percent >= from {
+		return fmt.Sprintf("%d %% of the %d keys that --max-records allows; raise it, or leave records out with --select", percent, limits.Keys)
+	}
+	if percent := 100 * used.Bytes / limits.Bytes; percent >= from {
+		return fmt.Sprintf("%d %% of the %d bytes that all keys and values may have together; leave records out with --select, or shorten them", percent, limits.Bytes)
+	}
+	return ""
 }

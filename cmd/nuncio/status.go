@@ -191,6 +191,9 @@ func printTrouble(w io.Writer, p paint, o *status.Overview) {
 			fmt.Fprintln(w, indent(p.warn(sanitize(r)), "  "))
 		}
 	}
+	if o.Store.NearLimit != "" {
+		fmt.Fprintf(w, "\n%s\n%s\n", p.bold("Near a limit"), indent(p.warn(sanitize(o.Store.NearLimit)), "  "))
+	}
 	const most = 8 // of one kind: this is one screen; --json has them all
 	list := func(n int, title string, item func(i int) string) {
 		if n > 0 {

@@ -30,12 +30,15 @@ type BuilderOptions struct {
 // change: a service whose records are the same keeps its pointer, and so does an instance with the same bytes, also
 // after Replace. One goroutine at a time may use a Builder; any number may read its snapshots.
 type Builder struct {
-	o        BuilderOptions
-	entries  map[string]*entry // by key
-	services map[string]*group // by name
-	bytes    int               // length of the keys and values in entries
-	excluded map[string]string // keys beyond a limit, which are not in entries, and the reason
-	cluster  uint64            // where the content comes from
+	o         BuilderOptions
+	entries   map[string]*entry    // by key
+	services  map[string]*group    // by name
+	bytes     int                  // length of the keys and values in entries
+	excluded  map[string]*excluded // keys beyond a limit, which are not in entries
+	orders    int                  // how many have been
+	forgotten bool                 // there are more, or long ones, which are not kept
+	room      bool                 // something has left since the last listing
+	cluster   uint64               // where the content comes from
 
 	unselected map[uint64]struct{} // hashes of the keys that are not selected
 	seed       maphash.Seed        // of these hashes
@@ -70,7 +73,7 @@ func NewBuilder(o BuilderOptions) *Builder {
 	defaults := DefaultLimits()
 	o.Limits.Keys, o.Limits.Bytes = cmp.Or(o.Limits.Keys, defaults.Keys), cmp.Or(o.Limits.Bytes, defaults.Bytes)
 	return &Builder{
-		o: o, entries: map[string]*entry{}, services: map[string]*group{}, excluded: map[string]string{},
+		o: o, entries: map[string]*entry{}, services: map[string]*group{}, excluded: map[string]*excluded{},
 		unselected: map[uint64]struct{}{}, seed: maphash.MakeSeed(), changedServices: map[string]bool{}, last: &Snapshot{Watched: o.Watched},
 	}
 }
@@ -89,7 +92,7 @@ func (b *Builder) Put(key string, value []byte) {
 	}
 	delete(b.unselected, maphash.String(b.seed, key))
 	if reason := b.overLimit(key, e, len(kept)); reason != "" {
-		b.exclude(key, reason)
+		b.exclude(key, reason, value)
 		if e != nil {
 			b.remove(e)
 		}
@@ -144,11 +147,13 @@ func (r refusal) Error() string { return string(r) }
 
 // Delete removes a key, if it is there.
 func (b *Builder) Delete(key string) {
-	if e := b.entries[key]; e != nil {
-		b.remove(e)
-	}
 	delete(b.unselected, maphash.String(b.seed, key))
 	b.include(key)
+	if e := b.entries[key]; e != nil {
+		b.remove(e)
+		b.room = true
+		b.admit()
+	}
 }
 
 // selects reports whether a key is selected. One that is no record always is, and one whose service is not known.
@@ -169,10 +174,12 @@ func (b *Builder) selects(key string, value []byte) bool {
 
 // leaveOut counts a key that is not selected.
 func (b *Builder) leaveOut(key string, old *entry) {
+	b.include(key)
 	if old != nil {
 		b.remove(old)
+		b.room = true
+		b.admit()
 	}
-	b.include(key)
 	if len(b.unselected) < maxUnselected {
 		b.unselected[maphash.String(b.seed, key)] = struct{}{}
 	}
@@ -183,6 +190,7 @@ func (b *Builder) leaveOut(key string, old *entry) {
 func (b *Builder) Replace(pairs iter.Seq2[string, []byte]) {
 	b.changedQuarantine = b.changedQuarantine || len(b.excluded) > 0
 	clear(b.excluded)
+	b.forgotten, b.room = false, false
 	clear(b.unselected)
 	listed := make(map[string]bool, len(b.entries))
 	for key, value := range pairs {
@@ -291,7 +299,8 @@ func (b *Builder) quarantined() []Quarantined {
 			list = append(list, quarantine(e.key, e.err, e.raw))
 		}
 	}
-	for key, reason := range b.excluded {
+	for _, key := range b.inOrder()[:min(len(b.excluded), maxShown)] {
+		reason := b.excluded[key].reason
 		list = append(list, Quarantined{Key: key, Reason: reason, Detail: reason})
 	}
 	slices.SortFunc(list, func(x, y Quarantined) int { return cmp.Compare(x.Key, y.Key) })

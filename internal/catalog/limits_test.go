@@ -159,3 +159,55 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// Records beyond a limit are put as soon as there is room, the earliest first, without anyone having to list again.
+func TestRecordsBeyondTheLimitComeInWhenThereIsRoom(t *testing.T) {
+	b := catalog.NewBuilder(catalog.BuilderOptions{Limits: catalog.Limits{Keys: 3, Bytes: 100000}})
+	put := func(name string) { b.Put("/services/web/"+name, []byte("192.0.2.1:80")) }
+	names := func() string {
+		var all []string
+		if web := b.Snapshot(1).Service("web"); web != nil {
+			for _, i := range web.Instances {
+				all = append(all, i.Name)
+			}
+		}
+		return strings.Join(all, " ")
+	}
+	for _, name := range []string{"c", "b", "a", "z", "y", "x"} {
+		put(name)
+	}
+	b.Put("/services/web/y", []byte("192.0.2.9:80")) // it goes on being followed
+	b.Delete("/services/web/c")
+	if got := names(); got != "a b z" {
+		t.Errorf("after one has left: %s", got)
+	}
+	b.Delete("/services/web/x")
+	b.Delete("/services/web/a")
+	if got := names(); got != "b y z" || b.Snapshot(1).Service("web").Instances[1].Host != "192.0.2.9" {
+		t.Errorf("after another has left: %s", got)
+	}
+	if s := b.Snapshot(1); len(s.Quarantined) != 0 || b.Incomplete() {
+		t.Errorf("quarantined %v, incomplete %v", s.Quarantined, b.Incomplete())
+	}
+	// What is not selected leaves room too. Keys that were not kept come in by a listing.
+	for i := range 1100 {
+		put(fmt.Sprintf("late%04d", i))
+	}
+	if b.Incomplete() {
+		t.Error("incomplete without room")
+	}
+	b.Delete("/services/web/b")
+	if got := names(); got != "late0000 y z" || !b.Incomplete() {
+		t.Errorf("with room for one of many: %s, incomplete %v", got, b.Incomplete())
+	}
+	b.Replace(maps.All(map[string][]byte{"/services/web/y": []byte("192.0.2.1:80"), "/services/web/late1099": []byte("192.0.2.1:80")}))
+	if got := names(); got != "late1099 y" || b.Incomplete() {
+		t.Errorf("after a listing: %s, incomplete %v", got, b.Incomplete())
+	}
+	// A key that is too long has no room, ever.
+	b.Put("/services/web/"+strings.Repeat("x", 5000), []byte("192.0.2.1:80"))
+	b.Delete("/services/web/y")
+	if b.Incomplete() {
+		t.Error("incomplete because of a key that is too long")
+	}
+}
