@@ -54,6 +54,9 @@ type Options struct {
 	Procs *proc.Reaper
 	// Logger may be nil.
 	Logger *slog.Logger
+	// AccessLog is haproxy's standard output, where "log stdout" writes: past nuncio, which a line of log for each request would
+	// cost 40 % of what HAProxy itself needs. Nil sends it to HAProxyLogger.
+	AccessLog *os.File
 	// HAProxyLogger gets haproxy's messages, one call per line, with a level made from [ALERT], [WARNING] and
 	// [NOTICE]; default Logger.
 	HAProxyLogger *slog.Logger

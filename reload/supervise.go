@@ -115,6 +115,7 @@ func (m *Manager) launchOptions() process.Options {
 		Program: m.opts.HAProxy, Env: m.opts.env, Dir: m.opts.StateDir, RunDir: m.opts.RunDir,
 		Configs:       []string{filepath.Join(current, generation.OwnConfigFile), filepath.Join(current, haproxy.ConfigFile)},
 		ReloadTimeout: m.opts.ReloadTimeout, Procs: m.opts.Procs, Logger: m.opts.HAProxyLogger,
+		AccessLog: m.opts.AccessLog,
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,7 @@ type env struct {
 	args    []string
 	process *exec.Cmd
 	log     *os.File
+	stdout  *os.File // of nuncio; nil for log
 }
 
 func newEnv(t *testing.T, h testkit.HAProxy, more ...string) *env {
@@ -111,7 +113,7 @@ func (e *env) template(text string) {
 func (e *env) start() {
 	e.t.Helper()
 	e.process = exec.Command(e.program, e.args...)
-	e.process.Stdout, e.process.Stderr = e.log, e.log
+	e.process.Stdout, e.process.Stderr = cmp.Or(e.stdout, e.log), e.log
 	e.process.Env = []string{"PATH=" + os.Getenv("PATH")} // variables of the tests, such as NUNCIO_BENCH, look like flags
 	e.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := e.process.Start(); err != nil {

@@ -76,7 +76,7 @@ type daemon struct {
 
 // Run is the entrypoint of the HAProxy container. It returns after a signal, or when it cannot continue.
 func (c *runCmd) Run(ctx context.Context, s *streams) error {
-	log := c.Logger(s.err)
+	log := c.Logger(patient(s.err))
 	if c.EmbeddedEtcd != "" && len(c.EtcdEndpoints) > 0 {
 		return &exitError{exitUsage, fmt.Errorf("--embedded-etcd and --etcd-endpoints are two stores: give only one of them")}
 	}
@@ -145,7 +145,7 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	}
 	d.manager, err = reload.New(reload.Options{
 		HAProxy: c.HAProxy, StateDir: c.StateDir, Keep: c.KeepGenerations, StartWait: c.StartWait, DrainTimeout: c.DrainTimeout,
-		Procs: d.reaper, Logger: log, HAProxyLogger: c.Logger(s.out).With("program", "haproxy"), Registerer: d.registry,
+		Procs: d.reaper, Logger: log, HAProxyLogger: log.With("program", "haproxy"), AccessLog: accessLog(s.out), Registerer: d.registry,
 	})
 	if err != nil {
 		return nil, cannotStart("%w", err)

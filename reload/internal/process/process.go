@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,6 +71,8 @@ type Options struct {
 	ReloadTimeout time.Duration
 	Procs         *proc.Reaper // may be nil
 	Logger        *slog.Logger // gets what haproxy prints, line by line
+	// AccessLog is haproxy's standard output: "log stdout" writes there. With nil that goes to Logger too.
+	AccessLog *os.File
 }
 
 // Process is one haproxy master with its workers. One goroutine uses it, but for Done.
@@ -121,7 +124,7 @@ func Launch(o Options) (*Process, error) {
 		return nil, fmt.Errorf("start haproxy: %w", err)
 	}
 	defer func() { _ = out.Close() }() // HAProxy has its own
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = cmp.Or(o.AccessLog, out), out
 	if h.child, err = o.Procs.Start(cmd); err != nil {
 		_ = in.Close() // nothing was read
 		return nil, fmt.Errorf("start haproxy: %w", err)
