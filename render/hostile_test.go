@@ -51,7 +51,8 @@ var fromRecords = regexp.MustCompile(strings.NewReplacer(
 	"NAME", `[A-Za-z0-9_.@:-]+`, "STATUS", `[1-5][0-9]{2}`,
 	"PROFILE", `(http|tcp)-(roundrobin|leastconn|random|first|source|uri)(-check(-[1-5][0-9]{2}(to[1-5][0-9]{2})?)?)?(-sticky)?`,
 ).Replace(`(?s)^(backend\|(evil|evil-tcp|good)\|from\|PROFILE|defaults\|PROFILE\|from\|common|mode\|tcp|balance\|(roundrobin|leastconn|random|first|source|uri)|hash-type\|consistent|` +
-	`server\|[A-Za-z0-9_.:-]+\|[A-Za-z0-9_.:\[\]-]+:80\|id\|[1239]\|weight\|[01]\|check(\|maxconn\|[1-9][0-9]*)?(\|disabled)?|` +
+	`server\|[A-Za-z0-9_.:-]+\|[A-Za-z0-9_.:\[\]-]+:80\|id\|[1239]\|weight\|[01](\|check(\|inter\|[1-9][0-9]*(ms|s|m))?)?(\|maxconn\|[1-9][0-9]*)?(\|ssl\|sni\|var\(txn\.host\)\|verify\|(none|required\|ca-file\|@system-ca)(\|check-sni\|[a-z0-9_.-]+)?)?(\|proto\|h2(\|check-proto\|h2)?)?(\|send-proxy(-v2)?(\|check-send-proxy)?)?(\|backup)?(\|disabled)?|` +
+	`http-request\|set-var\(txn\.named\)\|req\.hdr\([a-z0-9-]+\)|http-request\|set-var\(txn\.chosen\)\|bool\(true\)\|if\|{\|req\.hdr\([a-z0-9-]+\)\|-m\|found\|}\|{\|var\(txn\.service\),concat\(/canary\.header/[a-z0-9-]+:,txn\.named\),map_str\(maps/labels\.map\)\|-m\|found\|}|` +
 	`http-check\|expect\|status\|STATUS(-STATUS)?|userlist\|users-NAME|user\|NAME\|password\|\$6\$saltsalt\$12345678[A-Za-z0-9./$=,]*|` +
 	`http-request\|unset-var\(txn\.unknown\)\|if\|{\|var\(txn\.auth\)\|-m\|str\|--\|NAME\|}|http-request\|auth\|realm\|NAME\|if\|{\|var\(txn\.auth\)\|-m\|str\|--\|NAME\|}\|!{\|http_auth\(users-NAME\)\|}|` +
 	`frontend\|tcp-[0-9]+|option\|tcplog|bind\|\*:[0-9]+|use_backend\|%\[dst_port,map_str\(maps/ports\.map\)\])$`))
@@ -78,7 +79,7 @@ func checkHostile(t *testing.T, tmpl *render.Templates, fixed map[string]bool, t
 		if !fixed[line] && !fromRecords.MatchString(line) {
 			t.Errorf("%q makes the line %q", text, line)
 		}
-		if strings.HasPrefix(line, "server|c|192.0.2.3:80|id|3|weight|1|check") || line == "server|g|192.0.2.9:80|id|9|weight|1|check" {
+		if strings.HasPrefix(line, "server|c|192.0.2.3:80|id|3|weight|1") || line == "server|g|192.0.2.9:80|id|9|weight|1|check" {
 			good++
 		}
 	}
@@ -147,7 +148,7 @@ func FuzzNoRecordChangesTheShippedConfiguration(f *testing.F) {
 	for _, a := range attacks {
 		f.Add(a)
 	}
-	for _, ok := range []string{"web", "maint", "drain", "/p", "8080", "80", "a.example,*.b.example", "uri", "/a,b", "true", "https", "staff", "100/10s", "5m", "200-299", "https://a.example", "3600", "none", "192.0.2.0/22", "x:y"} {
+	for _, ok := range []string{"web", "maint", "drain", "/p", "8080", "80", "a.example,*.b.example", "uri", "/a,b", "true", "https", "staff", "100/10s", "5m", "200-299", "https://a.example", "3600", "none", "192.0.2.0/22", "x:y", "good", "h2c", "v2", "off", "evil", "100", "200ms"} {
 		f.Add(ok)
 	}
 	tmpl, err := render.New(templates.Shipped(), render.Options{})

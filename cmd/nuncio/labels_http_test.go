@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -37,14 +38,16 @@ func (l *labels) wants(status int, name string, host, path string, headers ...st
 func TestLabels(t *testing.T) {
 	t.Parallel()
 	oldestAndNewest(t, func(t *testing.T, h testkit.HAProxy) {
-		l := newLabels(t, h, "trusted.proxies=127.0.0.9,127.0.0.8", "--keys=/config/")
-		for name, test := range labelTests {
+		l := newLabels(t, h, "zone=a;trusted.proxies=127.0.0.9,127.0.0.8", "--keys=/config/")
+		tests := maps.Clone(labelTests)
+		maps.Copy(tests, moreLabelTests)
+		for name, test := range tests {
 			l.service(name+"-none", "http.host", name+"-none.example") // who does not ask for it
 			test.setUp(l)
 		}
 		l.start()
 		l.serves("strip-none.example", "/", "strip-none")
-		for name, test := range labelTests {
+		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				l.t = t
 				test.run(l)

@@ -182,6 +182,10 @@ func (s *section) line(n int, text string, words []haproxy.Word) {
 		if slices.ContainsFunc(words, func(w haproxy.Word) bool { return w.Text == "dynamic" }) {
 			s.set("dynamic cookies", nil)
 		}
+	case "option":
+		if len(words) > 1 && words[1].Text == "allbackups" {
+			s.set("allbackups", nil)
+		}
 	case "use-server":
 		if len(words) > 1 {
 			s.addReference(words[1].Text)

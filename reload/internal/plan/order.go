@@ -17,7 +17,7 @@ func (d *builder) order(before, after []*server) string {
 	if d.needsStableIDs() && reordered(before, after, func(v *server) bool { return v.id == 0 }) {
 		return "the order of servers without an id has changed, and their ids follow from it"
 	}
-	if reordered(before, after, func(v *server) bool { return v.backup }) {
+	if d.backups > 1 && reordered(before, after, func(v *server) bool { return v.backup }) {
 		return "the order of the backup servers has changed" // the first of them is the one that serves
 	}
 	for cookie := range d.cookies {
@@ -26,6 +26,19 @@ func (d *builder) order(before, after []*server) string {
 		}
 	}
 	return ""
+}
+
+// backupsInOrder counts the backup servers if the first of them is the one that serves, which "option allbackups" changes.
+func (d *builder) backupsInOrder(servers []*server) (n int) {
+	if _, all := d.Next.find(d.section, "allbackups"); all {
+		return 0
+	}
+	for _, v := range servers {
+		if v.backup {
+			n++
+		}
+	}
+	return n
 }
 
 // needsStableIDs reports whether the place of a server follows from its id. HAProxy counts up ids for servers without one.

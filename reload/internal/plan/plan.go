@@ -61,7 +61,7 @@ type builder struct {
 	size    int // servers of the backend
 	dynamic bool
 	balance string
-	backups int             // how many backup servers there will be
+	backups int             // how many backup servers there will be whose order matters
 	cookies map[string]bool // that several servers will have
 
 	ownCookies bool // HAProxy makes the cookies, from the servers' addresses
@@ -144,16 +144,11 @@ func (d *builder) changeServers(i int) string {
 	if reason := duplicates(after); reason != "" {
 		return reason
 	}
-	d.size, d.backups, d.cookies = len(after), 0, shared(after)
+	d.size, d.backups, d.cookies = len(after), d.backupsInOrder(after), shared(after)
 	_, d.ownCookies = d.Next.find(i, "dynamic cookies")
 	old := map[string]*server{}
 	for _, v := range before {
 		old[v.name] = v
-	}
-	for _, v := range after {
-		if v.backup {
-			d.backups++
-		}
 	}
 	if reason := d.order(before, after); reason != "" {
 		return reason

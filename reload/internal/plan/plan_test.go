@@ -222,6 +222,11 @@ func TestPlan(t *testing.T) {
 		{name: "a reference by srv_is_up", before: "acl x srv_is_up(b/b)\n" + a + b, after: "acl x srv_is_up(b/b)\n" + a, reason: "refers to it"},
 		{name: "a reference by track", before: a + b + "server t 10.0.0.3:80 track b\n", after: a + "server t 10.0.0.3:80 track b\n", reason: "refers to it"},
 		{name: "server-template", before: "server-template s 3 10.0.0.1:80\n" + a, after: "server-template s 3 10.0.0.1:80\n" + a + b, reason: "server-template"},
+		{
+			name: "another backup server, of which all serve", before: "option allbackups\n" + a + "server n 10.0.0.3:80 id 5 backup\n", after: "option allbackups\n" + a + "server m 10.0.0.4:80 id 6 backup\nserver n 10.0.0.3:80 id 5 backup\n",
+			want: "add server b/m 10.0.0.4:80 id 6 weight 1 inter 2s fall 3 backup\nenable server b/m\n",
+		},
+		{name: "another backup server, of which the first serves", before: a + "server n 10.0.0.3:80 id 5 backup\n", after: a + "server m 10.0.0.4:80 id 6 backup\nserver n 10.0.0.3:80 id 5 backup\n", reason: "several backup servers"},
 		{name: "dynamic cookies on 2.6", version: "2.6", before: "cookie x insert dynamic\n" + a, after: "cookie x insert dynamic\n" + a + b, reason: "no dynamic cookie"},
 		{
 			name: "dynamic cookies on 3.0", before: "cookie x insert dynamic\n" + a, after: "cookie x insert dynamic\n" + a + b,
