@@ -10,7 +10,7 @@ type metrics struct {
 	errors               prometheus.Counter
 	templates            prometheus.Gauge
 	dropped, emptied     prometheus.Gauge
-	trust                prometheus.Gauge
+	trust, heldKeys      prometheus.Gauge
 	unmet                prometheus.Gauge
 	held                 prometheus.Gauge
 	activations          prometheus.Counter
@@ -36,6 +36,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		errors:           counter("nuncio_render_errors_total", "Renderings that ended with an error."),
 		templates:        gauge("nuncio_templates_up_to_date", "1 when the newest templates work, 0 while they do not and an older set serves."),
+		heldKeys:         gauge("nuncio_shrink_guard_held_keys", "Keys that are no records, that the store no longer has, and that the shrink guard holds; 0 while it holds none."),
 		trust:            gauge("nuncio_trust_values", "1 while values from the store are printed as they are (--trust-values), otherwise 0."),
 		emptied:          gauge("nuncio_emptied_backends", "Backends without a server because the lines of all their servers were dropped."),
 		dropped:          gauge("nuncio_dropped_lines", "Lines dropped from the rendered files because of a value that cannot stand there."),

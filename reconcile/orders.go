@@ -86,11 +86,17 @@ func order[T any](ctx context.Context, r *Reconciler, do func(context.Context) (
 // Accept ends a hold of the shrink guard: what the store says is meant. It reports whether there was one.
 func (r *Reconciler) Accept(ctx context.Context) (bool, error) {
 	return order(ctx, r, func(context.Context) (bool, error) {
-		held := r.guard.holding()
-		if held {
-			r.take(r.guard.end(guardAccepted))
+		held, keys := r.guard.holding(), r.keys.holding()
+		if keys {
+			r.takeKeys(r.keys.end(guardAccepted), r.guarded.Watched)
 		}
-		return held, nil
+		switch {
+		case held:
+			r.take(r.guard.end(guardAccepted))
+		case keys:
+			r.take(guardNone)
+		}
+		return held || keys, nil
 	})
 }
 

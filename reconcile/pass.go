@@ -20,6 +20,10 @@ func (e *renderError) Unwrap() error { return e.err }
 // pass does what is due, and nothing else: all that it meets is planned for a later time or waits for an event.
 func (r *Reconciler) pass(ctx context.Context) {
 	now := time.Now()
+	if what := r.keys.due(now); what != guardNone {
+		r.takeKeys(what, r.guarded.Watched)
+		r.take(guardNone)
+	}
 	if what := r.guard.due(now); what != guardNone {
 		r.take(what)
 	}

@@ -66,6 +66,7 @@ type Reconciler struct {
 	state    State
 	pace     reloadPace
 	guard    shrinkGuard
+	keys     keyGuard
 	ports    portConflicts
 	sets     setHistory
 	baseline *baseline // nil: not kept
@@ -123,7 +124,7 @@ func New(opts Options) (*Reconciler, error) {
 		ended: make(chan struct{}), notify: make(chan struct{}), state: StateWaiting,
 		status: Status{State: StateWaiting, Since: time.Now(), TrustValues: opts.Render.TrustValues},
 		pace:   reloadPace{interval: opts.ReloadInterval},
-		guard:  shrinkGuard{hold: opts.ShrinkHold}, ports: portConflicts{},
+		guard:  shrinkGuard{hold: opts.ShrinkHold}, keys: keyGuard{hold: opts.ShrinkHold}, ports: portConflicts{},
 		sets: setHistory{dir: opts.StateDir, keep: opts.KeepTemplateSets}, baseline: newBaseline(opts),
 		certificates: newCertificates(opts),
 		quarantined:  map[string]bool{}, dropped: map[string]bool{},
@@ -174,6 +175,9 @@ func (r *Reconciler) Run(ctx context.Context, snapshots <-chan *catalog.Snapshot
 		select {
 		case <-ctx.Done():
 		case snapshot := <-snapshots:
+			if what := r.keys.take(time.Now(), snapshot); what != guardNone || r.keys.holding() {
+				r.takeKeys(what, snapshot.Watched)
+			}
 			r.take(r.guard.take(time.Now(), snapshot))
 		case tree := <-trees:
 			r.edit(tree)
@@ -198,6 +202,7 @@ func (r *Reconciler) due() (next time.Time) {
 		}
 	}
 	earliest(r.guard.deadline())
+	earliest(r.keys.deadline())
 	earliest(r.ports.deadline())
 	for _, planned := range r.attempted() {
 		earliest(planned.due)

@@ -34,6 +34,8 @@ type Status struct {
 
 	// Hold is set while the shrink guard keeps instances that the store no longer has.
 	Hold *Hold `json:"hold,omitempty"`
+	// KeyHold is set while it keeps keys that are no records.
+	KeyHold *KeyHold `json:"key_hold,omitempty"`
 	// RolledBack and Frozen are the operator's order in force, at most one.
 	RolledBack *RolledBack `json:"rolled_back,omitempty"`
 	Frozen     *Frozen     `json:"frozen,omitempty"`
@@ -202,7 +204,7 @@ func (r *Reconciler) wishesUnmet(wishes []render.Unmet) {
 
 // take adopts what the shrink guard lets through now, and reports what the guard did.
 func (r *Reconciler) take(what guardEvent) {
-	r.guarded, r.changed = r.guard.desired(), true
+	r.guarded, r.changed = r.keys.desired(r.guard.desired()), true
 	r.baseline.keep(r.guarded, r.guard.held)
 	r.filterPorts()
 	hold := r.guard.report()

@@ -98,7 +98,7 @@ func (m *moment) state() reload.State {
 		return reload.State(reconcile.StateRolledBack)
 	case m.reconciler.TemplatesError != "", len(m.problems) > 0, len(m.reconciler.Refused()) > 0:
 		return reload.Degraded
-	case m.reconciler.Hold != nil:
+	case m.reconciler.Hold != nil, m.reconciler.KeyHold != nil:
 		return stateHolding
 	default:
 		return reload.Running
@@ -121,6 +121,10 @@ func (m *moment) reasons() (reasons []string) {
 	if h := m.reconciler.Hold; h != nil {
 		add("holding: %d instances of %d services vanished from etcd at once, %d remain; kept for %s more, unless enough come back or an operator accepts the loss (nuncio accept, or signal USR2)",
 			h.Instances, len(h.Services), h.Remaining, -since(h.Until))
+	}
+	if h := m.reconciler.KeyHold; h != nil {
+		add("holding: %d keys below %s vanished from etcd at once; kept for %s more, unless enough come back or an operator accepts the loss (nuncio accept, or signal USR2)",
+			h.Keys, strings.Join(h.Prefixes, " "), -since(h.Until))
 	}
 	if back := m.reconciler.RolledBack; back != nil {
 		add("rolled back: an operator went back to template set %d %s ago; records are followed, edits of the templates are not used until nuncio resume",
@@ -174,5 +178,5 @@ func (m *moment) trust() string {
 func (m *moment) inStep() bool {
 	r := &m.reconciler
 	return m.applier.Ready && m.store.Synced && m.store.Err == "" && r.RolledBack == nil && r.Frozen == nil &&
-		r.Hold == nil && r.TemplatesError == "" && r.RenderError == "" && m.applier.AppliedDigest == m.desiredDigest()
+		r.Hold == nil && r.KeyHold == nil && r.TemplatesError == "" && r.RenderError == "" && m.applier.AppliedDigest == m.desiredDigest()
 }

@@ -29,6 +29,7 @@ type Overview struct {
 	RolledBack *reconcile.RolledBack `json:"rolled_back,omitempty"`
 	Frozen     *reconcile.Frozen     `json:"frozen,omitempty"`
 	Held       *reconcile.Hold       `json:"held,omitempty"`
+	HeldKeys   *reconcile.KeyHold    `json:"held_keys,omitempty"`
 
 	Desired   Desired   `json:"desired"`
 	Applied   Applied   `json:"applied"`
@@ -125,7 +126,7 @@ func (s *Server) overview(m *moment) Overview {
 	o := Overview{
 		Document: 1, Nuncio: s.opts.Version, Started: s.started, Time: m.time, State: m.state(), Since: a.Since, Ready: a.Ready,
 		// An empty list is [] to a program that reads this, not null.
-		Reasons: append([]string{}, m.reasons()...), InStep: m.inStep(), RolledBack: m.reconciler.RolledBack, Frozen: m.reconciler.Frozen, Held: m.reconciler.Hold,
+		Reasons: append([]string{}, m.reasons()...), InStep: m.inStep(), RolledBack: m.reconciler.RolledBack, Frozen: m.reconciler.Frozen, Held: m.reconciler.Hold, HeldKeys: m.reconciler.KeyHold,
 		Desired: Desired{max(a.DesiredRevision, m.snapshot().Revision), m.desiredDigest()},
 		Applied: Applied{a.AppliedRevision, a.AppliedGeneration, a.AppliedDigest, a.AppliedTime},
 		Store:   Store{m.store, s.opts.Prefix, -1},

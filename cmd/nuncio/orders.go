@@ -65,7 +65,7 @@ func (c *acceptCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	if held {
-		fmt.Fprintln(s.out, "Accepted: HAProxy loses the instances that vanished from etcd.")
+		fmt.Fprintln(s.out, "Accepted: HAProxy loses what vanished from etcd.")
 	} else {
 		fmt.Fprintln(s.out, "The shrink guard holds nothing.")
 	}

@@ -127,3 +127,12 @@ func (s *Snapshot) Without(why func(*Instance) string) *Snapshot {
 	slices.SortFunc(next.Quarantined, func(x, y Quarantined) int { return cmp.Compare(x.Key, y.Key) })
 	return &next
 }
+
+// WithExtra returns s with pairs outside the record prefix added, but for those whose keys it has.
+func (s *Snapshot) WithExtra(pairs []Pair) *Snapshot {
+	next := *s
+	next.Extra = slices.Concat(s.Extra, pairs)
+	slices.SortStableFunc(next.Extra, func(x, y Pair) int { return cmp.Compare(x.Key, y.Key) })
+	next.Extra = slices.CompactFunc(next.Extra, func(x, y Pair) bool { return x.Key == y.Key })
+	return &next
+}
