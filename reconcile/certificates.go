@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"nuncio/internal/haproxy"
@@ -209,4 +211,32 @@ func soonest(all []Certificate, n int) []Certificate {
 	all = slices.DeleteFunc(slices.Clone(all), func(c Certificate) bool { return c.NotAfter.IsZero() })
 	slices.SortStableFunc(all, func(a, b Certificate) int { return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Name, b.Name)) })
 	return all[:min(n, len(all))]
+}
+
+// WithCopiesOf completes rendered files with the copies of certificates that an earlier set has, for a comparison with it.
+func WithCopiesOf(rendered, old haproxy.Files) haproxy.Files {
+	return certfiles.New(copies{old}).Complete(rendered, old).Files
+}
+
+// copies is what a set has of files outside of it.
+type copies struct{ of haproxy.Files }
+
+// Read finds the copies of files and directories.
+func (c copies) Read(paths []string) map[string]watch.Outside {
+	found := make(map[string]watch.Outside, len(paths))
+	for _, p := range paths {
+		o := watch.Outside{Files: map[string]string{}}
+		for _, name := range c.of.Names() {
+			abs, ok := haproxy.OutsidePath(name)
+			switch {
+			case !ok:
+			case abs == p || strings.HasPrefix(abs, p+"."):
+				o.Files[abs] = c.of.Text(name).String()
+			case path.Dir(abs) == p:
+				o.Files[abs], o.IsDir = c.of.Text(name).String(), true
+			}
+		}
+		found[p] = o
+	}
+	return found
 }

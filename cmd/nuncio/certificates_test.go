@@ -169,6 +169,9 @@ func TestCertificatesOutsideAreFollowed(t *testing.T) {
 		if out, err := exec.Command(c.program, "certs", "--state-dir="+c.state).CombinedOutput(); err == nil || !strings.Contains(string(out), "the one before is served") || !strings.Contains(string(out), "a.example.com") || !strings.Contains(string(out), "0 days") {
 			t.Errorf("nuncio certs: %v\n%s", err, out)
 		}
+		if out, err := exec.Command(c.program, "render", "--diff", "--state-dir="+c.state, "--etcd-endpoints="+c.etcd.Endpoint, "--templates="+filepath.Join(c.env.dir, "t"), "--set=http="+c.http).CombinedOutput(); err != nil {
+			t.Errorf("a difference between what runs and the templates: %v\n%s", err, out)
+		}
 		still := func(when string) {
 			t.Helper()
 			c.served(c.dir, "a.example.com", a)

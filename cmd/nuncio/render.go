@@ -16,8 +16,10 @@ import (
 	"github.com/google/renameio/v2"
 
 	"nuncio/internal/catalog"
+	"nuncio/internal/certs"
 	"nuncio/internal/confd"
 	"nuncio/internal/haproxy"
+	"nuncio/reconcile"
 	"nuncio/reload"
 	"nuncio/render"
 	"nuncio/status"
@@ -163,6 +165,7 @@ func (c *renderCmd) compare(files haproxy.Files, s *streams) error {
 		}
 	} else {
 		old, err = reload.Current(c.StateDir)
+		files = reconcile.WithCopiesOf(files, old)
 	}
 	if err != nil {
 		return cannotStart("%w", err)
@@ -200,7 +203,11 @@ func writeFiles(dir string, files haproxy.Files, modes map[string]fs.FileMode, w
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return cannotStart("write rendered files: %w", err)
 		}
-		if err := renameio.WriteFile(path, content, cmp.Or(modes[name], 0o644)); err != nil {
+		mode := cmp.Or(modes[name], 0o644)
+		if certs.HoldsKey(string(content)) {
+			mode &= 0o600
+		}
+		if err := renameio.WriteFile(path, content, mode); err != nil {
 			return cannotStart("write rendered files: %w", err)
 		}
 		fmt.Fprintln(w, path)
