@@ -106,10 +106,7 @@ func (c *completion) use(f haproxy.SSLFile) {
 		c.list(name)
 	case f.Keyword == "crt" && !c.has(name):
 		c.directory(name)
-		if problem := c.problems[name]; problem != "" && !c.holds(name) && !c.judged[name] {
-			c.judged[name] = true
-			c.found = append(c.found, File{Name: name, Use: "crt", State: Broken, Reason: problem})
-		}
+		c.missing(name)
 	case f.Keyword == "crt":
 		c.certificate(name, false)
 	case strings.HasPrefix(f.Keyword, "ca-"), f.Keyword == "crl-file":
@@ -134,6 +131,24 @@ func (c *completion) directory(dir string) {
 			c.certificate(name, true)
 		}
 	}
+}
+
+// missing reports a name that leads to nothing.
+func (c *completion) missing(name string) {
+	if c.judged[name] || c.holds(name) || c.special(name) {
+		return
+	}
+	reason := c.problems[name]
+	_, outside := haproxy.OutsidePath(name)
+	switch {
+	case reason != "":
+	case outside, haproxy.HasSSLBase(c.files.Text(haproxy.ConfigFile).String()):
+		return
+	default:
+		reason = "the template directory has no file or directory of that name, and a path outside of it begins with /"
+	}
+	c.judged[name] = true
+	c.found = append(c.found, File{Name: name, Use: "crt", State: Broken, Reason: reason})
 }
 
 // holds reports whether a directory has files in the set.

@@ -156,6 +156,11 @@ func TestCompleteKeepsTheLastGoodContent(t *testing.T) {
 	if got := states(set); got != "/ca.pem current, /d/a.pem current, /d/n.pem current, /d/x.pem left out, /s.pem current, split.pem current" || set.Files.Has("outside/d/b.pem") || set.Files.Has("outside/d/x.pem") {
 		t.Errorf("one goes, one comes, one is broken: %s", got)
 	}
+	// A name that leads nowhere: the default of the shipped template is one until someone makes the directory.
+	set = certfiles.New(nil).Complete(files(t, map[string]string{"haproxy.cfg": "frontend f\n bind :1 ssl crt certs\n"}), haproxy.Files{})
+	if len(set.Certificates) != 1 || !strings.Contains(set.Certificates[0].Reason, "begins with /") {
+		t.Errorf("nothing there: %+v", set.Certificates)
+	}
 	// Without a last good content HAProxy has to say no.
 	set = certfiles.New(&outside{paths: at(good, gone, file("/ca.pem", authority))}).Complete(rendered, haproxy.Files{})
 	if got := states(set); !strings.Contains(got, "/s.pem broken") {
