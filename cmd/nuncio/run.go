@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -52,7 +53,7 @@ type runCmd struct {
 	KeepGenerations    int           `default:"10" help:"How many of the newest generations to keep on disk; see docs/operations.md for the others that are kept."`
 	KeepTemplateSets   int           `default:"20" help:"How many template sets to keep on disk for nuncio rollback."`
 
-	Try bool `hidden:"" help:"Read the settings, print the version and exit."` // see tryProgram
+	Try bool `hidden:"" help:"Build everything from the settings, start nothing, print the version and exit."` // see tryProgram
 
 	compare time.Duration // between comparisons with etcd; 0 means watch.DefaultCompare; only tests set it
 }
@@ -80,11 +81,8 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	if c.EmbeddedEtcd != "" && len(c.EtcdEndpoints) > 0 {
 		return &exitError{exitUsage, fmt.Errorf("--embedded-etcd and --etcd-endpoints are two stores: give only one of them")}
 	}
-	if c.Try {
-		return c.try(s)
-	}
 	var server *embedded.Server
-	if c.EmbeddedEtcd != "" {
+	if c.EmbeddedEtcd != "" && !c.Try {
 		var err error
 		server, err = embedded.Start(ctx, embedded.Options{Dir: c.EmbeddedEtcd, ClientURL: "http://" + c.EmbeddedEtcdListen, Logger: log})
 		if err != nil {
@@ -111,6 +109,10 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	defer client.Close()
 	d, err := c.build(log, client, s)
 	if err != nil {
+		return err
+	}
+	if c.Try {
+		_, err := io.WriteString(s.out, tried+version+"\n")
 		return err
 	}
 	d.embedded = server
@@ -157,6 +159,9 @@ func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*
 	})
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
+	}
+	if c.Try { // the nuncio that runs has the address
+		return d, nil
 	}
 	if d.admin, err = listen(c.AdminListen); err != nil {
 		return nil, cannotStart("--admin-listen: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -76,8 +75,8 @@ func replaceSelf(n *successor, s *streams) error {
 // tryLimit bounds the trial of a new program.
 const tryLimit = 20 * time.Second
 
-// tryProgram finds out whether the program that is on disk now takes the arguments and variables of this one. Nothing else of
-// it is run. It returns the program's path and version.
+// tryProgram finds out whether the program that is on disk now could start with the arguments, variables and templates of this
+// one: as PID 1 it would end the container otherwise. It returns the program's path and version.
 func tryProgram(ctx context.Context, procs *proc.Reaper, s *streams) (path, version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, tryLimit)
 	defer cancel()
@@ -100,18 +99,6 @@ func tryProgram(ctx context.Context, procs *proc.Reaper, s *streams) (path, vers
 
 // tried is what "nuncio run --try" prints, followed by the version.
 const tried = "settings accepted by nuncio "
-
-// try reads everything that the program is given and starts nothing.
-func (c *runCmd) try(s *streams) error {
-	config := c.config()
-	if c.EmbeddedEtcd == "" {
-		if err := config.Validate(); err != nil {
-			return err
-		}
-	}
-	_, err := io.WriteString(s.out, tried+version+"\n")
-	return err
-}
 
 // upgrade leaves HAProxy alone and ends everything else, if the program on disk can take over.
 func (d *daemon) upgrade(ctx context.Context) (status.Upgrade, error) {
