@@ -115,6 +115,7 @@ func (e *escaper) escapeLine(text string, newline bool) error {
 	if at := strings.IndexByte(text, memoMarker); at >= 0 {
 		return e.memoLine(text, at)
 	}
+	text, lines := e.splitOuterBlanks(text)
 	l := &e.line
 	l.reset(text, e.printed)
 	drop := false
@@ -144,10 +145,15 @@ func (e *escaper) escapeLine(text string, newline bool) error {
 	}
 	e.out = append(e.out, l.text...)
 	if newline {
+		lines++
+	}
+	for range lines {
 		e.out = append(e.out, '\n')
 	}
 	if e.t.opts.Origins {
-		e.made.origins = append(e.made.origins, origin)
+		for range max(1, lines) {
+			e.made.origins = append(e.made.origins, origin)
+		}
 	}
 	return nil
 }

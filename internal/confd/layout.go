@@ -85,11 +85,11 @@ func chooseMain(all []*Resource) (*Resource, error) {
 	return nil, &Error{File: ResourceDir, Message: fmt.Sprintf("none of its %d resources has a dest named %s: which one HAProxy reads first cannot be told; name it so", len(all), mainFile)}
 }
 
-// belongsTo reports whether a resource makes a file for the same HAProxy: one beside its configuration or below it, one that the
-// configuration's template names, or one whose commands are about haproxy.
+// belongsTo reports whether a resource makes a file for the same HAProxy: one beside its configuration or below it, in a directory
+// of haproxy's, one that the configuration's template names, or one whose commands are about haproxy.
 func (r *Resource) belongsTo(main *Resource, template string) bool {
 	dir := path.Dir(main.Dest)
-	return dir != "/" && dir != "/etc" && strings.HasPrefix(r.Dest, dir+"/") || names(template, r.Dest) || strings.Contains(r.cmds, "haproxy")
+	return strings.Contains(dir, "haproxy") && strings.HasPrefix(r.Dest, dir+"/") || names(template, r.Dest) || strings.Contains(r.cmds, "haproxy")
 }
 
 func names(text, file string) bool {
