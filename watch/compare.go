@@ -93,6 +93,7 @@ func (s *session) wantListing(now time.Time) {
 
 // ask notes that a question is asked now.
 func (s *session) ask(phase int) {
+	s.settled.Stop()
 	s.phase, s.asked, s.since, s.pending = phase, s.revision, nil, 0
 }
 

@@ -240,59 +240,6 @@ func TestAQuietStoreIsNotTakenForADeadOne(t *testing.T) {
 	}
 }
 
-func TestListReadsEveryPageAtOneRevision(t *testing.T) {
-	t.Parallel()
-	server := testkit.StartEtcd(t)
-	client := server.Client()
-	const n = 5300 // more than a page
-	var ops []clientv3.Op
-	for i := range n {
-		ops = append(ops, clientv3.OpPut(fmt.Sprintf("/services/s%d/i", i), "192.0.2.1:80"))
-		if len(ops) == 100 {
-			if _, err := client.Txn(t.Context()).Then(ops...).Commit(); err != nil {
-				t.Fatal(err)
-			}
-			ops = nil
-		}
-	}
-	revision := server.Put("/config/a", "1")
-	snap, err := watch.List(t.Context(), client, "/services/", []string{"/config/"}, catalog.Selector{})
-	must(t, err)
-	if services, _ := snap.Counts(); services != n || len(snap.Extra) != 1 || snap.Revision != revision {
-		t.Errorf("List has %d services, %d extra pairs, revision %d; want %d, 1, %d", services, len(snap.Extra), snap.Revision, n, revision)
-	}
-	// Two keys, on the first and on the last page, always change together.
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			value := fmt.Sprintf("192.0.2.1:%d", 1+i%60000)
-			_, _ = client.Txn(t.Context()).Then(clientv3.OpPut("/services/0/i", value), clientv3.OpPut("/services/z/i", value)).Commit()
-		}
-	}()
-	for range 30 {
-		snap, err := watch.List(t.Context(), client, "/services/", nil, catalog.Selector{})
-		must(t, err)
-		first, last := snap.Service("0"), snap.Service("z")
-		if (first == nil) != (last == nil) || first != nil && first.Instances[0].Port != last.Instances[0].Port {
-			t.Errorf("the pages are of different revisions: %+v %+v", first, last)
-			break
-		}
-	}
-	close(stop)
-	<-stopped
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := watch.List(ctx, client, "/services/", nil, catalog.Selector{}); err == nil {
-		t.Error("List ignores its context")
-	}
-}
-
 func TestABurstIsFewSnapshotsAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartEtcd(t)

@@ -129,6 +129,9 @@ func (e *Etcd) await() {
 	})
 }
 
+// Pid is the process of the server while it runs.
+func (e *Etcd) Pid() int { return e.cmd.Process.Pid }
+
 // Stop ends the server with SIGTERM and waits for it.
 func (e *Etcd) Stop() { e.end(syscall.SIGTERM) }
 
