@@ -101,7 +101,7 @@ func (m *Manager) compareAll(ctx context.Context) error {
 				if err := w.findLeaving(ctx, s, sections); err != nil {
 					return err
 				}
-				drift, err := compare(ctx, s, w.planner, w.model, sections, w.leaving)
+				drift, _, err := compare(ctx, s, w.planner, w.model, sections, w.leaving)
 				if err == nil && len(drift) > 0 {
 					err = fmt.Errorf("%d servers differ; the first: %s", len(drift), drift[0])
 				}

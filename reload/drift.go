@@ -195,7 +195,7 @@ func (m *Manager) checkDrift(ctx context.Context) {
 		return
 	}
 	err := m.withSession(ctx, func(ctx context.Context, s *haproxy.Session) error {
-		drift, err := compare(ctx, s, w.planner, w.model, sections, w.leaving)
+		drift, _, err := compare(ctx, s, w.planner, w.model, sections, w.leaving)
 		if err == nil && len(drift) > 0 {
 			err = fmt.Errorf("%d servers differ; the first: %s", len(drift), drift[0])
 		}

@@ -82,14 +82,18 @@ func exchangeFiles(ctx context.Context, s *haproxy.Session, files []plan.FileCha
 // confirmServers waits until HAProxy shows the servers of a plan.
 func confirmServers(ctx context.Context, s *haproxy.Session, planner plan.Planner, p *plan.Plan, leaving map[string]plan.Leaving) error {
 	deadline := time.Now().Add(confirmTimeout)
+	sections := p.Sections
 	for pause := confirmPause; ; pause *= 2 {
-		drift, err := compare(ctx, s, planner, p.Next, p.Sections, leaving)
+		drift, differ, err := compareBy(ctx, s, p.Next, sections, func(section int, reply haproxy.Reply) ([]string, error) {
+			return planner.Confirm(p, section, reply, leaving)
+		})
 		if err != nil {
 			return err
 		}
 		if len(drift) == 0 {
 			return nil
 		}
+		sections = differ
 		if time.Now().After(deadline) {
 			return fmt.Errorf("haproxy does not show the change: %s", drift[0])
 		}
@@ -101,22 +105,30 @@ func confirmServers(ctx context.Context, s *haproxy.Session, planner plan.Planne
 	}
 }
 
-// compare returns the differences between the servers of some sections and those of a worker.
-func compare(ctx context.Context, s *haproxy.Session, planner plan.Planner, m *plan.Model, sections []int, leaving map[string]plan.Leaving) (drift []string, err error) {
+// compare returns the differences between the servers of some sections and those of a worker, and the sections that have any.
+func compare(ctx context.Context, s *haproxy.Session, planner plan.Planner, m *plan.Model, sections []int, leaving map[string]plan.Leaving) (drift []string, differ []int, err error) {
+	return compareBy(ctx, s, m, sections, func(section int, reply haproxy.Reply) ([]string, error) {
+		return planner.Compare(m, section, reply, leaving)
+	})
+}
+
+func compareBy(ctx context.Context, s *haproxy.Session, m *plan.Model, sections []int, drifts func(section int, reply haproxy.Reply) ([]string, error)) (drift []string, differ []int, err error) {
 	commands := make([]haproxy.Command, len(sections))
 	for i, n := range sections {
 		commands[i] = m.StateCommand(n)
 	}
 	replies, err := s.Do(ctx, commands)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, n := range sections {
-		d, err := planner.Compare(m, n, replies[i], leaving)
+		d, err := drifts(n, replies[i])
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		drift = append(drift, d...)
+		if len(d) > 0 {
+			drift, differ = append(drift, d...), append(differ, n)
+		}
 	}
-	return drift, nil
+	return drift, differ, nil
 }

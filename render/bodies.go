@@ -13,8 +13,14 @@ import (
 // the body of a loop that uses nothing but its element becomes a template of its own, and for instances that have not changed
 // its output of the last time is taken.
 
-// bodyFunc takes the place of a loop's body.
-const bodyFunc = "_nuncio_body"
+const (
+	// bodyFunc takes the place of a loop's body.
+	bodyFunc = "_nuncio_body"
+	// eachFunc takes the place of a loop over a field if instancesFunc finds instances in it: calling a function for each of
+	// them in the template's language would take longer than all that it does.
+	eachFunc      = "_nuncio_each"
+	instancesFunc = "_nuncio_instances"
+)
 
 // maxBodies is about how many outputs are kept: each takes about half a kilobyte.
 const maxBodies = 20_000
@@ -37,22 +43,42 @@ type namedMemo struct{ partial, file, service string }
 
 func bodyName(number int) string { return fmt.Sprintf("%s_%d", bodyFunc, number) }
 
-// isolate moves the body of a loop into a template of its own, if it depends on nothing but its element.
-func (c *compiler) isolate(n *parse.RangeNode) error {
+// isolate moves the body of a loop into a template of its own, if it depends on nothing but its element, and returns what is to
+// stand in place of the loop.
+func (c *compiler) isolate(n *parse.RangeNode) (parse.Node, error) {
 	if len(n.Pipe.Decl) > 0 || !isolatedList(n.List) {
-		return nil
+		return n, nil
 	}
-	call := c.command(bodyFunc, n.Pos)
-	call.Args = append(call.Args, &parse.DotNode{NodeType: parse.NodeDot, Pos: n.Pos})
-	name := bodyName(len(c.where) - 1)
+	number := c.number(n.Pos)
 	tree := *c.current
-	tree.Name, tree.Root = name, n.List
-	if _, err := c.set.AddParseTree(name, &tree); err != nil {
-		return err
+	tree.Name, tree.Root = bodyName(number), n.List
+	if _, err := c.set.AddParseTree(tree.Name, &tree); err != nil {
+		return nil, err
 	}
-	pipe := &parse.PipeNode{NodeType: parse.NodePipe, Pos: n.Pos, Cmds: []*parse.CommandNode{call}}
-	n.List = &parse.ListNode{NodeType: parse.NodeList, Pos: n.Pos, Nodes: []parse.Node{&parse.ActionNode{NodeType: parse.NodeAction, Pos: n.Pos, Pipe: pipe}}}
-	return nil
+	n.List = listOf(c.call(bodyFunc, number, n.Pos, &parse.DotNode{NodeType: parse.NodeDot, Pos: n.Pos}))
+	if len(n.Pipe.Cmds) != 1 || len(n.Pipe.Cmds[0].Args) != 1 {
+		return n, nil
+	}
+	over := n.Pipe.Cmds[0].Args[0]
+	switch over.(type) {
+	case *parse.FieldNode, *parse.VariableNode:
+		return &parse.IfNode{BranchNode: parse.BranchNode{
+			NodeType: parse.NodeIf, Pos: n.Pos, Pipe: c.call(instancesFunc, number, n.Pos, over).Pipe,
+			List: listOf(c.call(eachFunc, number, n.Pos, over)), ElseList: listOf(n),
+		}}, nil
+	}
+	return n, nil
+}
+
+// call is an action that calls a function with a number and a value.
+func (c *compiler) call(function string, number int, pos parse.Pos, value parse.Node) *parse.ActionNode {
+	cmd := c.numbered(function, number, pos)
+	cmd.Args = append(cmd.Args, value)
+	return &parse.ActionNode{NodeType: parse.NodeAction, Pos: pos, Pipe: &parse.PipeNode{NodeType: parse.NodePipe, Pos: pos, Cmds: []*parse.CommandNode{cmd}}}
+}
+
+func listOf(n parse.Node) *parse.ListNode {
+	return &parse.ListNode{NodeType: parse.NodeList, Pos: n.Position(), Nodes: []parse.Node{n}}
 }
 
 // isolatedList reports whether nodes use no variable and no function that does more than return a value.
@@ -90,6 +116,28 @@ func isolatedArgument(arg parse.Node) bool {
 		return !slices.Contains([]string{"memo", "include", "textOf", "unmet", "incumbent"}, arg.Ident)
 	}
 	return true
+}
+
+// each renders the isolated body of a loop for instances.
+func (t *Templates) each(number int, instances []*catalog.Instance) (string, error) {
+	var b strings.Builder
+	for _, instance := range instances {
+		if _, err := t.run.countTurn(t.where[number]); err != nil {
+			return "", err
+		}
+		text, err := t.body(number, instance)
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(text)
+	}
+	return b.String(), nil
+}
+
+// instances reports whether a loop has instances to go over; without any it may have an else.
+func instances(_ int, value any) bool {
+	all, ok := value.([]*catalog.Instance)
+	return ok && len(all) > 0
 }
 
 // body renders the isolated body of a loop for an element.

@@ -28,8 +28,8 @@ func (t *Templates) functions() template.FuncMap {
 	maps.Copy(funcs, template.FuncMap{
 		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "unmet": t.unmet, "incumbent": t.incumbent, "uses": t.uses, "watched": t.watched, "networkDigits": networkDigits, "memo": t.memoise, "fail": fail,
 		"raw": raw, "words": words, "options": options, "q": q, "quote": q, "squote": q, "logformat": logformat,
-		markFunc:  t.mark,
-		bodyFunc:  t.body,
+		markFunc: t.mark,
+		bodyFunc: t.body, eachFunc: t.each, instancesFunc: instances,
 		enterFunc: func(at int) (void, error) { return t.run.enterTemplate(t.where[at]) },
 		leaveFunc: func(int) void { t.run.depth--; return void{} },
 		tickFunc:  func(at int) (void, error) { return t.run.countTurn(t.where[at]) },

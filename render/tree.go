@@ -115,8 +115,12 @@ func (c *compiler) list(l *parse.ListNode) error {
 	if l == nil {
 		return nil
 	}
-	for _, n := range l.Nodes {
-		if err := c.node(n); err != nil {
+	for i, n := range l.Nodes {
+		err := c.node(n)
+		if loop, ok := n.(*parse.RangeNode); ok && err == nil {
+			l.Nodes[i], err = c.loop(loop)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -144,13 +148,7 @@ func (c *compiler) node(n parse.Node) error {
 		if err := c.rangesService(n); err != nil {
 			return err
 		}
-		if err := c.branch(&n.BranchNode); err != nil {
-			return err
-		}
-		if err := c.isolate(n); err != nil {
-			return err
-		}
-		n.List.Nodes = append([]parse.Node{c.action(tickFunc, n.Pos)}, n.List.Nodes...)
+		return c.branch(&n.BranchNode)
 	case *parse.TemplateNode:
 		if c.scoped {
 			n.Name = c.scopedName(n.Name)
@@ -161,6 +159,13 @@ func (c *compiler) node(n parse.Node) error {
 		}
 	}
 	return nil
+}
+
+// loop returns what is to stand in place of a loop.
+func (c *compiler) loop(n *parse.RangeNode) (parse.Node, error) {
+	next, err := c.isolate(n)
+	n.List.Nodes = append([]parse.Node{c.action(tickFunc, n.Pos)}, n.List.Nodes...)
+	return next, err
 }
 
 func (c *compiler) branch(b *parse.BranchNode) error {
@@ -225,7 +230,10 @@ func literalTexts(p *parse.PipeNode, into map[string]bool) {
 
 // command is a call of a function with the number of a place.
 func (c *compiler) command(name string, pos parse.Pos) *parse.CommandNode {
-	number := c.number(pos)
+	return c.numbered(name, c.number(pos), pos)
+}
+
+func (c *compiler) numbered(name string, number int, pos parse.Pos) *parse.CommandNode {
 	return &parse.CommandNode{NodeType: parse.NodeCommand, Pos: pos, Args: []parse.Node{
 		parse.NewIdentifier(name).SetPos(pos).SetTree(c.current),
 		&parse.NumberNode{NodeType: parse.NodeNumber, Pos: pos, IsInt: true, IsUint: true, Int64: int64(number), Uint64: uint64(number), Text: strconv.Itoa(number)},

@@ -36,11 +36,12 @@ type Plan struct {
 	Files    []FileChange // maps and lists of patterns, exchanged after the first phase
 	// Certificates change after the files.
 	Certificates []CertificateChange
-	Sections     []int     // the sections of Next whose servers have changed
-	Left         []Leaving // servers that stay in maintenance until they can be deleted
-	Returned     []string  // leaving servers, by target, that are in use again or are deleted by the plan
-	Servers      int       // how many servers change
-	Commands     int       // how many commands there are, with the entries of maps and lists
+	Sections     []int             // the sections of Next whose servers have changed
+	inPlace      map[int][]*server // of those, the ones in which only these servers have, and how
+	Left         []Leaving         // servers that stay in maintenance until they can be deleted
+	Returned     []string          // leaving servers, by target, that are in use again or are deleted by the plan
+	Servers      int               // how many servers change
+	Commands     int               // how many commands there are, with the entries of maps and lists
 }
 
 // The three phases of a plan.
