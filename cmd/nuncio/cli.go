@@ -77,6 +77,7 @@ type templateFlags struct {
 	TrustValues bool `help:"Print values from etcd as they are, without escaping, as confd does: whoever writes to etcd then writes HAProxy's configuration. For the time of a move only; nuncio check --untrusted lists what to change."`
 
 	options *confd.Options // nil without --confd
+	given   []string       // --keys beside it
 }
 
 // streams are the program's standard streams; tests that run it in their own process pass theirs.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"nuncio/internal/catalog"
@@ -32,6 +33,9 @@ func (f *templateFlags) settle(e *etcdFlags, s *streams) (notes []string, err er
 	if f.Templates != "" {
 		return nil, &exitError{exitUsage, errors.New("--confd and --templates are two directories of templates: give only one of them")}
 	}
+	if f.options == nil { // check --watch comes again
+		f.given = e.Keys
+	}
 	settings, err := f.confdSettings(s)
 	if err != nil {
 		return nil, refused(inDir(f.Confd, err))
@@ -46,7 +50,7 @@ func (f *templateFlags) settle(e *etcdFlags, s *streams) (notes []string, err er
 	if err != nil {
 		return nil, refused(inDir(f.Confd, err))
 	}
-	e.Keys = append(e.Keys, layout.Keys()...)
+	e.Keys = append(slices.Clone(f.given), layout.Keys()...)
 	return layout.Notes(), nil
 }
 

@@ -47,8 +47,10 @@ func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Fi
 	if err != nil {
 		return nil, err
 	}
-	for _, note := range notes {
-		fmt.Fprintf(s.err, "nuncio: %s\n", note)
+	if f.layout == nil { // check --watch comes again
+		for _, note := range notes {
+			fmt.Fprintf(s.err, "nuncio: %s\n", note)
+		}
 	}
 	if f.TrustValues {
 		fmt.Fprintln(s.err, "nuncio: --trust-values: values from etcd are printed as they are, so whoever writes to etcd writes HAProxy's configuration")
