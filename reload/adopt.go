@@ -160,6 +160,13 @@ func (m *Manager) remember() {
 	m.reportRecord(err)
 }
 
+// verifyRecord sees to it that a record which someone has removed is written again.
+func (m *Manager) verifyRecord() {
+	if m.child != nil && !process.Recorded(m.opts.RunDir) {
+		m.recorded, m.unsure = process.Record{}, false
+	}
+}
+
 // markUnsure notes on disk that the worker may differ from the files there: commands are about to be sent.
 func (m *Manager) markUnsure() {
 	if !m.unsure {

@@ -186,6 +186,32 @@ func TestTheNextNuncioMakesHAProxyRunItsNewVersion(t *testing.T) {
 	}
 }
 
+// Files beside the sockets may be removed: the record comes back, and HAProxy's output is read without its name.
+func TestAHAProxyIsAdoptedWhoseFilesWereRemoved(t *testing.T) {
+	t.Parallel()
+	h := testkit.HAProxies(t)[0]
+	addr := testkit.FreeAddr(t)
+	r := start(t, h, reload.Options{VerifyInterval: 20 * time.Millisecond})
+	before := r.applied(config(addr, "one"), 1)
+	record := filepath.Join(r.dir, "run/haproxy.json")
+	if err := errors.Join(os.Remove(record), os.Remove(filepath.Join(r.dir, "run/output"))); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 20*time.Second, func() error { _, err := os.Stat(record); return err })
+	r.handOver()
+	r = r.next(h)
+	if s := r.applied(config(addr, "one"), 2); s.WorkerPid != before.WorkerPid {
+		t.Errorf("not adopted: %+v", last(s))
+	}
+	kill(t, before.WorkerPid, syscall.SIGKILL)
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if r.log.count("exited with code 137") == 0 {
+			return errors.New("what HAProxy says is not logged")
+		}
+		return nil
+	})
+}
+
 // While no nuncio reads what HAProxy prints, HAProxy must neither wait nor fail, and the next nuncio logs what the kernel has kept.
 func TestHAProxyPrintsWithoutAReader(t *testing.T) {
 	t.Parallel()

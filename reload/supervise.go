@@ -197,6 +197,7 @@ func (m *Manager) repairWorker(ctx context.Context) {
 // verifyFiles repairs the files of the current generation when they were changed from outside. HAProxy is not touched: it reads
 // them only when it is reloaded.
 func (m *Manager) verifyFiles(ctx context.Context) {
+	m.verifyRecord()
 	if m.child == nil || m.running.generation.Number == 0 || m.saver.pending() {
 		return // while a save is due, the disk is about to change
 	}

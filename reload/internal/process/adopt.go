@@ -70,6 +70,12 @@ func ReadRecord(runDir string) (r Record, err error) {
 	return r, nil
 }
 
+// Recorded reports whether there is a record.
+func Recorded(runDir string) bool {
+	_, err := os.Lstat(filepath.Join(runDir, recordFile))
+	return err == nil
+}
+
 // MarkUnsure notes that the worker may differ from the generation of the record from now on. It takes some microseconds.
 func MarkUnsure(runDir string) error {
 	f, err := os.OpenFile(filepath.Join(runDir, unsureFile), os.O_WRONLY|os.O_CREATE, 0o600)
@@ -112,7 +118,7 @@ func Adopt(ctx context.Context, o Options, r Record) (h *Process, info haproxy.I
 	if h.child, err = o.Procs.Adopt(r.Pid, r.Start); err != nil {
 		return nil, info, err
 	}
-	in, err := readOutput(o.RunDir)
+	in, err := readOutputOf(r.Pid, o.RunDir)
 	if err == nil {
 		h.out.follow(in, h.child.Done())
 		if info, err = h.findWorker(ctx); err != nil {

@@ -73,7 +73,23 @@ func openOutput(runDir string) (in, out *os.File, err error) {
 
 // readOutput opens the end of the named pipe that nuncio reads.
 func readOutput(runDir string) (*os.File, error) {
-	return os.OpenFile(filepath.Join(runDir, outputPipe), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	return openReader(filepath.Join(runDir, outputPipe))
+}
+
+// readOutputOf opens the pipe that a running master has, whose name may be gone. The kernel does not show it if HAProxy's program
+// has file capabilities.
+func readOutputOf(pid int, runDir string) (*os.File, error) {
+	path := fmt.Sprintf("/proc/%d/fd/2", pid)
+	if info, err := os.Stat(path); err == nil && info.Mode().Type() == fs.ModeNamedPipe {
+		if in, err := openReader(path); err == nil {
+			return in, nil
+		}
+	}
+	return readOutput(runDir)
+}
+
+func openReader(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
 // follow reads in until every process that may write to it has ended, but not for much longer than the master lives; then it
