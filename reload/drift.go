@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,7 +136,7 @@ func (m *Manager) deleteLeaving(ctx context.Context) {
 	if err := m.withSession(ctx, func(ctx context.Context, s *haproxy.Session) error {
 		replies, err := s.Do(ctx, commands)
 		for i, r := range replies {
-			if !commands[i].Failed(r) || strings.HasPrefix(r.Text, "No such server") {
+			if !commands[i].Failed(r) || strings.HasPrefix(r.Text, "No such ") {
 				delete(w.leaving, targets[i])
 				deleted++
 			}
@@ -153,7 +154,8 @@ func (m *Manager) deleteLeaving(ctx context.Context) {
 	}
 }
 
-// deletions returns the leaving servers that are due, and how long the next one has to wait if none is.
+// deletions returns the leaving servers that are due, and how long the next one has to wait if none is. Backends come last:
+// they can be deleted once they have no servers.
 func (w *worker) deletions() (targets []string, commands []haproxy.Command, wait time.Duration) {
 	wait = -1
 	for target, l := range w.leaving {
@@ -162,8 +164,11 @@ func (w *worker) deletions() (targets []string, commands []haproxy.Command, wait
 			wait = left
 		case left <= 0 && len(targets) < deleteBatch:
 			targets = append(targets, target)
-			commands = append(commands, plan.DeleteCommand(target))
 		}
+	}
+	slices.SortFunc(targets, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
+	for _, target := range targets {
+		commands = append(commands, plan.DeleteCommand(target))
 	}
 	return targets, commands, wait
 }

@@ -22,34 +22,57 @@ const (
 // execute sends a plan to the worker that serves and returns nil once that worker shows the servers of the plan. After an
 // error its state is unknown, and only a reload makes it known again. leaving is what will be leaving afterwards.
 func execute(ctx context.Context, h *process.Process, planner plan.Planner, p *plan.Plan, leaving map[string]plan.Leaving) error {
-	phases := p.Phases
 	var first []haproxy.Command
 	if p.Additive {
-		first, phases = phases[0], phases[1:]
+		first = p.Phases[0]
 	}
 	s, err := h.Session(ctx, first)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if !p.Additive && len(phases) > 0 {
-		if err := process.Send(ctx, s, phases[0]); err != nil {
-			return err
+	for i, commands := range p.Phases {
+		if i == p.FilesAfter {
+			if err := changeFiles(ctx, s, p); err != nil {
+				return err
+			}
 		}
-		phases = phases[1:]
-	}
-	if err := exchangeFiles(ctx, s, p.Files); err != nil {
-		return err
-	}
-	if err := changeCertificates(ctx, s, p.Certificates); err != nil {
-		return err
-	}
-	for _, commands := range phases {
+		if i == 0 && p.Additive {
+			continue
+		}
 		if err := process.Send(ctx, s, commands); err != nil {
 			return err
 		}
 	}
+	if p.FilesAfter == len(p.Phases) {
+		if err := changeFiles(ctx, s, p); err != nil {
+			return err
+		}
+	}
+	if err := confirmBackends(ctx, s, p); err != nil {
+		return err
+	}
 	return confirmServers(ctx, s, planner, p, leaving)
+}
+
+func changeFiles(ctx context.Context, s *haproxy.Session, p *plan.Plan) error {
+	if err := exchangeFiles(ctx, s, p.Files); err != nil {
+		return err
+	}
+	return changeCertificates(ctx, s, p.Certificates)
+}
+
+// confirmBackends wants the worker to show the backends that came, and not those that went.
+func confirmBackends(ctx context.Context, s *haproxy.Session, p *plan.Plan) error {
+	commands := p.BackendCommands()
+	if len(commands) == 0 {
+		return nil
+	}
+	replies, err := s.Do(ctx, commands)
+	if err != nil {
+		return err
+	}
+	return p.CheckBackends(replies)
 }
 
 func exchangeFiles(ctx context.Context, s *haproxy.Session, files []plan.FileChange) error {

@@ -65,7 +65,7 @@ func newMetrics(reg prometheus.Registerer, b *broadcaster) (*metrics, error) {
 		func(s Status) float64 { n := len(s.Applies); return number(n > 0 && !s.Applies[n-1].Failed()) })
 	gauge("nuncio_old_workers", "Workers that a reload has replaced and that still have sessions.",
 		func(s Status) float64 { return float64(s.OldWorkers) })
-	gauge("nuncio_servers_leaving", "Servers that are in maintenance until nothing uses them and they can be deleted.",
+	gauge("nuncio_servers_leaving", "Servers in maintenance, and backends that are not published, until nothing uses them and they can be deleted.",
 		func(s Status) float64 { return float64(s.Leaving) })
 	for _, state := range states() {
 		gaugeOf(prometheus.GaugeOpts{

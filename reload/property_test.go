@@ -28,11 +28,14 @@ type randomConfig struct {
 	addr     string
 	turn     int // of the frontend: another one needs a reload
 	backends []*backendState
+	guests   []*backendState // that come and go, where HAProxy takes that without a reload
 }
 
 // backendState is one of its backends; the server lines are data, by name.
 type backendState struct {
 	name, lines string
+	from        string // the defaults section of one that has nothing but servers
+	away        bool   // not in the text
 	ids         bool
 	servers     map[string]*serverState
 	shuffled    bool
@@ -44,7 +47,7 @@ type serverState struct {
 	check, disabled, rise bool
 }
 
-func newRandomConfig(seed uint64, addr string) *randomConfig {
+func newRandomConfig(seed uint64, addr string, h testkit.HAProxy) *randomConfig {
 	w := &randomConfig{rnd: rand.New(rand.NewPCG(seed, 7)), addr: addr}
 	for i, lines := range []string{
 		"balance roundrobin", "balance leastconn\n default-server inter 1h fall 9 check", "balance random\n option httpchk GET /ok",
@@ -52,11 +55,33 @@ func newRandomConfig(seed uint64, addr string) *randomConfig {
 	} {
 		w.backends = append(w.backends, &backendState{name: fmt.Sprintf("be%d", i), lines: lines, ids: i != 1, servers: map[string]*serverState{}})
 	}
+	if h.AtLeast("3.4") {
+		for i := range 6 {
+			w.guests = append(w.guests, &backendState{name: fmt.Sprintf("guest%d", i), from: profileNames[i%2], ids: true, servers: map[string]*serverState{}, away: true})
+		}
+	}
 	for range 30 {
 		w.step()
 	}
 	return w
 }
+
+var profileNames = [2]string{"p-web", "p-raw"}
+
+// profiles are where guests have their settings.
+const profiles = `
+defaults p-web
+    mode http
+    timeout server 9s
+    timeout connect 1s
+    balance leastconn
+    option httpchk GET /ok
+    default-server inter 1h fall 9 check
+defaults p-raw from p-web
+    mode tcp
+    balance source
+    hash-type consistent
+`
 
 func (w *randomConfig) address() string {
 	host := fmt.Sprintf("127.200.%d.%d", w.rnd.IntN(4), 1+w.rnd.IntN(9))
@@ -72,7 +97,16 @@ func (w *randomConfig) address() string {
 // step changes one server, in one of the ways that happen.
 func (w *randomConfig) step() {
 	p := w.backends[w.rnd.IntN(len(w.backends)-1)]
-	if w.rnd.IntN(150) == 0 { // nearly every change of this one costs a reload, which takes its time
+	if n := len(w.guests); n > 0 && w.rnd.IntN(3) == 0 {
+		p = w.guests[w.rnd.IntN(n)]
+		if w.rnd.IntN(2) == 0 {
+			p.away = !p.away
+			if w.rnd.IntN(20) == 0 { // it comes back with other settings, perhaps before HAProxy could delete it
+				p.from = profileNames[w.rnd.IntN(2)]
+			}
+			return
+		}
+	} else if w.rnd.IntN(150) == 0 { // nearly every change of this one costs a reload, which takes its time
 		p = w.backends[len(w.backends)-1]
 	}
 	p.shuffled = w.rnd.IntN(50) == 0
@@ -109,15 +143,22 @@ func (w *randomConfig) step() {
 
 func (w *randomConfig) text(addr string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\nfrontend front\n bind %s\n default_backend be0\n", head, addr)
+	fmt.Fprintf(&b, "%s%s\nfrontend front\n bind %s\n default_backend be0\n", profiles, head, addr)
 	for i := range w.turn % 3 { // backends come and go
 		fmt.Fprintf(&b, " use_backend new%d if { path /%d }\n", i, w.turn)
 	}
 	for i := range w.turn % 3 {
 		fmt.Fprintf(&b, "backend new%d\n server s 127.0.0.1:%d id 1\n", i, 1+w.turn)
 	}
-	for _, p := range w.backends {
-		fmt.Fprintf(&b, "backend %s\n %s\n", p.name, p.lines)
+	for _, p := range slices.Concat(w.guests[:len(w.guests)/2], w.backends, w.guests[len(w.guests)/2:]) {
+		switch {
+		case p.away:
+			continue
+		case p.from != "":
+			fmt.Fprintf(&b, "backend %s from %s\n", p.name, p.from)
+		default:
+			fmt.Fprintf(&b, "backend %s\n %s\n", p.name, p.lines)
+		}
 		names := slices.Sorted(maps.Keys(p.servers))
 		if p.shuffled {
 			slices.Reverse(names)
@@ -207,7 +248,7 @@ func TestLiveHAProxyEqualsAFreshOne(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
-		w := newRandomConfig(seed, testkit.FreeAddr(t))
+		w := newRandomConfig(seed, testkit.FreeAddr(t), h)
 		r := start(t, h, reload.Options{SaveInterval: 10 * time.Millisecond}) // the comparison waits for the disk
 		r.applied(cfg(w.text(w.addr)), 1)
 		modes := map[reload.Mode]int{}
@@ -247,7 +288,7 @@ func TestLiveHAProxyEqualsAFreshOneAfterAStorm(t *testing.T) {
 	t.Parallel()
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		t.Parallel()
-		w := newRandomConfig(uint64(envInt("NUNCIO_FUZZ_SEED", 1)), testkit.FreeAddr(t))
+		w := newRandomConfig(uint64(envInt("NUNCIO_FUZZ_SEED", 1)), testkit.FreeAddr(t), h)
 		r := start(t, h, reload.Options{SaveInterval: 10 * time.Millisecond})
 		r.applied(cfg(w.text(w.addr)), 1)
 		parts, whole := 0, 0

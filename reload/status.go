@@ -91,7 +91,7 @@ type Status struct {
 	MasterPid  int    `json:"master_pid,omitempty"` // 0 while no haproxy runs
 	WorkerPid  int    `json:"worker_pid,omitempty"`
 	OldWorkers int    `json:"old_workers"` // workers of earlier reloads that still have sessions
-	Leaving    int    `json:"leaving"`     // servers that are in maintenance until nothing uses them
+	Leaving    int    `json:"leaving"`     // servers and backends that are out of service until nothing uses them
 	Restarts   int    `json:"restarts"`    // exits of haproxy that were not asked for
 }
 

@@ -74,3 +74,48 @@ func ParseStat(text string) ([]ServerStat, error) {
 		})
 	}
 }
+
+// Backend is what a worker says about a backend.
+type Backend struct {
+	Published bool // false too if there is no such backend
+	Mode      string
+}
+
+// ShowBackend is the command whose reply ParseBackend parses: 2 stands for backends.
+func ShowBackend(name string) Command { return Command{Line: "show stat " + name + " 2 -1"} }
+
+// ParseBackend parses the reply to ShowBackend. HAProxy 3.4 and later say so where a backend is not published.
+func ParseBackend(text, name string) (Backend, error) {
+	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(text, "# ")))
+	r.FieldsPerRecord, r.LazyQuotes = -1, true
+	rows, err := r.ReadAll()
+	if err == nil && len(rows) == 0 || err == nil && rows[0][0] != "pxname" {
+		if strings.HasPrefix(text, "No such proxy") {
+			return Backend{}, nil
+		}
+		err = fmt.Errorf("%.80q", text)
+	}
+	if err != nil {
+		return Backend{}, fmt.Errorf("answer to show stat: %w", err)
+	}
+	for _, row := range rows[1:] {
+		var b Backend
+		var found, backend bool
+		for i, column := range rows[0][:min(len(rows[0]), len(row))] {
+			switch column {
+			case "pxname":
+				found = row[i] == name
+			case "svname":
+				backend = row[i] == "BACKEND"
+			case "status":
+				b.Published = !strings.Contains(row[i], "UNPUB")
+			case "mode":
+				b.Mode = row[i]
+			}
+		}
+		if found && backend {
+			return b, nil
+		}
+	}
+	return Backend{}, nil
+}

@@ -3,12 +3,16 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"nuncio/internal/haproxy"
 )
 
-// DeleteCommand returns the command that deletes a server which is in maintenance.
+// DeleteCommand returns the command that deletes a server which is in maintenance, or a backend that is not published.
 func DeleteCommand(target string) haproxy.Command {
+	if !strings.Contains(target, "/") {
+		return haproxy.Command{Line: "del backend " + target, Answers: true}
+	}
 	return haproxy.Command{Line: "del server " + target, Answers: true}
 }
 

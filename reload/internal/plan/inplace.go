@@ -11,12 +11,12 @@ import (
 // changeInPlace plans for a section whose servers stay as they are but for their addresses, weights, limits and states: the
 // change that comes most often. It reads only the lines that differ, where a section may have hundreds. It reports false,
 // and has planned nothing, where the servers have to be compared with each other.
-func (d *builder) changeInPlace(i int) (reason string, done bool) {
-	before, after := d.old.sections[i], d.Next.sections[i]
+func (d *builder) changeInPlace(p Pair) (reason string, done bool) {
+	before, after := d.old.sections[p.Old], d.Next.sections[p.New]
 	if len(after.defaults) > 0 { // what they mean depends on the lines around them
 		return "", false
 	}
-	inherited := d.Next.inherited(i)
+	inherited := d.Next.inherited(p.New)
 	var was, now []*server
 	old, next := before.text, after.text
 	for old != "" || next != "" {
@@ -43,7 +43,7 @@ func (d *builder) changeInPlace(i int) (reason string, done bool) {
 	if d.inPlace == nil {
 		d.inPlace = map[int][]*server{}
 	}
-	d.inPlace[i] = now
+	d.inPlace[p.New] = now
 	return "", true
 }
 

@@ -5,17 +5,24 @@ import (
 	"time"
 )
 
-// Leaving is a server that is no longer in the files and that HAProxy still has, in maintenance: something may use it.
+// Leaving is a server that is no longer in the files and that HAProxy still has, in maintenance, or a backend that is not
+// published any more: something may use it.
 type Leaving struct {
 	Backend string
-	Name    string
+	Name    string        // of the server; empty for the backend itself
 	Due     time.Time     // when it may be deleted; the caller sets it
 	Linger  time.Duration // how long it has to stay in maintenance at least
 	server  *server       // nil if it is not known, of one that Adopt has found
+	from    string        // the defaults section of a backend; empty if it is not known
 }
 
-// Target returns the server's name as commands want it.
-func (l Leaving) Target() string { return l.Backend + "/" + l.Name }
+// Target returns the name as commands want it.
+func (l Leaving) Target() string {
+	if l.Name == "" {
+		return l.Backend
+	}
+	return l.Backend + "/" + l.Name
+}
 
 // linger returns how long a server of the section has to stay in maintenance before it may be deleted. HAProxy 2.6 deletes
 // one that streams still try to connect to; no stream does so for longer than its attempts may take.

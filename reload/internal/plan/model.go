@@ -27,8 +27,9 @@ type section struct {
 	defaults         []directive
 	settings         map[string]string // balance, hash-type, retries and "timeout connect" of this section alone
 	dynamicBlocked   string            // why servers of this section cannot be changed at run time; empty if they can
-	references       []string
-	maps, acls       []string // files that are loaded as such
+	references       []string          // servers that lines of it name
+	backends         []string          // backends that lines of it name; anyBackend if that cannot be told
+	maps, acls       []string          // files that are loaded as such
 	blocked          string
 }
 
@@ -170,7 +171,7 @@ func (s *section) line(n int, text string, words []haproxy.Word) {
 	switch key {
 	case "default-server":
 		s.defaults = append(s.defaults, directive{line: n, words: slices.Clone(words[1:])})
-	case "balance", "hash-type", "retries":
+	case "balance", "hash-type", "retries", "mode":
 		s.set(key, words[1:])
 	case "timeout":
 		if len(words) > 2 && words[1].Text == "connect" {
@@ -190,6 +191,12 @@ func (s *section) line(n int, text string, words []haproxy.Word) {
 		if len(words) > 1 {
 			s.addReference(words[1].Text)
 		}
+	case "use_backend", "default_backend":
+		s.addBackend(words[1:])
+	case "filter":
+		if len(words) > 1 && words[1].Text == "spoe" { // its own file names a backend
+			s.backends = append(s.backends, anyBackend)
+		}
 	}
 	s.words(words)
 }
@@ -208,8 +215,11 @@ func (s *section) set(key string, arguments []haproxy.Word) {
 // words finds what the words of a line refer to: servers, maps and lists of patterns.
 func (s *section) words(words []haproxy.Word) {
 	for i, w := range words {
-		if w.Text == "-f" && i+1 < len(words) {
+		switch {
+		case w.Text == "-f" && i+1 < len(words):
 			s.acls = append(s.acls, words[i+1].Text)
+		case w.Text == "table", w.Text == "scope":
+			s.addBackend(words[i+1:])
 		}
 		for rest := w.Text; ; {
 			name, arguments, ok := strings.Cut(rest, "(")
@@ -226,6 +236,8 @@ func (s *section) words(words []haproxy.Word) {
 				s.maps = append(s.maps, first)
 			case strings.HasPrefix(name, "srv_") || name == "srv":
 				s.addReference(first)
+			case backendFetch.MatchString(name):
+				s.addFetched(arguments)
 			}
 			rest = arguments
 		}

@@ -47,7 +47,7 @@ func (d *builder) try(i int, s *section) bool {
 	before.Phases = slices.Clone(d.Phases)
 	deletes := d.deletes
 	d.Next.sections[i] = s
-	if d.change(i) == "" {
+	if d.change(Pair{i, i}) == "" {
 		return true
 	}
 	d.Plan, d.deletes = before, deletes
@@ -77,12 +77,10 @@ func (m *Model) serversAlone(text haproxy.Text) map[int]placed {
 	found := map[int]placed{}
 	rest := text.Slice(begin, end)
 	for i := first; rest != ""; {
-		if i < last && strings.HasPrefix(rest, m.sections[i].text) {
-			if below := rest[len(m.sections[i].text):]; below == "" || beginsSection(firstLine(below)) {
-				rest = below
-				i++
-				continue
-			}
+		if i < last && startsWith(rest, m.sections[i]) {
+			rest = rest[len(m.sections[i].text):]
+			i++
+			continue
 		}
 		n := nextSection(rest)
 		s, err := newSection(strings.Clone(rest[:n]))

@@ -33,13 +33,16 @@ type Plan struct {
 	// come before old ones leave, so that no backend runs dry.
 	Phases   [][]haproxy.Command
 	Additive bool         // the first phase takes nothing away from traffic, whichever worker receives it
-	Files    []FileChange // maps and lists of patterns, exchanged after the first phase
+	Files    []FileChange // maps and lists of patterns
 	// Certificates change after the files.
 	Certificates []CertificateChange
-	Sections     []int             // the sections of Next whose servers have changed
+	FilesAfter   int               // that many phases come before Files and Certificates: what is routed to is there before, what is not leaves behind them
+	Sections     []int             // the sections of Next whose servers have changed, new ones among them
 	inPlace      map[int][]*server // of those, the ones in which only these servers have, and how
-	Left         []Leaving         // servers that stay in maintenance until they can be deleted
-	Returned     []string          // leaving servers, by target, that are in use again or are deleted by the plan
+	Came         []int             // the sections of Next that are new
+	Gone         []string          // backends that are not published any more
+	Left         []Leaving         // servers that stay in maintenance, and backends, until they can be deleted
+	Returned     []string          // leaving ones, by target, that are in use again or are deleted by the plan
 	Servers      int               // how many servers change
 	Commands     int               // how many commands there are, with the entries of maps and lists
 }
@@ -47,8 +50,8 @@ type Plan struct {
 // The three phases of a plan.
 const (
 	raise = iota // addresses, and servers that get more
-	add          // servers that are new
-	lower        // servers that get less or leave
+	add          // servers and backends that are new
+	lower        // servers that get less or leave, backends that leave, health checks of new backends
 )
 
 // builder is a plan in the making.
@@ -72,7 +75,7 @@ type builder struct {
 // Plan returns a plan, or the reason why a reload is needed. leaving holds, by target, the servers that an earlier plan
 // took out of service and that HAProxy still has.
 func (p Planner) Plan(old *Model, now, next haproxy.Files, leaving map[string]Leaving) (*Plan, string) {
-	model, changed, reason := old.Diff(next.Text(haproxy.ConfigFile))
+	model, diff, reason := old.Diff(next.Text(haproxy.ConfigFile))
 	if reason != "" {
 		return nil, reason
 	}
@@ -80,9 +83,19 @@ func (p Planner) Plan(old *Model, now, next haproxy.Files, leaving map[string]Le
 	if reason := d.diffFiles(now, next); reason != "" {
 		return nil, reason
 	}
-	for _, i := range changed {
-		if reason := d.change(i); reason != "" {
-			return nil, fmt.Sprintf("%s: %s", title(model.sections[i]), reason)
+	for _, i := range diff.Came {
+		if reason := d.comes(i); reason != "" {
+			return nil, fmt.Sprintf("new section %q: %s", title(model.sections[i]), reason)
+		}
+	}
+	for _, p := range diff.Changed {
+		if reason := d.change(p); reason != "" {
+			return nil, fmt.Sprintf("%s: %s", title(model.sections[p.New]), reason)
+		}
+	}
+	for _, i := range diff.Gone {
+		if reason := d.goes(i); reason != "" {
+			return nil, fmt.Sprintf("section %q is gone: %s", title(old.sections[i]), reason)
 		}
 	}
 	if reason := d.finish(); reason != "" {
@@ -102,21 +115,31 @@ func (d *builder) finish() string {
 	for _, f := range d.Files {
 		d.Commands += len(f.Entries)
 	}
+	for _, commands := range d.Phases[:lower] {
+		if len(commands) > 0 {
+			d.FilesAfter++
+		}
+	}
 	d.Additive = len(d.Phases[raise]) > 0 || len(d.Phases[add]) > 0 && !d.deletes
 	d.Phases = slices.DeleteFunc(d.Phases, func(c []haproxy.Command) bool { return len(c) == 0 })
 	return ""
 }
 
+// enter makes a section of a model the one that is planned for.
+func (d *builder) enter(m *Model, i int) {
+	d.backend, d.section = m.sections[i].name, i
+	d.balance = m.setting(i, "balance")
+	d.dynamic = haproxy.IsDynamicBalance(d.balance, m.setting(i, "hash-type"))
+}
+
 // change plans for one section of which at least the text of a server line has changed.
-func (d *builder) change(i int) string {
-	s := d.Next.sections[i]
-	d.backend, d.section = s.name, i
-	d.balance = d.Next.setting(i, "balance")
-	d.dynamic = haproxy.IsDynamicBalance(d.balance, d.Next.setting(i, "hash-type"))
+func (d *builder) change(p Pair) string {
+	s := d.Next.sections[p.New]
+	d.enter(d.Next, p.New)
 	count := d.Servers
-	reason, done := d.changeInPlace(i)
+	reason, done := d.changeInPlace(p)
 	if !done {
-		reason = d.changeServers(i)
+		reason = d.changeServers(p)
 	}
 	switch {
 	case reason != "":
@@ -128,17 +151,17 @@ func (d *builder) change(i int) string {
 	case haproxy.CheckName(s.name) != nil:
 		return "the section has no proper name"
 	}
-	d.Sections = append(d.Sections, i)
+	d.Sections = append(d.Sections, p.New)
 	return ""
 }
 
 // changeServers compares all servers of a section.
-func (d *builder) changeServers(i int) string {
-	before, err := d.old.servers(i, d.Keywords)
+func (d *builder) changeServers(p Pair) string {
+	before, err := d.old.servers(p.Old, d.Keywords)
 	if err != nil {
 		return err.Error()
 	}
-	after, err := d.Next.servers(i, d.Keywords)
+	after, err := d.Next.servers(p.New, d.Keywords)
 	if err != nil {
 		return err.Error()
 	}
@@ -146,7 +169,7 @@ func (d *builder) changeServers(i int) string {
 		return reason
 	}
 	d.size, d.backups, d.cookies = len(after), d.backupsInOrder(after), shared(after)
-	_, d.ownCookies = d.Next.find(i, "dynamic cookies")
+	_, d.ownCookies = d.Next.find(p.New, "dynamic cookies")
 	old := map[string]*server{}
 	for _, v := range before {
 		old[v.name] = v

@@ -83,7 +83,7 @@ func commands(p *plan.Plan) (list []string) {
 		list = append(list, fmt.Sprintf("exchange %s %s %q", f.Kind, f.Name, f.Entries))
 	}
 	for _, l := range p.Left {
-		list = append(list, fmt.Sprintf("later del server %s after %v", l.Target(), l.Linger.Round(time.Second)))
+		list = append(list, fmt.Sprintf("later %s after %v", plan.DeleteCommand(l.Target()).Line, l.Linger.Round(time.Second)))
 	}
 	return list
 }
@@ -207,7 +207,7 @@ func TestPlan(t *testing.T) {
 		{name: "a line that is not a server line", before: a, after: a + "option httpchk\n", reason: "more than its servers"},
 		{name: "a different balance", before: a, after: a + "balance leastconn\n", reason: "more than its servers"},
 		{name: "a new section", before: a, after: a + "backend c\n", reason: `new section "backend c"`},
-		{name: "a section with a different name", before: a + "backend x\n", after: a + "backend y\n", reason: `section "backend y" is where "backend x" was`},
+		{name: "a section with a different name", before: a + "backend x\n", after: a + "backend y\n", reason: `new section "backend y": HAProxy can add and remove backends without a reload from version 3.4 on`},
 		{name: "a section that is gone", before: a + "backend x\n", after: a, reason: `section "backend x" is gone`},
 		{name: "a static algorithm", before: "balance static-rr\n" + a, after: "balance static-rr\n" + a + b, reason: "balance static-rr needs a reload"},
 		{name: "a static algorithm can move", before: "balance uri\n" + a, after: "balance uri\n" + strings.Replace(a, ".1:", ".7:", 1), want: "set server b/a addr 10.0.0.7 port 80\nset server b/a health up\n"},

@@ -149,8 +149,13 @@ func (o *output) line(text string) {
 	if len(o.lines) == keepLines {
 		o.lines = o.lines[1:]
 	}
+	severity := level(text)
+	// A backend whose last server is drained by a command has none: the line follows the one about the server.
+	if strings.HasSuffix(text, "' has no server available!") && len(o.lines) > 0 && strings.Contains(o.lines[len(o.lines)-1], " enters drain state") {
+		severity = slog.LevelInfo
+	}
 	o.lines = append(o.lines, text)
-	o.log.Log(context.Background(), level(text), "haproxy", "line", text)
+	o.log.Log(context.Background(), severity, "haproxy", "line", text)
 }
 
 // position returns how many lines there were so far.
@@ -169,10 +174,10 @@ func (o *output) since(position int) string {
 }
 
 // obeyed are parts of the lines by which HAProxy 2.6 to 3.4 says that it does what it was asked to: the old worker at every
-// reload, once per proxy, and the worker that serves at every command, for servers that come, leave, rest and return.
+// reload, once per proxy, and the worker that serves at every command, for servers and backends that come, leave, rest and return.
 var obeyed = []string{
 	" stopped (cumulated conns: ", " enters drain state", " is going DOWN for maintenance", " (leaving forced maintenance)", " (leaving forced drain)",
-	" : New server registered.",
+	" : New server registered.", " : New backend registered.", " : Backend published.", " : Backend unpublished.",
 }
 
 func level(line string) slog.Level {
