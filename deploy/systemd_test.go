@@ -30,6 +30,10 @@ var systemdFlags = []string{
 	"--tmpfs", "/run:exec", "--tmpfs", "/run/lock",
 }
 
+// pageTemplate makes HAProxy answer every request itself.
+const pageTemplate = "defaults\n\tmode http\n\ttimeout client 30s\n\ttimeout http-keep-alive 2s\n\toption idle-close-on-response\n" +
+	"frontend f\n\tbind :80\n\thttp-request return status 200 content-type text/plain string page\n"
+
 // machine is a container in which systemd runs the shipped unit.
 type machine struct{ *container }
 
@@ -134,8 +138,7 @@ func TestTheUnitKeepsHAProxy(t *testing.T) {
 		"etc/systemd/system/nuncio.service":             string(unit),
 		"etc/systemd/system/nuncio.service.d/test.conf": "[Service]\nWatchdogSec=3s\n",
 		"etc/nuncio/nuncio.env":                         "NUNCIO_EMBEDDED_ETCD=/var/lib/nuncio/etcd\nNUNCIO_TEMPLATES=/etc/nuncio/templates\n",
-		"etc/nuncio/templates/haproxy.cfg.tmpl": "defaults\n\tmode http\n\ttimeout client 30s\n\ttimeout http-keep-alive 2s\n\toption idle-close-on-response\n" +
-			"frontend f\n\tbind :80\n\thttp-request return status 200 content-type text/plain string page\n",
+		"etc/nuncio/templates/haproxy.cfg.tmpl":         pageTemplate,
 	})
 	m.systemctl("start")
 	address := m.inspect("{{.NetworkSettings.IPAddress}}")

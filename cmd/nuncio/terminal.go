@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +54,7 @@ func sanitize(text string) string {
 }
 
 // showWaiting shows on a terminal, after a second, what the command is waiting for. The function that it returns ends that
-// and removes the line.
+// and removes the line; it may be called again.
 func showWaiting(s *streams, what string) (stop func()) {
 	if !terminal(s.err) {
 		return func() {}
@@ -71,10 +72,10 @@ func showWaiting(s *streams, what string) (stop func()) {
 			}
 		}
 	}()
-	return func() {
+	return sync.OnceFunc(func() {
 		<-end
 		fmt.Fprint(s.err, "\r\x1b[K")
-	}
+	})
 }
 
 // indent puts prefix before every line of a text.
