@@ -105,7 +105,9 @@ func pester(t *testing.T, addr string) func() int {
 			}
 		})
 	}
-	return func() int { close(quit); wg.Wait(); return int(n.Load()) }
+	leave := sync.OnceValue(func() int { close(quit); wg.Wait(); return int(n.Load()) })
+	t.Cleanup(func() { leave() })
+	return leave
 }
 
 func TestADeadServerGetsNothingAfterAReload(t *testing.T) {

@@ -37,9 +37,10 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) loop(ctx context.Context) error {
 	startWait := time.NewTimer(m.opts.StartWait)
 	defer startWait.Stop()
-	poll, verify := time.NewTicker(pollOldWorkers), time.NewTicker(m.opts.VerifyInterval)
+	poll, verify, directories := time.NewTicker(pollOldWorkers), time.NewTicker(m.opts.VerifyInterval), time.NewTicker(watchDirectories)
 	defer poll.Stop()
 	defer verify.Stop()
+	defer directories.Stop()
 	for {
 		if ctx.Err() != nil { // check first: select picks at random among ready channels
 			return m.drain()
@@ -50,6 +51,7 @@ func (m *Manager) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return m.drain()
 		case r := <-m.requests:
+			m.checkDirectories(ctx) // without its sockets HAProxy would be waited for in vain
 			result, err := m.apply(ctx, r.desired)
 			reply = func() { r.reply <- answer{result, err} }
 		case <-startWait.C:
@@ -57,6 +59,7 @@ func (m *Manager) loop(ctx context.Context) error {
 				m.startLastGood(ctx)
 			}
 		case <-m.repair.c():
+			m.checkDirectories(ctx)
 			m.repairWorker(ctx)
 		case <-m.restart.c():
 			m.startLastGood(ctx)
@@ -81,6 +84,8 @@ func (m *Manager) loop(ctx context.Context) error {
 			m.countOldWorkers(ctx)
 		case <-verify.C:
 			m.verifyFiles(ctx)
+		case <-directories.C:
+			m.checkDirectories(ctx)
 		}
 		if ctx.Err() == nil {
 			m.superviseWorker()

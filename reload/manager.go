@@ -36,6 +36,7 @@ type Manager struct {
 	saver   saver
 	// filesLost: the files of the current generation were changed from outside and cannot be restored.
 	filesLost  bool
+	socketsDue time.Time // no attempt before to have HAProxy make its deleted sockets again
 	commandLog commandLog
 	// recorded is what the next nuncio will read about child. unsure says that the record is marked as such, recordFails
 	// that it could not be kept.

@@ -26,6 +26,7 @@ type Store struct {
 	own  []byte // the content of OwnConfigFile
 	lock *os.File
 	mu   sync.Mutex // held to choose a number, to swap the link and to remove
+	lost error      // why nothing may be written; see Reclaim
 }
 
 // Open makes the state directory and the one for sockets, takes the lock and removes what a crash left behind. own is the
@@ -95,6 +96,9 @@ func (s *Store) clean() error {
 func (s *Store) create() (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lost != nil {
+		return 0, s.lost
+	}
 	dir := filepath.Join(s.dir, generationsDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil { // an operator may have removed it
 		return 0, err
@@ -159,7 +163,10 @@ func (s *Store) Activate(number int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	link, pending := filepath.Join(s.dir, CurrentLink), filepath.Join(s.dir, pendingLink)
-	var err error
+	err := s.lost
+	if err != nil {
+		return fmt.Errorf("make generation %d current: %w", number, err)
+	}
 	if number == 0 {
 		err = removeFile(link)
 	} else if err = removeFile(pending); err == nil {
