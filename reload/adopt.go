@@ -186,6 +186,7 @@ func (m *Manager) reportRecord(err error) {
 
 // handOver leaves the running haproxy to the next nuncio.
 func (m *Manager) handOver() {
+	m.handedOver.Store(true)
 	m.saveBeforeExit()
 	m.remember()
 	if m.child != nil {
@@ -207,6 +208,9 @@ func (m *Manager) HandOver(ctx context.Context) error {
 	<-m.done
 	return nil
 }
+
+// HandedOver reports whether Run has ended, or is about to, because of HandOver.
+func (m *Manager) HandedOver() bool { return m.handedOver.Load() }
 
 // perStart are variables that a terminal or systemd gives a different value at each start.
 var perStart = []string{"INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET", "OLDPWD", "PWD", "SHLVL", "SYSTEMD_EXEC_PID", "WATCHDOG_PID", "_"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nuncio/internal/haproxy"
@@ -21,9 +22,11 @@ type Manager struct {
 	requests chan request
 	outdated chan struct{}
 	leaving  chan struct{} // by HandOver
-	stopNow  chan struct{} // closed by StopNow
-	stopOnce func()
-	done     chan struct{} // closed when Run returns
+	// handedOver: haproxy belongs to the next Manager.
+	handedOver atomic.Bool
+	stopNow    chan struct{} // closed by StopNow
+	stopOnce   func()
+	done       chan struct{} // closed when Run returns
 
 	store   *generation.Store
 	desired *Desired // of the last attempt

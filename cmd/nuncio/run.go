@@ -71,6 +71,7 @@ type daemon struct {
 	embedded *embedded.Server // nil without --embedded-etcd
 	streams  *streams
 	next     atomic.Pointer[successor] // not nil once an upgrade has begun
+	ending   atomic.Bool               // TERM or INT has come
 
 	reconciler *reconcile.Reconciler
 }
@@ -117,7 +118,11 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 	}
 	d.embedded = server
 	log.Info("nuncio starts", "version", version, "etcd", strings.Join(config.Endpoints, ","), "prefix", c.Prefix, "admin", d.admin.Addr().String())
-	return d.run(c)
+	err = d.run(c)
+	if d.manager.HandedOver() && d.ending.Load() { // TERM came a moment too late for a drain
+		return (&stopCmd{runningFlags: runningFlags{c.StateDir}, Log: c.Log, HAProxy: c.HAProxy, DrainTimeout: c.DrainTimeout}).Run(ctx, s)
+	}
+	return err
 }
 
 // build creates every part and tries what it can before anything runs, so that an unusable setting is one clear error
@@ -222,11 +227,10 @@ func (d *daemon) run(c *runCmd) error {
 		})
 	}
 	group.Go(func() error { return d.obey(reaping, signals, stop) })
-	stays := func() bool { return d.next.Load() != nil }
-	group.Go(func() error { return notifySystemd(ctx, reaping, shown.Health, stays, d.log) })
+	group.Go(func() error { return notifySystemd(ctx, reaping, shown.Health, d.manager.HandedOver, d.log) })
 	err := group.Wait()
-	if next := d.next.Load(); err == nil && next != nil {
-		return next // everything that has to be closed is closed on the way up
+	if err == nil && d.manager.HandedOver() {
+		return d.next.Load() // everything that has to be closed is closed on the way up
 	}
 	return err
 }
@@ -310,6 +314,7 @@ func (d *daemon) obey(over context.Context, signals <-chan os.Signal, stop func(
 				d.manager.StopNow()
 			default:
 				asked = true
+				d.ending.Store(true)
 				stop()
 			}
 		}
