@@ -251,3 +251,43 @@ func TestFilesDoNotWaitForAPipe(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// Where no events come, as from some network file systems, the files are looked at from time to time.
+func TestFilesArePolled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "site.pem")
+	old := time.Now().Add(-time.Hour)
+	write := func(text string, at time.Time) {
+		t.Helper()
+		err := os.WriteFile(path+".new", []byte(text), 0o600)
+		if err == nil {
+			err = os.Chtimes(path+".new", at, at)
+		}
+		if err == nil {
+			err = os.Rename(path+".new", path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one", old)
+	f := watch.NewFiles(watch.FilesOptions{}) // Run does not run: there are no events
+	for _, p := range []string{path, dir} {
+		f.Read([]string{path, dir})
+		f.Poll()
+		// The same size and times: only the inode tells.
+		for _, text := range []string{"two", "six"} {
+			write(text, old)
+			f.Poll()
+			if got := f.Read([]string{path, dir})[p].Files[path]; got != text {
+				t.Errorf("%s: got %q, want %q", p, got, text)
+			}
+			select {
+			case <-f.Changed():
+			default:
+				t.Errorf("%s: no sign of the change to %q", p, text)
+			}
+		}
+	}
+}

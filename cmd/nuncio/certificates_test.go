@@ -289,3 +289,22 @@ func TestCertificatesFromEtcd(t *testing.T) {
 		t.Errorf("%v: %s", err, text)
 	}
 }
+
+// TestShippedTemplateFollowsItsCertificates has the setting https.crt lead out of the template directory.
+func TestShippedTemplateFollowsItsCertificates(t *testing.T) {
+	t.Parallel()
+	c := newCertEnv(t, testkit.OneHAProxy(t))
+	c.shipped("metrics.bind=off;https.bind=" + c.dir + ";https.crt=" + c.outside + "/dir")
+	a := c.write("dir/a.pem", c.pki.Server("a.example.com"))
+	c.put("web/a", c.webs[0].Addr)
+	c.start()
+	c.served(c.dir, "a.example.com", a)
+	c.says("running")
+	worker := c.status().HAProxy.WorkerPid
+	a, b := c.write("dir/a.pem", c.pki.Server("a.example.com")), c.write("dir/b.pem", c.pki.Server("b.example.com"))
+	c.served(c.dir, "a.example.com", a)
+	c.served(c.dir, "b.example.com", b)
+	if now := c.status().HAProxy.WorkerPid; now != worker {
+		t.Errorf("worker %d is now %d", worker, now)
+	}
+}

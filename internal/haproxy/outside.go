@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -29,7 +30,7 @@ func (f SSLFile) IsOutside() bool { return strings.HasPrefix(f.Name, "/") && cop
 
 // sslPart is what one piece of a configuration says about files of TLS.
 type sslPart struct {
-	files  []SSLFile
+	files  []SSLFile // without places and without repetitions: each server of a backend may name the same
 	base   bool
 	inside *piece // with the names of copies for those outside; nil if there are none
 }
@@ -48,6 +49,14 @@ func readSSL(text string) (s sslPart) {
 	if at > 0 {
 		b.WriteString(text[at:])
 		s.inside = newPiece(b.String())
+	}
+	all := s.files
+	s.files = nil
+	for _, f := range all {
+		f.Start, f.End = 0, 0
+		if !slices.Contains(s.files, f) {
+			s.files = append(s.files, f)
+		}
 	}
 	return s
 }
@@ -70,10 +79,15 @@ func (t Text) whole() Text {
 	return t
 }
 
-// SSLFiles is the function of that name for a Text: it reads each piece once. The offsets mean nothing.
+// SSLFiles is the function of that name for a Text: it reads each piece once. The offsets mean nothing, and what one backend
+// after the other names is there once.
 func (t Text) SSLFiles() (found []SSLFile) {
 	for _, p := range t.whole().pieces {
-		found = append(found, p.ssl().files...)
+		files := p.ssl().files
+		if n := len(files); n == 0 || len(found) >= n && slices.Equal(found[len(found)-n:], files) {
+			continue
+		}
+		found = append(found, files...)
 	}
 	return found
 }
@@ -97,7 +111,7 @@ func (t Text) Inside() (inside Text, outside []SSLFile) {
 		inside.pieces = append(inside.pieces, s.inside)
 		inside.size += len(s.inside.text)
 		for _, f := range s.files {
-			if f.IsOutside() {
+			if f.IsOutside() && (len(outside) == 0 || outside[len(outside)-1] != f) {
 				outside = append(outside, f)
 			}
 		}

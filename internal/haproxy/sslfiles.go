@@ -64,6 +64,9 @@ func sslFilesOf(line string) (found []SSLFile) {
 	}
 	for i := before; i+1 < len(words); i++ {
 		if w := words[i+1]; sslKeywords[words[i].Text] && !w.Expanded {
+			if strings.HasPrefix(w.Text, "@") { // no file: @system-ca, or a certificate of a crt-store
+				continue
+			}
 			found = append(found, SSLFile{words[i].Text, w.Text, first, w.Start, w.End})
 			i++
 		}

@@ -46,3 +46,31 @@ crt-store s
 		}
 	}
 }
+
+// A configuration with ten thousand servers that all name an authority must not have ten thousand files.
+func TestFilesOfManyServersAreFoundOnce(t *testing.T) {
+	var texts []haproxy.Text
+	for i := range 100 {
+		text := fmt.Sprintf("backend b%d\n", i)
+		for j := range 100 {
+			text += fmt.Sprintf("    server s%d 192.0.2.7:1 ssl ca-file /ca.pem crt \"my.pem\"\n    server t%d 192.0.2.7:1 ssl ca-file @system-ca\n", j, j)
+		}
+		texts = append(texts, haproxy.NewText(text))
+	}
+	whole := haproxy.Join(texts...)
+	if got := whole.SSLFiles(); len(got) != 2 {
+		t.Errorf("%d files", len(got))
+	}
+	inside, outside := whole.Inside()
+	if want := strings.ReplaceAll(whole.String(), "/ca.pem", "outside/ca.pem"); len(outside) != 1 || inside.String() != want {
+		t.Errorf("%d paths, and the text as expected: %v", len(outside), inside.String() == want)
+	}
+	if again, _ := whole.Inside(); !again.Equal(inside) {
+		t.Error("a second time it differs")
+	}
+	// Cut where no line ends.
+	parts := haproxy.Join(haproxy.NewText("bind :1 ssl c"), haproxy.NewText("rt /a.pem\n"))
+	if inside, outside := parts.Inside(); inside.String() != "bind :1 ssl crt outside/a.pem\n" || len(outside) != 1 {
+		t.Errorf("got %q, %v", inside.String(), outside)
+	}
+}
