@@ -74,14 +74,21 @@ func rangeEnd(r string) string {
 	return ""
 }
 
-// list reads all ranges, page by page, at the revision of the first page.
+// list reads all ranges, page by page, at the revision of the first page. The timeout is for the store's first answer, and
+// that is asked for by itself if it is shorter than that of a page: a page that is given up is sent all the same, and many
+// readers who ask for it again are more than a store in need can bear.
 func list(ctx context.Context, client *clientv3.Client, ranges catalog.Ranges, timeout time.Duration) (listing, error) {
+	if timeout < requestTimeout {
+		if _, err := get(ctx, client, timeout, ranges[0], clientv3.WithLimit(1)); err != nil {
+			return listing{}, err
+		}
+	}
 	l := listing{counts: make([]int64, len(ranges))}
 	page := int64(pageKeys)
 	for i, r := range ranges {
 		key, end := r, rangeEnd(r)
 		for more := true; more; {
-			resp, err := getPage(ctx, client, timeout, key, end, page, l.revision, key != r)
+			resp, err := getPage(ctx, client, requestTimeout, key, end, page, l.revision, key != r)
 			if page > 1 && status.Code(err) == codes.ResourceExhausted {
 				// The answer is longer than etcd.MaxAnswerBytes: the values are far larger than records.
 				page = max(1, page/8)
