@@ -167,7 +167,9 @@ func (e *escaper) memoLine(line string, first int) error {
 			return &fault{e.t.where[action], "memo: its lines must stand alone: move the text beside this call to a line of its own"}
 		}
 		e.flush()
-		for _, entry := range e.memos[markIndex(rest)].entries {
+		entries := e.memos[markIndex(rest)].entries
+		e.done = slices.Grow(e.done, len(entries))
+		for _, entry := range entries {
 			for _, d := range entry.dropped {
 				d.Line += e.made.lines
 				e.made.dropped = append(e.made.dropped, d)

@@ -115,11 +115,11 @@ func TestTextBesideMemoIsAnErrorWithItsPlace(t *testing.T) {
 	}
 }
 
-// filled makes a builder with n instances of 100 services.
+// filled makes a builder with n instances, 100 of each service.
 func filled(n int) *catalog.Builder {
 	builder := catalog.NewBuilder(catalog.BuilderOptions{Limits: catalog.Limits{Keys: 200_000, Bytes: 1 << 30}})
 	for i := range n {
-		builder.Put(fmt.Sprintf("/services/s%03d/i%d", i%100, i), fmt.Appendf(nil, `{"host":"192.0.2.%d","port":%d}`, 1+i%250, 1+i%60000))
+		builder.Put(fmt.Sprintf("/services/s%03d/i%d", i%max(1, n/100), i), fmt.Appendf(nil, `{"host":"192.0.2.%d","port":%d}`, 1+i%250, 1+i%60000))
 	}
 	return builder
 }

@@ -25,7 +25,7 @@ func (p Planner) PlanPart(old *Model, now, next haproxy.Files, leaving map[strin
 		}
 		at += len(s.text)
 	}
-	if mixed == nil || d.finish() != "" {
+	if d.Servers == 0 || d.finish() != "" { // comments can wait too
 		return nil, haproxy.Files{}
 	}
 	model.text = haproxy.Join(append(mixed, old.text.Part(taken, at))...)
