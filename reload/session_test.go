@@ -1,8 +1,11 @@
 package reload_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -85,6 +88,53 @@ func TestLongSessionsOutliveAReloadUntilTheirDrainTime(t *testing.T) {
 		}
 		if lived := time.Since(began); lived < drain {
 			t.Errorf("the session was cut %v after the reload began, before its drain time of %v", lived, drain)
+		}
+	})
+}
+
+// HAProxy 3.3 and later cut the sessions of a worker at the 51st reload, unless they are told otherwise. An operator's own line
+// tells them more.
+func TestASessionOutlivesAnyNumberOfReloads(t *testing.T) {
+	t.Parallel()
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
+		if !h.AtLeast("3.3") {
+			t.Skip("no limit by default")
+		}
+		for _, c := range []struct {
+			line    string
+			reloads int
+			lives   bool
+		}{{"", 60, true}, {"mworker-max-reloads 2", 4, false}} {
+			addr, server := testkit.FreeAddr(t), backend(t)
+			conf := func(turn int) haproxy.Files {
+				return cfg("global\n" + c.line + "\n" + head + "listen l\n bind " + addr + "\n timeout tunnel 1h\n http-response set-header x-turn " + fmt.Sprint(turn) + "\n server s " + server + "\n")
+			}
+			r := start(t, h, reload.Options{})
+			r.applied(conf(0), 1)
+			conn, err := dialLines(addr)
+			if err == nil {
+				err = conn.upgrade(websocket)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for turn := range c.reloads {
+				if a := last(r.applied(conf(turn+1), int64(turn+2))); a.Mode != reload.ModeReload {
+					t.Fatalf("%+v", a)
+				}
+			}
+			if !c.lives {
+				_ = conn.SetReadDeadline(time.Now().Add(clientTimeout))
+				if _, err := conn.in.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("%s: after %d reloads the session is not cut: %v", c.line, c.reloads, err)
+				}
+				continue
+			}
+			if err := conn.echo("still here"); err != nil {
+				t.Errorf("after %d reloads: %v", c.reloads, err)
+			}
 		}
 	})
 }

@@ -18,8 +18,9 @@ func WriteStateFile(runDir, content string) error {
 	return os.WriteFile(StateFile(runDir), []byte(content), 0o600)
 }
 
-// OwnConfig returns the configuration that has to be loaded before the operator's. It gives HAProxy a Runtime API socket, and
-// the name of the file that "load-server-state-from-file global" reads, in the directory run.
+// OwnConfig returns the configuration that has to be loaded before the operator's, whose lines win. It gives HAProxy a Runtime
+// API socket, and the name of the file that "load-server-state-from-file global" reads, in the directory run. HAProxy 3.3 and
+// later end a worker after 50 reloads, whatever sessions it has, unless they are told otherwise; earlier ones never do.
 func OwnConfig(runDir string) []byte {
 	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`)
 	return fmt.Appendf(nil, `# Written by nuncio and loaded before haproxy.cfg; changes made here are lost.
@@ -27,10 +28,12 @@ func OwnConfig(runDir string) []byte {
 # nuncio asks this socket which worker serves; it is there whatever the templates say.
 # Before a reload nuncio writes to the state file which servers are dead, and nothing else. Sections that have
 # "load-server-state-from-file global" read it.
+# A replaced worker serves its sessions until they end or "hard-stop-after" is over, however many reloads come meanwhile.
 global
     default-path config
     stats socket "%s" mode 600 level admin
     server-state-file "%s"
+    mworker-max-reloads 2147483647
 `, quote.Replace(RuntimeSocket(runDir)), quote.Replace(StateFile(runDir)))
 }
 
