@@ -180,6 +180,7 @@ func (r *Reconciler) attempt(ctx context.Context, set *templateSet, trial bool) 
 		case err == nil:
 			r.confirmed = &confirmed{rendered.Files, result}
 			r.linesDropped(rendered.Dropped)
+			r.askedOutside(rendered.Outside)
 			r.wishesUnmet(rendered.Unmet)
 			r.ran(set)
 		case result.Outcome == reload.Runtime: // a part

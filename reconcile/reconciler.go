@@ -89,6 +89,7 @@ type Reconciler struct {
 
 	quarantined map[string]bool // keys of the records that only guarded has
 	dropped     map[string]bool // lines that have been logged as dropped
+	outside     []string        // questions that have been logged
 
 	mu      sync.Mutex
 	status  Status

@@ -202,6 +202,16 @@ func (r *Reconciler) wishesUnmet(wishes []render.Unmet) {
 	}
 }
 
+// askedOutside logs each question of the templates that can have no answer, once for as long as it is asked.
+func (r *Reconciler) askedOutside(notes []string) {
+	for _, note := range notes {
+		if !slices.Contains(r.outside, note) {
+			r.opts.Logger.Warn("templates ask for keys that are not there to be had", "note", note)
+		}
+	}
+	r.outside = notes
+}
+
 // take adopts what the shrink guard lets through now, and reports what the guard did.
 func (r *Reconciler) take(what guardEvent) {
 	r.guarded, r.changed = r.keys.desired(r.guard.desired()), true

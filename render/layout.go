@@ -99,3 +99,11 @@ func (t *Templates) fromConfd(err error) error {
 
 // Layout is what confd's directory says, or nil without Options.Confd.
 func (t *Templates) Layout() *confd.Layout { return t.confd }
+
+// outside notes a question that no key of the resource covers, so that it is not silent that its answer is always empty.
+func (t *Templates) outside(resource *confd.Resource, question string) {
+	note := fmt.Sprintf("%s: %s: the keys of %s do not cover it, so confd finds nothing there, and neither does nuncio", resource.Src, question, resource.File)
+	if !slices.Contains(t.run.outside, note) {
+		t.run.outside = append(t.run.outside, note)
+	}
+}

@@ -77,6 +77,8 @@ type Result struct {
 	Unmet []Unmet
 	// Untrusted has the actions that need a change to print what confd prints; only with Options.Survey.
 	Untrusted []Untrusted
+	// Outside has the questions that no key of a resource of confd covers, in a sentence each.
+	Outside []string
 	// Origins has the origin of each line of each file; only with Options.Origins.
 	Origins map[string][]Origin
 }
@@ -146,7 +148,7 @@ func (t *Templates) RenderAfter(snap *catalog.Snapshot, running haproxy.Files) (
 	}
 	sortDropped(result.Dropped)
 	nameEmptied(texts[haproxy.ConfigFile], result.Dropped)
-	result.Unmet, result.Untrusted = eachOnce(result.Unmet), t.run.untrusted
+	result.Unmet, result.Untrusted, result.Outside = eachOnce(result.Unmet), t.run.untrusted, t.run.outside
 	return result, nil
 }
 
@@ -161,6 +163,7 @@ type run struct {
 	memos     []memoCall
 	printed   []printed   // values printed into the file
 	untrusted []Untrusted // so far
+	outside   []string    // so far
 	unmet     []Unmet     // wishes that the file's templates do not fulfil
 
 	incumbents map[string]map[string]string // rows of running maps, by file

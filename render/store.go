@@ -22,11 +22,21 @@ type store struct {
 	pairs   []KVPair       // sorted by key
 	watched catalog.Ranges // what the pairs are the whole content of; nil if that is not known
 	confd   bool           // answers are confd's, to the letter
+
+	covered catalog.Ranges // with confd: what the keys of the resource cover, as templates name it
+	outside func(question string)
 }
 
 // newStore returns what templates see of a snapshot: everything, or with a resource of confd what confd shows them.
 func newStore(snap *catalog.Snapshot, resource *confd.Resource) *store {
 	s := &store{watched: snap.Watched, confd: resource != nil}
+	if resource != nil {
+		var names []string
+		for _, key := range resource.Keys() {
+			names = append(names, resource.Strip(key))
+		}
+		s.covered = catalog.NewRanges("", names)
+	}
 	var watched catalog.Ranges
 	if resource != nil {
 		watched, s.watched = catalog.NewRanges("", resource.Keys()), nil
@@ -135,35 +145,37 @@ func (s *store) listAsConfd(asked string, dirs bool) []string {
 	return slices.Compact(names)
 }
 
-// outside is the error of a question that no watched key can answer: its answer would be empty whatever etcd holds.
-func (s *store) outside(function, asked, flag string) error {
-	return fmt.Errorf("%s %q: no such key is watched, only %s: add --keys %s", function, asked, strings.Join(s.watched, " "), flag)
+// ask checks that what a function asks for can be known: otherwise the answer would be empty whatever etcd holds. That is an error,
+// but with confd, whose answer is the same, it is only noted.
+func (s *store) ask(function, asked, flag string, within func(catalog.Ranges) bool) error {
+	switch {
+	case s.confd && s.outside != nil && !within(s.covered):
+		s.outside(fmt.Sprintf("%s %q", function, asked))
+	case s.watched != nil && !within(s.watched):
+		return fmt.Errorf("%s %q: no such key is watched, only %s: add --keys %s", function, asked, strings.Join(s.watched, " "), flag)
+	}
+	return nil
 }
+
+func holdsKey(r catalog.Ranges, key string) bool { return r.Hold(key) || r.Hold(key+"/") }
 
 // askKey checks that a key can be known.
 func (s *store) askKey(function, key string) error {
-	if s.watched == nil || s.watched.Hold(key) || s.watched.Hold(key+"/") {
-		return nil
-	}
-	return s.outside(function, key, key)
+	return s.ask(function, key, key, func(r catalog.Ranges) bool { return holdsKey(r, key) })
 }
 
 // askGlob checks that a key which matches a pattern can be known.
 func (s *store) askGlob(function, pattern string) error {
 	literal := literalPrefix(pattern)
-	if s.watched == nil || s.watched.Touch(literal) || literal == pattern && s.askKey(function, pattern) == nil {
-		return nil
-	}
-	return s.outside(function, pattern, literal[:strings.LastIndexByte(literal, '/')+1])
+	return s.ask(function, pattern, literal[:strings.LastIndexByte(literal, '/')+1], func(r catalog.Ranges) bool {
+		return r.Touch(literal) || literal == pattern && holdsKey(r, pattern)
+	})
 }
 
 // askDir checks that a key below a directory can be known.
 func (s *store) askDir(function, asked string) error {
 	dir := strings.TrimSuffix(catalog.CleanKey(asked), "/")
-	if s.watched == nil || s.watched.Touch(dir+"/") || s.watched.Hold(dir) {
-		return nil
-	}
-	return s.outside(function, asked, dir+"/")
+	return s.ask(function, asked, dir+"/", func(r catalog.Ranges) bool { return r.Touch(dir+"/") || r.Hold(dir) })
 }
 
 // literalPrefix returns a pattern up to its first wildcard.
@@ -188,6 +200,7 @@ func (t *Templates) keys(function string) (*store, error) {
 	}
 	if r.stores[resource] == nil {
 		r.stores[resource] = newStore(r.snap, resource)
+		r.stores[resource].outside = func(question string) { t.outside(resource, question) }
 	}
 	return r.stores[resource], nil
 }

@@ -81,6 +81,9 @@ func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Fi
 	for _, r := range result.Dropped {
 		fmt.Fprintf(s.err, "nuncio: %s\n", r)
 	}
+	for _, note := range result.Outside {
+		fmt.Fprintf(s.err, "nuncio: %s\n", note)
+	}
 	for _, u := range result.Unmet {
 		fmt.Fprintf(s.err, "nuncio: not met: %s\n", u)
 	}

@@ -60,6 +60,24 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestDirectoriesAreNoted(t *testing.T) {
+	l, err := confd.Parse(tree(map[string]string{
+		"templates/haproxy.tmpl": "bind :443 ssl crt /etc/haproxy/certs/\nbind :444 ssl crt /etc/haproxy/certs/site.pem\n",
+		"conf.d/pem.toml":        "[template]\nsrc = 'pem'\ndest = '/etc/haproxy/certs/site.pem'\nkeys = ['/pem']\n", "templates/pem": "",
+	}), confd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "conf.d/pem.toml: the template names the directory /etc/haproxy/certs as a whole, where the file of today stays as it is: " +
+		"nuncio writes certs/site.pem into its generation; name that file, or the directory certs/"
+	if notes := l.Notes(); len(notes) != 2 || notes[1] != want {
+		t.Errorf("%q", notes)
+	}
+	if got := l.Relocate("crt /etc/haproxy/certs/ crt /etc/haproxy/certs/site.pem"); got != "crt /etc/haproxy/certs/ crt certs/site.pem" {
+		t.Errorf("relocated to %q", got)
+	}
+}
+
 // confd's -prefix, and prefix in confd.toml, win over the resources' own.
 func TestPrefixForAll(t *testing.T) {
 	l, err := confd.Parse(tree(nil), confd.Options{Prefix: "prod"})

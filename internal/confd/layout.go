@@ -21,6 +21,8 @@ type Options struct {
 type Layout struct {
 	// Resources are HAProxy's. The first makes haproxy.cfg.
 	Resources []*Resource
+	// directories has the notes about directories that the configuration names and that resources write into.
+	directories []string
 	// Foreign resources are for other programs, and left to confd.
 	Foreign []*Resource
 }
@@ -57,6 +59,7 @@ func Parse(tree map[string]string, o Options) (*Layout, error) {
 			l.Foreign = append(l.Foreign, r)
 		}
 	}
+	l.noteDirectories(tree[main.Src])
 	return l, l.check(tree)
 }
 
@@ -108,6 +111,18 @@ func names(text, file string) bool {
 // inPath reports whether a byte next to a path would make it another path.
 func inPath(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-/", c) >= 0
+}
+
+// noteDirectories finds directories that the configuration names as a whole. Other files may lie there, so their names stay as they
+// are; but what confd wrote there nuncio writes elsewhere.
+func (l *Layout) noteDirectories(template string) {
+	for _, r := range l.Resources[1:] {
+		dir := path.Dir(r.Dest)
+		if names(template, dir) || names(template, dir+"/") {
+			l.directories = append(l.directories, fmt.Sprintf("%s: the template names the directory %s as a whole, where the file of today stays as it is: "+
+				"nuncio writes %s into its generation; name that file, or the directory %s/", r.File, dir, r.Out, path.Dir(r.Out)))
+		}
+	}
 }
 
 // outName returns where a file lies in nuncio: as it lay beside HAProxy's configuration, or by its whole path.
@@ -177,6 +192,7 @@ func (l *Layout) Notes() []string {
 			notes = append(notes, fmt.Sprintf("%s: nuncio checks, writes and reloads in its own way, in place of %s", r.File, strings.Join(r.Replaced, ", ")))
 		}
 	}
+	notes = append(notes, l.directories...)
 	for _, r := range l.Foreign {
 		notes = append(notes, fmt.Sprintf("%s: %s is not HAProxy's, so it is left to confd", r.File, r.Dest))
 	}
