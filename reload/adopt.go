@@ -33,7 +33,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 		return err
 	}
 	// A later nuncio must not take a different process for this one.
-	return errors.Join(process.Forget(m.opts.RunDir), process.MarkSure(m.opts.RunDir))
+	return process.Forget(m.opts.RunDir)
 }
 
 // takeOver proves that the haproxy of a record runs, and finds out what its worker runs. unsure says why the worker may differ
@@ -60,7 +60,7 @@ func (m *Manager) takeOver(ctx context.Context, r process.Record) (unsure string
 	if version := m.worker.planner.Version.String(); info.Fields["Version"] != version {
 		unsure = fmt.Sprintf("its version is %s and that of %s is %s", info.Fields["Version"], m.opts.HAProxy, version)
 	}
-	if process.Unsure(m.opts.RunDir) {
+	if r.Unsure {
 		unsure = "changes that it took as commands are not on disk"
 	}
 	// The link may lead to a newer generation, which no worker has loaded, and an earlier nuncio may have had a different nuncio.cfg.
@@ -139,23 +139,30 @@ func (w *worker) findLeaving(ctx context.Context, s *haproxy.Session, sections [
 // remember keeps on disk what the next nuncio has to know about the haproxy that runs. It must not say more than is certain,
 // so it comes after everything else that an event has brought; markUnsure comes before.
 func (m *Manager) remember() {
-	if m.child == nil {
+	if m.child != nil {
+		r := m.child.Record(m.running.generation.Number)
+		r.Unsure = m.saver.pending() || !m.running.confirmed
+		m.keepRecord(r)
+	}
+}
+
+// markUnsure notes on disk that the worker may differ from the files there: commands are about to be sent.
+func (m *Manager) markUnsure() {
+	r := m.child.Record(m.running.generation.Number)
+	r.Unsure = true
+	m.keepRecord(r)
+}
+
+func (m *Manager) keepRecord(r process.Record) {
+	if r.Equal(m.recorded) {
 		return
 	}
-	if m.saver.pending() || !m.running.confirmed {
-		m.markUnsure()
-		return
-	}
-	var err error
-	if r := m.child.Record(m.running.generation.Number); !r.Equal(m.recorded) {
-		if err = r.Write(m.opts.RunDir); err == nil {
-			m.recorded = r
-		}
-	}
-	if err == nil && m.unsure {
-		if err = process.MarkSure(m.opts.RunDir); err == nil {
-			m.unsure = false
-		}
+	err := r.Write(m.opts.RunDir)
+	if err == nil {
+		m.recorded = r
+	} else if r.Unsure {
+		err = errors.Join(err, process.Forget(m.opts.RunDir)) // no record is better than a wrong one
+		m.recorded = process.Record{}
 	}
 	m.reportRecord(err)
 }
@@ -163,16 +170,7 @@ func (m *Manager) remember() {
 // verifyRecord sees to it that a record which someone has removed is written again.
 func (m *Manager) verifyRecord() {
 	if m.child != nil && !process.Recorded(m.opts.RunDir) {
-		m.recorded, m.unsure = process.Record{}, false
-	}
-}
-
-// markUnsure notes on disk that the worker may differ from the files there: commands are about to be sent.
-func (m *Manager) markUnsure() {
-	if !m.unsure {
-		err := process.MarkUnsure(m.opts.RunDir)
-		m.unsure = err == nil
-		m.reportRecord(err)
+		m.recorded = process.Record{}
 	}
 }
 

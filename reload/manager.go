@@ -41,10 +41,9 @@ type Manager struct {
 	filesLost  bool
 	socketsDue time.Time // no attempt before to have HAProxy make its deleted sockets again
 	commandLog commandLog
-	// recorded is what the next nuncio will read about child. unsure says that the record is marked as such, recordFails
-	// that it could not be kept.
-	recorded            process.Record
-	unsure, recordFails bool
+	// recorded is what the next nuncio will read about child; recordFails says that it could not be kept.
+	recorded    process.Record
+	recordFails bool
 }
 
 // running is what HAProxy has confirmed, or was started with.

@@ -88,8 +88,7 @@ func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
 	if err != nil {
 		return err
 	}
-	m.recorded = child.Record(0)
-	m.reportRecord(m.recorded.Write(m.opts.RunDir))
+	m.keepRecord(child.Record(0))
 	confirming, cancel := m.reloadContext(ctx)
 	defer cancel()
 	err = child.Confirm(confirming)

@@ -15,11 +15,7 @@ import (
 	"nuncio/internal/proc"
 )
 
-const (
-	recordFile = "haproxy.json"
-	// unsureFile exists while the worker may differ from the generation of the record.
-	unsureFile = "unsure"
-)
+const recordFile = "haproxy.json"
 
 // Record names the haproxy that runs and what it runs, for the next nuncio. It is a file beside the sockets, which is not
 // synced: HAProxy does not survive the machine either.
@@ -29,6 +25,8 @@ type Record struct {
 	Args       []string `json:"args"`
 	Worker     int      `json:"worker"`     // that was confirmed last
 	Generation int64    `json:"generation"` // that this worker has loaded, or was brought to by commands
+	// Unsure: the worker may differ from the generation, because commands were sent since.
+	Unsure bool `json:"unsure,omitempty"`
 }
 
 // Record describes this process, whose worker runs a generation.
@@ -38,20 +36,26 @@ func (h *Process) Record(generation int64) Record {
 
 // Equal reports whether two records say the same.
 func (r Record) Equal(o Record) bool {
-	return r.Pid == o.Pid && r.Start == o.Start && r.Worker == o.Worker && r.Generation == o.Generation && slices.Equal(r.Args, o.Args)
+	return r.Pid == o.Pid && r.Start == o.Start && r.Worker == o.Worker && r.Generation == o.Generation && r.Unsure == o.Unsure && slices.Equal(r.Args, o.Args)
 }
 
-// Write replaces the record in the directory of the sockets.
+// recordSize is that of a record on disk: one page, which the kernel writes as a whole even if the process is killed meanwhile.
+const recordSize = 4096
+
+// Write replaces the record in the directory of the sockets. It takes some microseconds, because it is done in place: some
+// file systems write a file that is renamed over another one to the disk at once.
 func (r Record) Write(runDir string) error {
 	b, err := json.Marshal(r)
-	path := filepath.Join(runDir, recordFile)
-	if err == nil {
-		err = os.WriteFile(path+".new", append(b, '\n'), 0o600)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
+	f, err := os.OpenFile(filepath.Join(runDir, recordFile), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
 	}
-	return err
+	// Blanks take the place of what an earlier record may have had more.
+	_, err = f.WriteAt(append(b, strings.Repeat(" ", max(0, recordSize-len(b)))...), 0)
+	return errors.Join(err, f.Close())
 }
 
 // ReadRecord returns the record of an earlier nuncio; the error wraps fs.ErrNotExist if there is none.
@@ -76,29 +80,9 @@ func Recorded(runDir string) bool {
 	return err == nil
 }
 
-// MarkUnsure notes that the worker may differ from the generation of the record from now on. It takes some microseconds.
-func MarkUnsure(runDir string) error {
-	f, err := os.OpenFile(filepath.Join(runDir, unsureFile), os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return errors.Join(err, Forget(runDir)) // no record is better than a wrong one
-	}
-	return f.Close()
-}
-
-// MarkSure ends that.
-func MarkSure(runDir string) error { return remove(filepath.Join(runDir, unsureFile)) }
-
-// Unsure reports whether the worker may differ.
-func Unsure(runDir string) bool {
-	_, err := os.Lstat(filepath.Join(runDir, unsureFile))
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
 // Forget removes the record.
-func Forget(runDir string) error { return remove(filepath.Join(runDir, recordFile)) }
-
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func Forget(runDir string) error {
+	if err := os.Remove(filepath.Join(runDir, recordFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
