@@ -14,10 +14,12 @@ import (
 
 // ServiceView is one service with those of its instances that were asked for.
 type ServiceView struct {
-	Name      string            `json:"name"`
-	Meta      map[string]string `json:"meta"` // the settings of the service as a whole
-	Total     int               `json:"total"`
-	Instances []InstanceView    `json:"instances"`
+	Name  string            `json:"name"`
+	Meta  map[string]string `json:"meta"` // the settings of the service as a whole
+	Total int               `json:"total"`
+	ServiceHealth
+
+	Instances []InstanceView `json:"instances"`
 }
 
 // InstanceView is one instance: what its record says, and what HAProxy makes of it.
@@ -56,13 +58,17 @@ type ServerView struct {
 
 // Page is a part of the services: what a search found, from Offset on.
 type Page struct {
-	Document int           `json:"document"`
-	Revision int64         `json:"revision"`
-	Query    string        `json:"query"`
-	Found    int           `json:"found"` // instances that fit the query
-	All      int           `json:"all"`   // instances there are
-	Offset   int           `json:"offset"`
-	Limit    int           `json:"limit"`
+	Document int    `json:"document"`
+	Revision int64  `json:"revision"`
+	Query    string `json:"query"`
+	Found    int    `json:"found"` // instances that fit the query
+	All      int    `json:"all"`   // instances there are
+	Offset   int    `json:"offset"`
+	Limit    int    `json:"limit"`
+	// Down counts the instances of all services that fail their health checks.
+	Down int `json:"down"`
+	// Without has the services that have instances and none of them up.
+	Without  []string      `json:"without_up"`
 	Services []ServiceView `json:"services"`
 	// HealthError is why Health is "unknown" everywhere.
 	HealthError string `json:"health_error,omitempty"`
@@ -108,12 +114,14 @@ func (s *Server) find(ctx context.Context, m *moment, o *Overview, query string,
 	snap := m.snapshot()
 	rows, alive := s.index.rowsFor(snap), s.servers.get(ctx)
 	l := &lookup{servers: alive, routes: s.routes.get(s, m), o: o, snap: snap, lag: lag(o)}
-	page := Page{Document: 1, Revision: snap.Revision, Query: query, All: len(rows), Offset: offset, Limit: limit, Services: []ServiceView{}}
+	page := Page{Document: 1, Revision: snap.Revision, Query: query, All: len(rows), Offset: offset, Limit: limit, Without: []string{}, Services: []ServiceView{}}
 	if alive.err != nil {
 		page.HealthError = alive.err.Error()
 	}
+	sum := s.summaries.get(l, rows)
+	page.Down, page.Without = sum.down, append(page.Without, sum.without...)
 	words := strings.Fields(strings.ToLower(query))
-	for _, r := range rows {
+	for _, r := range sum.rows {
 		if !matches(r, words, l) {
 			continue
 		}
@@ -124,7 +132,7 @@ func (s *Server) find(ctx context.Context, m *moment, o *Overview, query string,
 		if n := len(page.Services); n == 0 || page.Services[n-1].Name != r.service.Name {
 			meta := hideSecrets(r.service.Meta)
 			maps.DeleteFunc(meta, func(key, _ string) bool { return !catalog.ServiceWide(key) })
-			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: meta, Total: len(r.service.Instances)})
+			page.Services = append(page.Services, ServiceView{Name: r.service.Name, Meta: meta, Total: len(r.service.Instances), ServiceHealth: sum.services[r.service.Name]})
 		}
 		last := &page.Services[len(page.Services)-1]
 		last.Instances = append(last.Instances, l.view(r))

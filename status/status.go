@@ -75,14 +75,15 @@ type Watcher interface {
 
 // Server answers on listeners and on the operators' socket.
 type Server struct {
-	opts    Options
-	index   index
-	servers serverHealth
-	routes  runningRoutes
-	news    newest
-	pages   *template.Template
-	started time.Time
-	streams atomic.Int64 // event streams that are open
+	opts      Options
+	index     index
+	summaries summaries
+	servers   serverHealth
+	routes    runningRoutes
+	news      newest
+	pages     *template.Template
+	started   time.Time
+	streams   atomic.Int64 // event streams that are open
 
 	mu       sync.Mutex
 	problems map[string]string // of parts that only inform or that can be done without, by name

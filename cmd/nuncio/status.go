@@ -91,11 +91,12 @@ func (c *statusCmd) fetch(ctx context.Context, s *streams) (text string, fine bo
 		return "", false, notRunning(err)
 	}
 	var page status.Page
+	query := url.Values{"limit": {"0"}} // the counts alone
 	if c.Instance != "" {
-		query := url.Values{"q": {c.Instance}, "limit": {"10000"}}
-		if err := c.client().Get(ctx, "/v1/services?"+query.Encode(), &page); err != nil {
-			return "", false, notRunning(err)
-		}
+		query = url.Values{"q": {c.Instance}, "limit": {"10000"}}
+	}
+	if err := c.client().Get(ctx, "/v1/services?"+query.Encode(), &page); err != nil {
+		return "", false, notRunning(err)
 	}
 	var b strings.Builder
 	found := true
@@ -107,7 +108,7 @@ func (c *statusCmd) fetch(ctx context.Context, s *streams) (text string, fine bo
 	case c.Instance != "":
 		found = printInstances(&b, s.paint(), &o, &page)
 	default:
-		printStatus(&b, s.paint(), &o)
+		printStatus(&b, s.paint(), &o, &page)
 	}
 	return b.String(), found && (o.State == "applying" || o.State == "running" && !o.StoreSilent()), err
 }
@@ -119,7 +120,7 @@ func encode(w io.Writer, v any) error {
 }
 
 // printStatus is one screen of 80 columns.
-func printStatus(w io.Writer, p paint, o *status.Overview) {
+func printStatus(w io.Writer, p paint, o *status.Overview, page *status.Page) {
 	row := func(label, format string, args ...any) {
 		fmt.Fprintf(w, "%s %s\n", p.faint(fmt.Sprintf("%-10s", label)), sanitize(fmt.Sprintf(format, args...)))
 	}
@@ -162,6 +163,12 @@ func printStatus(w io.Writer, p paint, o *status.Overview) {
 		selected = fmt.Sprintf("; %s not match --select=%s", plural(o.Store.NotSelected, "record does", "records do"), o.Store.Select)
 	}
 	row("services", "%s, %s%s", plural(o.Services, "service", "services"), plural(o.Instances, "instance", "instances"), selected)
+	if n := len(page.Without); n > 0 {
+		row("", "%s", fit("no instance gets traffic: "+strings.Join(page.Without, ", "), 69))
+	}
+	if page.Down > 0 {
+		row("", "%s", plural(page.Down, "instance fails its health checks", "instances fail their health checks")+": nuncio status down")
+	}
 	printTrouble(w, p, o)
 	if n := len(o.Applies); n > 0 {
 		fmt.Fprintf(w, "\n%s\n", p.bold("Last applies"))
