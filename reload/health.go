@@ -33,7 +33,7 @@ func (m *Manager) noteHealth(ctx context.Context, files haproxy.Files) (dead []h
 				dead = append(dead, s)
 			}
 			// HAProxy would also take the address of a name from the file, for good where no resolver is configured.
-			return applies && s.FQDN == "-"
+			return applies && s.FQDN == "-" || health.Resolved(s)
 		})
 		return err
 	})

@@ -113,7 +113,7 @@ func isolatedArgument(arg parse.Node) bool {
 	case *parse.ChainNode:
 		return isolatedArgument(arg.Node)
 	case *parse.IdentifierNode:
-		return !slices.Contains([]string{"memo", "include", "textOf", "unmet", "incumbent"}, arg.Ident)
+		return !slices.Contains([]string{"memo", "memoEach", "include", "textOf", "unmet", "incumbent"}, arg.Ident)
 	}
 	return true
 }

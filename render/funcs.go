@@ -26,7 +26,7 @@ func (t *Templates) functions() template.FuncMap {
 	maps.Copy(funcs, t.regex())
 	maps.Copy(funcs, t.confdFunctions())
 	maps.Copy(funcs, template.FuncMap{
-		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "unmet": t.unmet, "incumbent": t.incumbent, "uses": t.uses, "watched": t.watched, "networkDigits": networkDigits, "memo": t.memoise, "fail": fail,
+		"service": t.service, "hasService": t.hasService, "meta": meta, "setting": t.setting, "include": t.include, "textOf": t.textOf, "unmet": t.unmet, "incumbent": t.incumbent, "uses": t.uses, "watched": t.watched, "networkDigits": networkDigits, "memo": t.memoise, "memoEach": t.memoEach, "fail": fail,
 		"raw": raw, "words": words, "options": options, "q": q, "quote": q, "squote": q, "logformat": logformat,
 		markFunc: t.mark,
 		bodyFunc: t.body, eachFunc: t.each, instancesFunc: instances,

@@ -73,6 +73,53 @@ func (t *Templates) memoise(partial string, data any) (memoText, error) {
 	return memoText(markText(memoMarker, len(r.memos)-1)), nil
 }
 
+// eachKey identifies what memoEach remembers: texts by summary, which keep their pointers as services do.
+type eachKey struct{ partial, file string }
+
+type eachMemo struct {
+	of      any // the list of summaries
+	all     map[*ServiceSummary]*memoEntry
+	entries []*memoEntry // those that say anything, in order
+}
+
+// memoEach renders a partial for each summary that is new. While no summary changes it costs nothing.
+func (t *Templates) memoEach(partial string, summaries []*ServiceSummary) (memoText, error) {
+	r := t.run
+	if r.inMemo != "" {
+		return "", fmt.Errorf("memoEach %q within memo %q: use include or template inside", partial, r.inMemo)
+	}
+	of, _ := identity(summaries)
+	last := t.each[eachKey{partial, r.file}]
+	if last == nil || last.of != of {
+		next := &eachMemo{of: of, all: make(map[*ServiceSummary]*memoEntry, len(summaries))}
+		for _, s := range summaries {
+			var entry *memoEntry
+			if last != nil {
+				entry = last.all[s]
+			}
+			if entry == nil {
+				made, err := t.fresh(partial, s)
+				if err != nil {
+					return "", err
+				}
+				entry = &memoEntry{escaped: made}
+			}
+			next.all[s] = entry
+			if entry.lines > 0 || len(entry.dropped)+len(entry.unmet) > 0 {
+				next.entries = append(next.entries, entry)
+			}
+		}
+		t.each[eachKey{partial, r.file}], last = next, next
+	}
+	for _, entry := range last.entries {
+		if err := r.grow(entry.text.Size()); err != nil {
+			return "", err
+		}
+	}
+	r.memos = append(r.memos, memoCall{entries: last.entries})
+	return memoText(markText(memoMarker, len(r.memos)-1)), nil
+}
+
 func (t *Templates) remembered(partial string, data any) (*memoEntry, error) {
 	r := t.run
 	of, ok := identity(data)

@@ -2,6 +2,7 @@ package render
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"nuncio/internal/catalog"
@@ -13,6 +14,8 @@ type ServiceSummary struct {
 	Name string
 	// Meta is the part of the service's meta on which its instances must agree.
 	Meta map[string]string
+	// Names tells that the host of an instance is a name, which has to be resolved.
+	Names bool
 }
 
 // summarizer makes the summaries of successive snapshots. As long as only instances differ it returns the same list, so that
@@ -57,10 +60,18 @@ func summaryOf(s *catalog.Service) *ServiceSummary {
 			o.Meta[key] = value
 		}
 	}
+	o.Names = slices.ContainsFunc(s.Instances, func(i *catalog.Instance) bool {
+		_, err := netip.ParseAddr(i.Host)
+		return err != nil
+	})
 	return o
 }
 
 // describes reports whether o, the summary of old, is also that of s.
 func (o *ServiceSummary) describes(s, old *catalog.Service) bool {
-	return s == old || s.Name == o.Name && maps.Equal(summaryOf(s).Meta, o.Meta)
+	if s == old || s.Name != o.Name {
+		return s == old
+	}
+	now := summaryOf(s)
+	return now.Names == o.Names && maps.Equal(now.Meta, o.Meta)
 }

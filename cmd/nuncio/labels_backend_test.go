@@ -12,7 +12,10 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"testing"
 	"time"
+
+	"nuncio/internal/testkit"
 )
 
 // proxied is a listener whose connections begin with a header of the PROXY protocol, version 2.
@@ -225,4 +228,94 @@ var moreLabelTests = map[string]labelTest{
 			})
 		},
 	},
+}
+
+// dnsServer answers every question for an IPv4 address with 127.0.0.1, once it may.
+func dnsServer(t *testing.T, silent *atomic.Bool) (addr string) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buffer := make([]byte, 4096)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			if silent.Load() || n < 17 {
+				continue
+			}
+			end := 12
+			for end < n && buffer[end] != 0 {
+				end += int(buffer[end]) + 1
+			}
+			end += 5 // the root label, type and class
+			if end > n {
+				continue
+			}
+			reply := append([]byte{}, buffer[:end]...)
+			copy(reply[2:], []byte{0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+			if reply[end-3] == 1 { // an A record is asked for
+				reply[7] = 1
+				reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 127, 0, 0, 1)
+			}
+			_, _ = conn.WriteTo(reply, from) // it asks again
+		}
+	}()
+	return conn.LocalAddr().String()
+}
+
+// Neither a start nor a reload waits for DNS: with fifteen names and servers that do not answer, both take as long as ever. An
+// instance gets requests once its name has an address.
+func TestNamesWaitForNothing(t *testing.T) {
+	t.Parallel()
+	oldestAndNewest(t, func(t *testing.T, h testkit.HAProxy) {
+		var silent atomic.Bool
+		silent.Store(true)
+		l := newLabels(t, h, "dns="+dnsServer(t, &silent))
+		_, port, err := net.SplitHostPort(l.server("named"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.service("web", "http.host", "web.example")
+		for i := range 15 {
+			l.instance(fmt.Sprintf("named-%d/1", i), fmt.Sprintf("instance-%d.example.org:%s", i, port), "http.host", fmt.Sprintf("named-%d.example", i))
+		}
+		quick := func(what string, wait func()) {
+			t.Helper()
+			began := time.Now()
+			wait()
+			if took := time.Since(began); took > 8*time.Second { // one name alone takes the C library longer on most machines
+				t.Errorf("%s took %v", what, took)
+			}
+		}
+		quick("the start", func() { l.start(); l.serves("web.example", "/", "web") })
+		l.wants(503, "", "named-3.example", "/")
+		before := l.reloads()
+		quick("a reload", func() {
+			l.service("new", "http.host", "new.example", "balance", "first")
+			l.serves("new.example", "/", "new")
+			l.inStep()
+		})
+		if l.reloads() == before {
+			t.Error("a new profile was no reload: this test measures nothing")
+		}
+		silent.Store(false)
+		l.serves("named-3.example", "/", "named")
+		for i := range 15 {
+			l.serves(fmt.Sprintf("named-%d.example", i), "/", "named")
+		}
+		silent.Store(true)
+		l.service("newer", "http.host", "newer.example", "balance", "leastconn") // a reload
+		l.serves("newer.example", "/", "newer")
+		for i := range 15 { // the addresses are still known, though DNS is silent again
+			host := fmt.Sprintf("named-%d.example", i)
+			if a, err := l.get(host, "/"); err != nil || a.status != 200 {
+				t.Errorf("%s after a reload: %v, %v", host, a, err)
+			}
+		}
+	})
 }

@@ -37,6 +37,16 @@ func (h *Health) Applies(s haproxy.ServerState) bool {
 	return v != nil && !v.disabled && v.address == s.Address() && v.has("check") && !v.has("track")
 }
 
+// Resolved reports whether a server has an address by a resolver that the configuration has too. A new worker that starts
+// without resolving names gets no address but from the state file; the resolver corrects it later.
+func (h *Health) Resolved(s haproxy.ServerState) bool {
+	if s.Out() || s.FQDN == "-" || s.FQDN == "" || s.Addr == "-" {
+		return false
+	}
+	v := h.server(s.Backend, s.Name)
+	return v != nil && !v.disabled && v.address == s.Address() && v.has("resolvers")
+}
+
 func (h *Health) server(backend, name string) *server {
 	known, asked := h.servers[backend]
 	if !asked {
