@@ -89,7 +89,7 @@ func (t *Templates) memoEach(partial string, summaries []*ServiceSummary) (memoT
 		return "", fmt.Errorf("memoEach %q within memo %q: use include or template inside", partial, r.inMemo)
 	}
 	of, _ := identity(summaries)
-	last := t.each[eachKey{partial, r.file}]
+	last := t.byPartial[eachKey{partial, r.file}]
 	if last == nil || last.of != of {
 		next := &eachMemo{of: of, all: make(map[*ServiceSummary]*memoEntry, len(summaries))}
 		for _, s := range summaries {
@@ -109,7 +109,7 @@ func (t *Templates) memoEach(partial string, summaries []*ServiceSummary) (memoT
 				next.entries = append(next.entries, entry)
 			}
 		}
-		t.each[eachKey{partial, r.file}], last = next, next
+		t.byPartial[eachKey{partial, r.file}], last = next, next
 	}
 	for _, entry := range last.entries {
 		if err := r.grow(entry.text.Size()); err != nil {

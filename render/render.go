@@ -59,7 +59,7 @@ type Templates struct {
 	set       *template.Template
 	run       *run
 	memo      map[memoKey]*memoEntry
-	each      map[eachKey]*eachMemo
+	byPartial map[eachKey]*eachMemo
 	newest    map[namedMemo]*memoEntry // of each service
 	bodies    int                      // kept in newest
 	opts      Options
@@ -87,7 +87,7 @@ type Result struct {
 // New parses a tree of files by their slash-separated relative names. A name ending in .tmpl is a template; other files
 // are copied unchanged; a file whose base name begins with "_" makes no output. An error is always an *Error.
 func New(tree map[string]string, opts Options) (*Templates, error) {
-	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), each: make(map[eachKey]*eachMemo), newest: make(map[namedMemo]*memoEntry), patterns: make(map[string]*regexp.Regexp), environment: make(map[string]bool), opts: opts, loopLimit: maxTurns}
+	t := &Templates{tree: maps.Clone(tree), memo: make(map[memoKey]*memoEntry), byPartial: make(map[eachKey]*eachMemo), newest: make(map[namedMemo]*memoEntry), patterns: make(map[string]*regexp.Regexp), environment: make(map[string]bool), opts: opts, loopLimit: maxTurns}
 	t.opts.Settings = maps.Clone(opts.Settings)
 	funcs := t.functions()
 	c := &compiler{tree: t.tree, funcs: funcs, defined: make(map[string]string), actions: make(map[int]action), origins: opts.Origins, scoped: opts.Confd != nil}
