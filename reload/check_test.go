@@ -77,3 +77,27 @@ func TestNewRejectsAStateDirectoryWithALongPath(t *testing.T) {
 		t.Errorf("with a short directory for the sockets: %v", err)
 	}
 }
+
+// HAProxy 2.6 looks up a map of use_backend from its working directory, not below default-path: a check with a different working
+// directory would pass what no reload can load.
+func TestWhatTheCheckPassesCanBeLoaded(t *testing.T) {
+	t.Parallel()
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
+		addr := testkit.FreeAddr(t)
+		r := start(t, h, reload.Options{})
+		r.applied(config(addr, "one"), 1)
+		next := files(map[string]string{"ports.map": "80 web\n", "haproxy.cfg": head + `
+frontend front
+    mode tcp
+    bind ` + addr + `
+    use_backend %[dst_port,map_str(ports.map)]
+backend web
+    mode tcp
+`})
+		_, err := r.Apply(t.Context(), reload.Desired{Files: next, Revision: 2})
+		if rejected := (*reload.CheckError)(nil); err != nil && !errors.As(err, &rejected) {
+			t.Errorf("got %v, want that the check rejects what cannot be loaded", err)
+		}
+	})
+}

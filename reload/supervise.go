@@ -111,8 +111,7 @@ func (m *Manager) start(ctx context.Context, files haproxy.Files) error {
 func (m *Manager) launchOptions() process.Options {
 	current := filepath.Join(m.opts.StateDir, generation.CurrentLink)
 	return process.Options{
-		// A master whose working directory is deleted cannot load "default-path config" any more.
-		Program: m.opts.HAProxy, Env: m.opts.env, Dir: "/", RunDir: m.opts.RunDir,
+		Program: m.opts.HAProxy, Env: m.opts.env, RunDir: m.opts.RunDir,
 		Configs:       []string{filepath.Join(current, generation.OwnConfigFile), filepath.Join(current, haproxy.ConfigFile)},
 		ReloadTimeout: m.opts.ReloadTimeout, Procs: m.opts.Procs, Logger: m.opts.HAProxyLogger,
 		AccessLog: m.opts.AccessLog,

@@ -39,7 +39,7 @@ func (c Checker) Check(ctx context.Context, dir string, configs ...string) error
 		args = append(args, "-f", filepath.Join(dir, name))
 	}
 	cmd := exec.Command(c.Program, args...)
-	cmd.Env, cmd.Dir = c.Env, dir
+	cmd.Env, cmd.Dir = c.Env, WorkingDir // that of the master, because 2.6 does not look up everything below default-path
 	res, err := c.Procs.Nice(ctx, c.Niceness, cmd, proc.DefaultLimit)
 	if err != nil {
 		return fmt.Errorf("haproxy -c: %w", err)

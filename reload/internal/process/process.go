@@ -60,11 +60,14 @@ func (e *ExitError) Error() string {
 	return text
 }
 
+// WorkingDir is haproxy's, when it is started and when it checks files. A master whose working directory is deleted cannot
+// load "default-path config" any more.
+const WorkingDir = "/"
+
 // Options say how haproxy is started.
 type Options struct {
 	Program string
 	Env     []string // see Environment
-	Dir     string   // the working directory
 	RunDir  string   // the directory of the two sockets
 	Configs []string // the configuration files, in order
 	// ReloadTimeout bounds one command to the master, which answers only when the new worker is ready.
@@ -117,7 +120,7 @@ func Launch(o Options) (*Process, error) {
 		}
 	}
 	cmd := exec.Command(h.args[0], h.args[1:]...)
-	cmd.Env, cmd.Dir = o.Env, o.Dir
+	cmd.Env, cmd.Dir = o.Env, WorkingDir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C at a terminal is for nuncio, which drains
 	in, out, err := openOutput(o.RunDir)
 	if err != nil {

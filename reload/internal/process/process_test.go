@@ -40,7 +40,7 @@ func launch(t *testing.T, h testkit.HAProxy) (p *process.Process, write func(bod
 		t.Fatal(err)
 	}
 	p, err = process.Launch(process.Options{
-		Program: h.Path, Env: process.Environment(os.Environ()), Dir: dir, RunDir: dir, Configs: []string{own, main},
+		Program: h.Path, Env: process.Environment(os.Environ()), RunDir: dir, Configs: []string{own, main},
 		ReloadTimeout: 30 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
