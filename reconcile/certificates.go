@@ -100,18 +100,21 @@ func (r *Reconciler) complete(rendered haproxy.Files) haproxy.Files {
 }
 
 // certificatesTried shows the certificates of an attempt: what HAProxy serves after a good one, and what may be to blame after
-// another.
+// another, unless other templates serve: then the reason why the newest are not in use says it.
 func (r *Reconciler) certificatesTried(set *templateSet, files haproxy.Files, err error) {
-	if err == nil {
+	broken := func(f certfiles.File) bool { return f.State == certfiles.Broken }
+	switch {
+	case err == nil:
 		r.certificates.good = files
+	case r.current != nil && set != r.current, !slices.ContainsFunc(r.certificates.set.Certificates, broken):
+		return
 	}
-	if err == nil || slices.ContainsFunc(r.certificates.set.Certificates, func(f certfiles.File) bool { return f.State == certfiles.Broken }) {
-		r.showCertificates(set)
-	}
+	r.showCertificates(set)
 }
 
 // showFrozen shows the certificates of frozen files, which stay as they are.
 func (r *Reconciler) showFrozen(files haproxy.Files) {
+	r.certificates.good = files
 	r.certificates.set = r.certificates.keeper.Complete(files, files)
 	r.showCertificates(&templateSet{})
 }

@@ -288,6 +288,30 @@ func TestCertificatesFromEtcd(t *testing.T) {
 	if err != nil || !strings.Contains(text, `"source": "rendered"`) || !strings.Contains(text, `"state": "kept"`) {
 		t.Errorf("%v: %s", err, text)
 	}
+	// A freeze keeps certificates too.
+	order := func(name string) {
+		t.Helper()
+		if out, err := exec.Command(e.program, name, "--state-dir="+e.state).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	order("freeze")
+	renewed := put(pki.Server("site.example.com"))
+	e.put("web/a", e.webs[2].Addr)
+	testkit.Eventually(t, 20*time.Second, func() error { // until nuncio has seen both
+		out, _ := exec.Command(e.program, "diff", "--state-dir="+e.state).CombinedOutput() // it exits with 1
+		if !strings.Contains(string(out), "certs/site.pem") || !strings.Contains(string(out), e.webs[2].Addr) {
+			return fmt.Errorf("the difference is %s", out)
+		}
+		return nil
+	})
+	c.served(addr, "site.example.com", site)
+	if text, err := testkit.Get("http://" + e.admin + "/v1/certs"); err != nil || !strings.Contains(text, "site.example.com") {
+		t.Errorf("while it is frozen: %v: %s", err, text)
+	}
+	order("resume")
+	c.served(addr, "site.example.com", renewed)
+	c.says("running")
 }
 
 // TestShippedTemplateFollowsItsCertificates has the setting https.crt lead out of the template directory.
