@@ -134,7 +134,7 @@ func (e *escaper) escapeLine(text string, newline bool) error {
 	if p := l.refused(); p != nil {
 		at := e.t.where[p.printed.action]
 		reason := e.withAdvice(text, p)
-		if !drop || p.printed.refused != "" {
+		if !drop || p.printed.refused != "" && p.printed.value != noValue { // a list is the template's mistake, a missing field that of one value
 			return &fault{at, "value " + shorten(p.printed.value) + ": " + reason}
 		}
 		e.flush()

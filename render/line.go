@@ -62,8 +62,14 @@ func (p *piece) refuse(reason string) {
 	}
 }
 
-// refused returns the first value that may not be written, or nil.
+// refused returns the first value that may not be written, or nil. A value that is none by itself comes before those beside
+// it, which were judged with its stand-in.
 func (l *line) refused() *piece {
+	for i := range l.pieces {
+		if p := &l.pieces[i]; p.reason != "" && p.printed.refused != "" {
+			return p
+		}
+	}
 	for i := range l.pieces {
 		if l.pieces[i].reason != "" {
 			return &l.pieces[i]

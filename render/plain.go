@@ -2,11 +2,14 @@ package render
 
 import "fmt"
 
+// noValue is what text/template prints for a field that is missing in JSON.
+const noValue = "<no value>"
+
 // confdText is how confd prints what is no single value: a pair as {key value}, a list as [a b], a missing field as <no value>.
 // It is not offered for anything else, whose text would be memory addresses.
 func confdText(value any) (text string, ok bool) {
 	if value == nil {
-		return "<no value>", true
+		return noValue, true
 	}
 	return fmt.Sprint(value), isPlain(value)
 }

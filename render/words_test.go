@@ -70,6 +70,18 @@ func TestWordsAndOptionsRefuse(t *testing.T) {
 	}
 }
 
+// One member of a cluster without a port costs its own line only; a list is a mistake of the template.
+func TestAMissingFieldCostsItsLine(t *testing.T) {
+	snap := snapshot(map[string]string{"/m/a": `{"host":"10.0.0.1","port":80}`, "/m/b": `{"host":"10.0.0.2"}`})
+	got, dropped := one(t, "backend b\n{{range gets \"/m/*\"}}{{$d := json .Value}} server {{base .Key}} {{$d.host}}:{{$d.port}}\n{{end}}", snap)
+	if want := "backend b\n server a 10.0.0.1:80\n"; got != want || len(dropped) != 1 || !strings.Contains(dropped[0].Reason, "the field or key is missing") {
+		t.Errorf("got %q, dropped %v", got, dropped)
+	}
+	if _, err := try("backend b\n server a {{gets \"/m/*\"}}\n", snap); err == nil || !strings.Contains(err.Error(), "cannot be printed") {
+		t.Errorf("a list as an address: %v", err)
+	}
+}
+
 // Each refusal says what to write.
 func TestRefusalsAdvise(t *testing.T) {
 	for _, tt := range []struct{ text, value, want string }{
