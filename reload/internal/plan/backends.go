@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -126,12 +127,15 @@ func (d *builder) comes(i int) string {
 	d.enter(d.Next, i)
 	d.size, d.backups, d.cookies = len(servers), 0, nil // in an empty backend, servers are added in their order
 	from := d.Next.sections[i].from
-	if l, ok := d.leaving[d.backend]; !ok {
-		d.answered(add, "add backend %s from %s mode %s", d.backend, from, d.Next.mode(i))
-	} else if l.from != from {
-		return "HAProxy still has a backend of this name, which leaves, with other settings"
-	} else {
+	l, leaves := d.leaving[d.backend]
+	if leaves {
 		d.Returned = append(d.Returned, d.backend)
+	}
+	if leaves && l.from != from {
+		d.free(d.backend)
+	}
+	if !leaves || l.from != from {
+		d.answered(add, "add backend %s from %s mode %s", d.backend, from, d.Next.mode(i))
 	}
 	if reason := d.fill(servers); reason != "" {
 		return reason
@@ -139,6 +143,25 @@ func (d *builder) comes(i int) string {
 	d.answered(add, "publish backend %s", d.backend)
 	d.Sections, d.Came = append(d.Sections, i), append(d.Came, i)
 	return ""
+}
+
+// free deletes a leaving backend that has other settings than the new one of its name. HAProxy refuses that while a stream is in
+// it, and then a reload has to do.
+func (d *builder) free(backend string) {
+	d.deletes = true
+	var servers []string
+	for target, l := range d.leaving {
+		if l.Backend == backend && l.Name != "" {
+			servers = append(servers, target)
+		}
+	}
+	slices.Sort(servers)
+	d.leaving = maps.Clone(d.leaving)
+	for _, target := range append(servers, backend) {
+		d.put(add, []haproxy.Command{DeleteCommand(target)})
+		delete(d.leaving, target)
+	}
+	d.Returned = append(d.Returned, servers...)
 }
 
 // fill adds the servers of a new backend. Their health checks begin once the maps are there that the checks may read.
