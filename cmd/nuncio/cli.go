@@ -26,6 +26,7 @@ type grammar struct {
 	Render     renderCmd      `cmd:"" help:"Render the templates once, to a directory or to standard output."`
 	Check      checkCmd       `cmd:"" help:"Render the templates once and check the result with HAProxy; for editors and CI."`
 	Services   servicesCmd    `cmd:"" help:"Show the services in etcd, and the quarantined records with the reasons."`
+	Explain    explainCmd     `cmd:"" help:"Show what one service asks for, from which record, what is not met and why, and the lines of the files that it made."`
 	Status     statusCmd      `cmd:"" help:"Show the state of the running nuncio, or with an argument why an instance gets no traffic. Exit code 1 if HAProxy does not run what is desired, 3 if no nuncio answers."`
 	Certs      certsCmd       `cmd:"" help:"Show the certificates that HAProxy serves: names, issuer, expiry and where they come from. Exit code 1 if one has expired or its newest content cannot be used."`
 	Diff       diffCmd        `cmd:"" help:"Compare what runs with what is desired, or two generations. Exit code 1 if they differ."`

@@ -36,7 +36,8 @@ type renderFlags struct {
 	etcdFlags
 	Records string `placeholder:"FILE" help:"Read the records from a JSON or YAML file (- for standard input) instead of etcd: a map from key to record."`
 
-	layout *confd.Layout // with --confd
+	layout *confd.Layout     // with --confd
+	snap   *catalog.Snapshot // that was rendered last
 }
 
 // render renders once. It reports quarantined records and dropped lines on standard error, so that the output stays clean.
@@ -71,6 +72,7 @@ func (f *renderFlags) render(ctx context.Context, s *streams, running haproxy.Fi
 	if err != nil {
 		return nil, err
 	}
+	f.snap = snap
 	for _, q := range snap.Quarantined {
 		fmt.Fprintf(s.err, "nuncio: record %s is quarantined: %s\n", q.Key, q.Detail)
 	}
