@@ -20,6 +20,7 @@ import (
 // handOver makes a Manager leave its haproxy to the next one.
 func (r *harness) handOver() {
 	r.t.Helper()
+	r.t.Cleanup(func() { testkit.KillHAProxyOf(r.t, r.dir) }) // of a test that fails before the next one has it
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := r.HandOver(ctx); err != nil {

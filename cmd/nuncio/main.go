@@ -8,10 +8,17 @@
 //	nuncio run --etcd-endpoints=http://192.0.2.1:2379 --templates=/etc/nuncio/templates
 package main
 
-import "os"
+import (
+	"os"
+	"runtime"
+)
 
 // version is set by the linker ("make build").
 var version = "unknown"
+
+// The signal that a process gets when its parent dies (PR_SET_PDEATHSIG, which unshare --kill-child uses) belongs to its first
+// thread, and outlives an exec in place only if that thread calls it. An init function is the only way to keep the main goroutine there.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	os.Exit(Main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
