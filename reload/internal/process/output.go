@@ -177,7 +177,7 @@ func (o *output) since(position int) string {
 // reload, once per proxy, and the worker that serves at every command, for servers and backends that come, leave, rest and return.
 var obeyed = []string{
 	" stopped (cumulated conns: ", " enters drain state", " is going DOWN for maintenance", " (leaving forced maintenance)", " (leaving forced drain)",
-	" : New server registered.", " : New backend registered.", " : Backend published.", " : Backend unpublished.",
+	" : New server registered.", " : Server deleted.", " : New backend registered.", " : Backend published.", " : Backend unpublished.",
 }
 
 func level(line string) slog.Level {
