@@ -2,10 +2,9 @@ package reconcile
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -178,34 +177,37 @@ func (r *Reconciler) logCertificates(before, found []Certificate) {
 		old[c.Name] = c
 	}
 	const most = 20 // lines for one change: there can be a thousand certificates
-	logged := 0
-	log := func(level slog.Level, message string, c Certificate, more ...any) {
-		if logged++; logged <= most {
-			r.opts.Logger.Log(context.Background(), level, message, append([]any{"file", c.File, "names", c.Names, "expires", c.NotAfter.UTC().Format(time.RFC3339)}, more...)...)
-		}
-	}
+	log, more := r.opts.Logger, 0
 	for _, c := range found {
 		was, known := old[c.Name]
 		delete(old, c.Name)
+		if known && sameCertificate(was, c) || len(before) == 0 && c.Current() {
+			continue
+		}
+		if more++; more > most {
+			continue
+		}
+		about := []any{"file", c.File, "names", c.Names, "expires", c.NotAfter.UTC().Format(time.RFC3339)}
 		switch {
-		case known && sameCertificate(was, c):
 		case c.State == certfiles.Kept:
-			log(slog.LevelError, "certificate not in use, the one before stays", c, "reason", c.Reason)
+			log.Error("certificate not in use, the one before stays", append(about, "reason", c.Reason)...)
 		case c.State == certfiles.LeftOut:
-			log(slog.LevelError, "certificate left out, the others are served without it", c, "reason", c.Reason)
+			log.Error("certificate left out, the others are served without it", append(about, "reason", c.Reason)...)
 		case c.State == certfiles.Broken:
-			log(slog.LevelError, "certificate cannot be used", c, "reason", c.Reason)
-		case known && was.State == certfiles.Current && was.Fingerprint != c.Fingerprint:
-			log(slog.LevelInfo, "certificate renewed", c)
-		case len(before) > 0:
-			log(slog.LevelInfo, "certificate in use", c)
+			log.Error("certificate cannot be used", append(about, "reason", c.Reason)...)
+		case known && was.Current():
+			log.Info("certificate renewed", about...)
+		default:
+			log.Info("certificate in use", about...)
 		}
 	}
-	for _, c := range old {
-		log(slog.LevelInfo, "certificate no longer in use", c)
+	for _, name := range slices.Sorted(maps.Keys(old)) {
+		if more++; more <= most {
+			log.Info("certificate no longer in use", "file", old[name].File, "names", old[name].Names)
+		}
 	}
-	if logged > most {
-		r.opts.Logger.Info("more certificates changed", "more", logged-most)
+	if more > most {
+		log.Info("more certificates changed", "more", more-most)
 	}
 }
 

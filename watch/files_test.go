@@ -175,7 +175,7 @@ func TestFilesAreFollowedThroughEveryWayToRenewThem(t *testing.T) {
 			}
 			f := followed(t, watch.FilesOptions{})
 			path := filepath.Join(p.dir, c.path)
-			for n := 0; n < 4; n++ {
+			for n := range 4 {
 				want := strings.Repeat(fmt.Sprint(n), 3)
 				if n == 0 {
 					want = "0"
@@ -185,7 +185,7 @@ func TestFilesAreFollowedThroughEveryWayToRenewThem(t *testing.T) {
 				testkit.Eventually(t, 10*time.Second, func() error {
 					o := f.Read([]string{path})[path]
 					if got := o.Files[filepath.Join(p.dir, file)]; got != want || o.Err != nil {
-						return fmt.Errorf("got %q, %v; want %q", got, o.Err, want)
+						return fmt.Errorf("got %q, error %q; want %q", got, fmt.Sprint(o.Err), want)
 					}
 					return nil
 				})
@@ -218,7 +218,7 @@ func TestFilesKeepWhatTheyHadWhileAPathCannotBeRead(t *testing.T) {
 		}
 		testkit.Eventually(t, 10*time.Second, func() error {
 			if o := f.Read([]string{path})[path]; o.Err == nil || o.Files[path] != path {
-				return fmt.Errorf("%s: got an error %v and %d bytes", name, o.Err, len(o.Files[path]))
+				return fmt.Errorf("%s: got an error %q and %d bytes", name, fmt.Sprint(o.Err), len(o.Files[path]))
 			}
 			return nil
 		})

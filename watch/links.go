@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,10 +45,7 @@ func steps(path string) (names []string) {
 // rewatch requests events of the directories in which the steps of the followed paths are, and of no others.
 func (f *Files) rewatch() {
 	f.mu.Lock()
-	paths := make(map[string]Outside, len(f.followed))
-	for path, o := range f.followed {
-		paths[path] = o
-	}
+	paths := maps.Clone(f.followed)
 	f.mu.Unlock()
 	relevant, dirs := map[string]bool{}, map[string]bool{}
 	add := func(path string) {

@@ -71,18 +71,18 @@ func looksRandom(word string) bool {
 // Describe returns what may be said about a file that must not be shown: its size, its digest and its certificates.
 func Describe(text string) string {
 	sum := sha256.Sum256([]byte(text))
-	d := fmt.Sprintf("%d bytes, sha256 %s", len(text), hex.EncodeToString(sum[:8]))
+	parts := []string{fmt.Sprintf("%d bytes", len(text)), "sha256 " + hex.EncodeToString(sum[:8])}
 	const most = 3
 	found := leaves(text)
 	for i, c := range found {
 		if i == most {
-			d += fmt.Sprintf(", and %d more certificates", len(found)-most)
+			parts = append(parts, fmt.Sprintf("and %d more certificates", len(found)-most))
 			break
 		}
-		d += fmt.Sprintf(", certificate %s until %s", strings.Join(c.short(), " "), c.NotAfter.UTC().Format("2006-01-02"))
+		parts = append(parts, fmt.Sprintf("certificate %s until %s", strings.Join(c.short(), " "), c.NotAfter.UTC().Format("2006-01-02")))
 	}
 	if HoldsKey(text) {
-		d += ", with a private key"
+		parts = append(parts, "with a private key")
 	}
-	return d
+	return strings.Join(parts, ", ")
 }

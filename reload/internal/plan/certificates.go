@@ -191,7 +191,7 @@ func (d *builder) diffCertificates(now, next haproxy.Files) (taken map[string]bo
 // differing names the files beside the configuration that are not the same.
 func differing(now, next haproxy.Files) (names []string) {
 	for _, name := range next.Names() {
-		if name != haproxy.ConfigFile && !(now.Has(name) && now.Text(name).Equal(next.Text(name))) {
+		if name != haproxy.ConfigFile && (!now.Has(name) || !now.Text(name).Equal(next.Text(name))) {
 			names = append(names, name)
 		}
 	}
