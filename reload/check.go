@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"nuncio/internal/haproxy"
 	"nuncio/reload/internal/generation"
+	"nuncio/reload/internal/plan"
 	"nuncio/reload/internal/process"
 )
 
@@ -49,4 +51,32 @@ func (m *Manager) checkGeneration(ctx context.Context, number int64, niceness in
 	defer cancel()
 	c := process.Checker{Program: m.opts.HAProxy, Env: m.opts.env, Procs: m.opts.Procs, Niceness: niceness}
 	return c.Check(ctx, generation.Path(m.opts.StateDir, number), configs()...)
+}
+
+// Fixed is a reason for which backends cannot come or go without a reload, although the program could do that.
+type Fixed struct {
+	Reason   string
+	Backends []string
+}
+
+// FixedBackends returns the backends of a set of files that need a reload to come or go, by reason. It returns none for a HAProxy
+// before 3.4, which takes no new backend without one.
+func FixedBackends(ctx context.Context, program string, files haproxy.Files) ([]Fixed, error) {
+	version, err := haproxy.ReadVersion(ctx, program, nil)
+	if err != nil || !version.AtLeast(3, 4) {
+		return nil, err
+	}
+	model, err := plan.NewModel(files.Text(haproxy.ConfigFile))
+	if err != nil {
+		return nil, err
+	}
+	var fixed []Fixed
+	plan.New(version).FixedBackends(model, func(name, reason string) {
+		i := slices.IndexFunc(fixed, func(f Fixed) bool { return f.Reason == reason })
+		if i < 0 {
+			i, fixed = len(fixed), append(fixed, Fixed{Reason: reason})
+		}
+		fixed[i].Backends = append(fixed[i].Backends, name)
+	})
+	return fixed, nil
 }

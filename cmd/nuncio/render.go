@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -245,7 +246,26 @@ func (c *checkCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	c.accepted(s, result.Files)
+	if err := c.fixed(ctx, s, result.Files); err != nil {
+		return err
+	}
 	return errorOfDropped(result)
+}
+
+// fixed names the backends that need a reload to come or go, where HAProxy could do without.
+func (c *checkCmd) fixed(ctx context.Context, s *streams, files haproxy.Files) error {
+	fixed, err := reload.FixedBackends(ctx, c.HAProxy, files)
+	if err != nil {
+		return cannotStart("%w", err)
+	}
+	for _, f := range fixed {
+		names := f.Backends
+		if more := len(names) - 3; more > 0 {
+			names = append(slices.Clone(names[:3]), fmt.Sprintf("%d more", more))
+		}
+		fmt.Fprintf(s.out, "A reload is needed when %s comes or goes: %s.\n", strings.Join(names, ", "), f.Reason)
+	}
+	return nil
 }
 
 func (c *checkCmd) check(ctx context.Context, s *streams) (*render.Result, error) {

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -90,4 +93,36 @@ func (e *env) fetch(url, host string) (status int, body string, err error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(text), err
+}
+
+// "nuncio check" says which sections need a reload to come or go, where the HAProxy could do without.
+func TestCheckNamesSectionsThatNeedAReload(t *testing.T) {
+	t.Parallel()
+	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
+		t.Parallel()
+		dir := t.TempDir()
+		records := filepath.Join(dir, "records.yaml")
+		for path, text := range map[string]string{
+			records:                                "{web/a: 192.0.2.7:80, b/a: 192.0.2.7:80, c/a: 192.0.2.7:80, d/a: 192.0.2.7:80}\n",
+			filepath.Join(dir, "haproxy.cfg.tmpl"): aTemplate,
+		} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check := func(more ...string) string {
+			out, err := exec.Command("nuncio", append([]string{"check", "--records=" + records, "--haproxy=" + h.Path}, more...)...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			return string(out)
+		}
+		if out := check("--set=http.bind=127.0.0.1:80"); !strings.Contains(out, "HAProxy accepts") || strings.Contains(out, "reload") {
+			t.Errorf("the shipped templates: %s", out)
+		}
+		const named = "A reload is needed when b, c, d, 1 more comes or goes: "
+		if out := check("--templates="+dir, "--set=http=127.0.0.1:80"); strings.Contains(out, named) != h.AtLeast("3.4") {
+			t.Errorf("a template without profiles: %s", out)
+		}
+	})
 }

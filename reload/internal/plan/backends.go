@@ -247,15 +247,14 @@ func (p *Plan) CheckBackends(replies []haproxy.Reply) error {
 	return nil
 }
 
-// StaticBackends returns the backends that could not come or go without a reload, with the reason for each, in order.
-func (p Planner) StaticBackends(m *Model) (names, reasons []string) {
+// FixedBackends calls found for each backend that cannot come or go without a reload, in order.
+func (p Planner) FixedBackends(m *Model, found func(name, reason string)) {
 	for i, s := range m.sections {
 		if s.kind != "backend" {
 			continue
 		}
 		if reason := p.staticBackend(m, i); reason != "" {
-			names, reasons = append(names, s.name), append(reasons, reason)
+			found(s.name, reason)
 		}
 	}
-	return names, reasons
 }

@@ -162,10 +162,13 @@ func TestABackendIsConfirmedByWhatHAProxyShows(t *testing.T) {
 	}
 }
 
-func TestStaticBackendsHaveAReason(t *testing.T) {
+func TestFixedBackendsHaveAReason(t *testing.T) {
 	v, _ := haproxy.ParseVersion([]byte("HAProxy version 3.4.0"))
-	names, reasons := plan.New(v).StaticBackends(model(haproxy.NewText(profiles + shop + "backend x\n    balance first\n" + mail)))
-	if len(names) != 1 || names[0] != "x" || !strings.Contains(reasons[0], "from") {
-		t.Errorf("%q: %q", names, reasons)
+	var found []string
+	plan.New(v).FixedBackends(model(haproxy.NewText(profiles+shop+"backend x\n    balance first\n"+mail)), func(name, reason string) {
+		found = append(found, name+": "+reason)
+	})
+	if len(found) != 1 || !strings.HasPrefix(found[0], `x: it says "from" no defaults section`) {
+		t.Errorf("%q", found)
 	}
 }
