@@ -29,6 +29,11 @@ packages: ## .deb and .rpm of both programs for amd64 and arm64, into dist/; scr
 	@scripts/install-tools $(TOOLS) packages
 	@VERSION=$(VERSION) scripts/packages
 
+.PHONY: release
+release: ## dist/ for one commit: packages, archives, SBOMs, checksums; RELEASING.md has the steps around it
+	@scripts/install-tools $(TOOLS) packages
+	@VERSION=$(VERSION) scripts/release
+
 .PHONY: demo
 demo: ## the main job on this machine: embedded etcd, real HAProxy, two real Apaches, until Ctrl-C
 	@scripts/install-tools $(TOOLS) demo

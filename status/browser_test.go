@@ -234,7 +234,7 @@ func TestPageShowsServicesAndFollowsThemLive(t *testing.T) {
 	w.change(func(s *sources) {
 		s.reconciler.TemplatesError = "haproxy.cfg.tmpl:5:7: unexpected {{end}}\n    {{end}\n      ^"
 	})
-	b.eventually(t, `document.querySelector("#state").textContent === "degraded" && document.querySelector(".answer").textContent === "No: behind"`)
+	b.eventually(t, `document.querySelector("#state").textContent === "degraded" && document.querySelector(".answer").textContent === "Yes, with earlier templates"`)
 	b.eventually(t, `document.querySelector('[data-key="templates"] pre').textContent.includes("haproxy.cfg.tmpl:5:7")`)
 	b.pictures(t, "degraded")
 	w.change(func(s *sources) {

@@ -120,6 +120,12 @@ type Conflict struct {
 // knowing.
 func (o *Overview) StoreSilent() bool { return o.State == reload.Running && o.Store.Err != "" }
 
+// OnlyTemplates reports that HAProxy runs what etcd says, and only the newest templates are not in use.
+func (o *Overview) OnlyTemplates() bool {
+	return o.Templates.Error != "" && o.Templates.RenderError == "" && o.Ready && o.Store.Synced && o.Store.Err == "" &&
+		o.RolledBack == nil && o.Frozen == nil && o.Held == nil && o.HeldKeys == nil && o.Desired.Digest == o.Applied.Digest
+}
+
 // overview makes the document of one moment.
 func (s *Server) overview(m *moment) Overview {
 	a := &m.applier

@@ -108,6 +108,8 @@ func (h home) Lag() string {
 		return fmt.Sprintf("No: rolled back to template set %d", h.RolledBack.TemplateSet)
 	case h.InStep:
 		return "Yes"
+	case h.OnlyTemplates():
+		return "Yes, with earlier templates"
 	case h.Held != nil:
 		return "No: losses are held back"
 	case h.Applied.Generation == 0:

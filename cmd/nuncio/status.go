@@ -185,6 +185,8 @@ func inStep(o *status.Overview) string {
 		return "HAProxy runs what etcd says"
 	case o.StoreSilent():
 		return "HAProxy runs what etcd last reported"
+	case o.OnlyTemplates():
+		return "HAProxy runs what etcd says, with earlier templates"
 	default:
 		return "HAProxy does not run what etcd says"
 	}
