@@ -16,10 +16,9 @@ import (
 // version is set by the linker ("make build").
 var version = "unknown"
 
-// The signal that a process gets when its parent dies (PR_SET_PDEATHSIG, which unshare --kill-child uses) belongs to its first
-// thread, and outlives an exec in place only if that thread calls it. An init function is the only way to keep the main goroutine there.
-func init() { runtime.LockOSThread() }
-
 func main() {
+	// The signal that a process gets when its parent dies (PR_SET_PDEATHSIG, which unshare --kill-child uses) belongs to its
+	// first thread, and outlives an exec in place only if that thread calls it. Go begins main there.
+	runtime.LockOSThread()
 	os.Exit(Main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }

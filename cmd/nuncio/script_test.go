@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"nuncio": func() { os.Exit(Main(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)) },
+		"nuncio": main,
 		// A comparison with etcd would make up for a lost event before a test can see it.
 		"nuncio-that-only-watches": func() {
 			c := &grammar{}
