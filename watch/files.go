@@ -53,6 +53,7 @@ type Files struct {
 	mu       sync.Mutex
 	followed map[string]Outside
 	stamps   map[string]string // see stamp
+	reading  map[string]bool   // paths whose file system has not answered yet
 	watcher  *fsnotify.Watcher // nil while Run does not run
 	dirs     map[string]bool   // directories that events are requested for
 	relevant map[string]bool   // names whose events matter, and directories all of whose events do
@@ -64,7 +65,7 @@ func NewFiles(o FilesOptions) *Files {
 	o.Timeout = orDefault(o.Timeout, DefaultFilesTimeout)
 	f := &Files{
 		o: o, log: o.Logger, changed: make(chan struct{}, 1), refresh: make(chan struct{}, 1),
-		followed: map[string]Outside{}, stamps: map[string]string{}, dirs: map[string]bool{}, relevant: map[string]bool{},
+		followed: map[string]Outside{}, stamps: map[string]string{}, reading: map[string]bool{}, dirs: map[string]bool{}, relevant: map[string]bool{},
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -100,8 +101,12 @@ func (f *Files) Read(paths []string) map[string]Outside {
 	if !gone && len(fresh) == 0 {
 		return found
 	}
-	for _, path := range fresh {
-		found[path] = f.read(path, Outside{})
+	for began, i := time.Now(), 0; i < len(fresh); i++ {
+		if time.Since(began) > f.o.Timeout { // the caller must not wait for each of a thousand
+			found[fresh[i]] = Outside{Err: f.hangs(fresh[i])}
+			continue
+		}
+		found[fresh[i]] = f.read(fresh[i], Outside{}, "")
 	}
 	f.mu.Lock()
 	f.followed = maps.Clone(found)
@@ -206,21 +211,23 @@ func (f *Files) update(all bool) {
 	before := maps.Clone(f.followed)
 	stamps := maps.Clone(f.stamps)
 	f.mu.Unlock()
-	f.rewatch() // links may lead elsewhere now; before reading, so that no change falls between
 	changed := false
 	for path, was := range before {
-		if now := stamp(path); !all && was.Err == nil && now != "" && now == stamps[path] {
-			continue
+		unless := ""
+		if !all && was.Err == nil {
+			unless = stamps[path]
 		}
-		is := f.read(path, was)
+		is := f.read(path, was, unless)
 		f.mu.Lock()
 		if _, still := f.followed[path]; still && !is.same(was) {
 			f.followed[path], changed = is, true
 		}
 		f.mu.Unlock()
 	}
+	if f.rewatch() { // links lead elsewhere, or files have come: a change may have fallen between
+		f.Refresh()
+	}
 	if changed {
-		f.rewatch() // files may have come
 		select {
 		case f.changed <- struct{}{}:
 		default: // one is waiting
@@ -232,16 +239,32 @@ func (o Outside) same(p Outside) bool {
 	return o.IsDir == p.IsDir && maps.Equal(o.Files, p.Files) && fmt.Sprint(o.Err) == fmt.Sprint(p.Err)
 }
 
-// read reads one path. It does not wait longer than allowed: what hangs is left behind, and ends when the file system answers.
-func (f *Files) read(path string, was Outside) Outside {
+// read reads one path, unless its stamp is the one that is given. It does not wait longer than allowed: what hangs is left
+// behind, and ends when the file system answers.
+func (f *Files) read(path string, was Outside, unless string) Outside {
 	type answer struct {
 		Outside
 		stamp string
 	}
+	f.mu.Lock()
+	stuck := f.reading[path]
+	f.reading[path] = true
+	f.mu.Unlock()
+	if stuck { // one attempt that hangs holds a thread; there must not be more with each poll
+		was.Err = f.hangs(path)
+		return was
+	}
 	done := make(chan answer, 1)
 	go func() {
 		began := stamp(path) // before the contents, so that a change in between is found by the next poll
-		done <- answer{readOutside(path), began}
+		a := answer{was, began}
+		if began == "" || began != unless {
+			a.Outside = readOutside(path)
+		}
+		f.mu.Lock()
+		delete(f.reading, path)
+		f.mu.Unlock()
+		done <- a
 	}()
 	timer := time.NewTimer(f.o.Timeout)
 	defer timer.Stop()
@@ -255,9 +278,13 @@ func (f *Files) read(path string, was Outside) Outside {
 		}
 		return a.Outside
 	case <-timer.C:
-		was.Err = fmt.Errorf("%s: the file system has not answered for %s", path, f.o.Timeout)
+		was.Err = f.hangs(path)
 		return was
 	}
+}
+
+func (f *Files) hangs(path string) error {
+	return fmt.Errorf("%s: the file system has not answered for %s", path, f.o.Timeout)
 }
 
 // companions are the endings of files that HAProxy reads beside a certificate.

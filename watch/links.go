@@ -42,10 +42,12 @@ func steps(path string) (names []string) {
 	return names
 }
 
-// rewatch requests events of the directories in which the steps of the followed paths are, and of no others.
-func (f *Files) rewatch() {
+// rewatch requests events of the directories in which the steps of the followed paths are, and of no others. It reports whether
+// there is a new one.
+func (f *Files) rewatch() (added bool) {
 	f.mu.Lock()
 	paths := maps.Clone(f.followed)
+	maps.DeleteFunc(paths, func(path string, _ Outside) bool { return f.reading[path] }) // its file system hangs
 	f.mu.Unlock()
 	relevant, dirs := map[string]bool{}, map[string]bool{}
 	add := func(path string) {
@@ -71,7 +73,7 @@ func (f *Files) rewatch() {
 	defer f.mu.Unlock()
 	f.relevant = relevant
 	if f.watcher == nil {
-		return
+		return false
 	}
 	for dir := range f.dirs {
 		if !dirs[dir] {
@@ -80,8 +82,11 @@ func (f *Files) rewatch() {
 		}
 	}
 	for dir := range dirs {
+		known := f.dirs[dir]
 		f.watchDir(dir)
+		added = added || !known && f.dirs[dir]
 	}
+	return added
 }
 
 // watchDir requests events of a directory. Doing so again is cheap, and necessary when a different directory took its name.
