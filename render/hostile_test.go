@@ -55,7 +55,7 @@ var fromRecords = regexp.MustCompile(strings.NewReplacer(
 	`http-request\|set-var\(txn\.named\)\|req\.hdr\([a-z0-9-]+\)|http-request\|set-var\(txn\.chosen\)\|bool\(true\)\|if\|{\|req\.hdr\([a-z0-9-]+\)\|-m\|found\|}\|{\|var\(txn\.service\),concat\(/canary\.header/[a-z0-9-]+:,txn\.named\),map_str\(maps/labels\.map\)\|-m\|found\|}|` +
 	`http-check\|expect\|status\|STATUS(-STATUS)?|userlist\|users-NAME|user\|NAME\|password\|\$6\$saltsalt\$12345678[A-Za-z0-9./$=,]*|` +
 	`http-request\|unset-var\(txn\.unknown\)\|if\|{\|var\(txn\.auth\)\|-m\|str\|--\|NAME\|}|http-request\|auth\|realm\|NAME\|if\|{\|var\(txn\.auth\)\|-m\|str\|--\|NAME\|}\|!{\|http_auth\(users-NAME\)\|}|` +
-	`frontend\|tcp-[0-9]+|option\|tcplog|bind\|\*:[0-9]+|use_backend\|%\[dst_port,map_str\(maps/ports\.map\)\])$`))
+	`frontend\|tcp-[0-9]+|option\|tcplog|bind\|\*:[0-9]+|tcp-request\|content\|set-var\(txn\.service\)\|dst_port,map_str\(maps/ports\.map\)|use_backend\|%\[var\(txn\.service\)\])$`))
 
 // checkHostile is the promise for the shipped templates: whatever text a record holds, the file has the lines
 // of the templates and no others, and the service beside it is served.
