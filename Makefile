@@ -71,7 +71,7 @@ load: tools ## 2,000 changes and 20 reloads under load, 5,000 changes of 10,000 
 
 .PHONY: bench
 bench: tools build ## a put to etcd, and a docker run, until traffic follows; sizes in BENCH, storms in NUNCIO_BENCH_RATES, watchers in NUNCIO_BENCH_FANOUT; needs a quiet machine
-	NUNCIO_BENCH=$(BENCH) go test -v -count 1 -timeout 0 -run '^(TestBench|TestStorm)$$' ./cmd/nuncio
+	NUNCIO_BENCH=$(BENCH) go test -v -count 1 -timeout 0 -run '^(TestBench|TestBenchServices|TestStorm)$$' ./cmd/nuncio
 	go test -v -count 1 -timeout 0 -run '^TestFanOut$$' ./watch
 	go test -count 1 -timeout 0 -run '^$$' -bench ContainerToTraffic -benchtime 30x ./cmd/nuncio-registrar
 

@@ -75,23 +75,35 @@ func confirmBackends(ctx context.Context, s *haproxy.Session, p *plan.Plan) erro
 	return p.CheckBackends(replies)
 }
 
+// exchangeFiles exchanges all files with as few round trips as for one.
 func exchangeFiles(ctx context.Context, s *haproxy.Session, files []plan.FileChange) error {
+	if len(files) == 0 {
+		return nil
+	}
+	var prepare, exchange, show []haproxy.Command
 	for _, f := range files {
-		replies, err := s.Do(ctx, []haproxy.Command{{Line: "prepare " + f.Kind + " " + f.Name}})
-		if err != nil {
-			return err
-		}
-		version, err := haproxy.ParseVersionReply(replies[0].Text)
+		prepare = append(prepare, haproxy.Command{Line: "prepare " + f.Kind + " " + f.Name})
+		show = append(show, haproxy.Command{Line: "show " + f.Kind + " " + f.Name})
+	}
+	replies, err := s.Do(ctx, prepare)
+	if err != nil {
+		return err
+	}
+	for i, f := range files {
+		version, err := haproxy.ParseVersionReply(replies[i].Text)
 		if err != nil {
 			return fmt.Errorf("file %s: %w", f.Name, err)
 		}
-		if err := process.Send(ctx, s, f.Exchange(version)); err != nil {
-			return err
-		}
-		if replies, err = s.Do(ctx, []haproxy.Command{{Line: "show " + f.Kind + " " + f.Name}}); err != nil {
-			return err
-		}
-		found, err := haproxy.ParsePatterns(replies[0].Text)
+		exchange = append(exchange, f.Exchange(version)...)
+	}
+	if err := process.Send(ctx, s, exchange); err != nil {
+		return err
+	}
+	if replies, err = s.Do(ctx, show); err != nil {
+		return err
+	}
+	for i, f := range files {
+		found, err := haproxy.ParsePatterns(replies[i].Text)
 		if err != nil {
 			return err
 		}
