@@ -99,6 +99,9 @@ func (s *Server) newestGenerations() []reload.Generation {
 	return all
 }
 
+// OnlyTemplates is for the template, which cannot call a method of a pointer.
+func (h home) OnlyTemplates() bool { return h.Overview.OnlyTemplates() }
+
 // Lag says in a few words what keeps HAProxy from running what etcd says.
 func (h home) Lag() string {
 	switch {

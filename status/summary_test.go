@@ -30,7 +30,7 @@ func TestTheHeadlineCountsWhatIsDown(t *testing.T) {
 	for _, s := range page.Services {
 		got = append(got, s.Name)
 	}
-	if !slices.Equal(got, []string{"gamma", "beta", "alpha"}) || page.Services[1].Up != 1 || page.Services[1].ServiceHealth.Down != 1 {
+	if !slices.Equal(got, []string{"gamma", "beta", "alpha"}) || page.Services[1].Up != 1 || page.Services[1].Down != 1 {
 		t.Errorf("got %q and %+v; want the services in need first, and beta with one up and one down", got, page.Services)
 	}
 	body, err := testkit.Get(w.URL + "/")

@@ -130,9 +130,12 @@ func (c *runCmd) Run(ctx context.Context, s *streams) error {
 func (c *runCmd) build(log *slog.Logger, client *clientv3.Client, s *streams) (*daemon, error) {
 	d := &daemon{log: log, streams: s, registry: prometheus.NewRegistry(), reaper: proc.NewReaper(proc.Options{Logger: log})}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
-	// Templates that cannot be parsed are reported while running, and waited for.
+	// Templates that cannot be parsed are reported while running, and waited for. They may come to ask for a setting later.
 	_, err := c.parsedTemplates(s)
-	if err != nil && exitCode(err) != exitRefused {
+	switch code := exitCode(err); {
+	case err != nil && code == exitUsage:
+		log.Warn("a setting changes nothing", "err", err)
+	case err != nil && code != exitRefused:
 		return nil, err
 	}
 	if o := c.dirOptions(); o.Dir != "" {

@@ -20,7 +20,7 @@ import (
 	"nuncio/watch"
 )
 
-// parsedTemplates parses the operator's templates, or the shipped ones.
+// parsedTemplates parses the operator's templates, or the shipped ones. An error of exit code 2 is about --set.
 func (f *templateFlags) parsedTemplates(s *streams, change ...func(*render.Options)) (*render.Templates, error) {
 	tree := templates.Shipped()
 	if f.dirOptions().Dir != "" {
