@@ -43,7 +43,7 @@ func (m *guardModel) step(r *rand.Rand) guardEvent {
 	case "restarts":
 		m.guard, m.builder = m.restarted()
 	case "moves":
-		m.revision, some = 0, 0
+		m.revision = 0
 		m.builder.From(r.Uint64())
 	case "loses most":
 		for _, gone := range slices.Sorted(maps.Keys(m.stored)) {

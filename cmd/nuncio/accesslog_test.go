@@ -91,7 +91,7 @@ func testTheAccessLog(t *testing.T, h testkit.HAProxy) {
 				}
 			}
 		}()
-		l.serves("none.example.com", "/", "web")
+		l.serves("none.example.com", "web")
 		l.inStep()
 		const n = 4000
 		before := cpu(t, l.process.Process.Pid)
@@ -126,7 +126,7 @@ func testTheAccessLog(t *testing.T, h testkit.HAProxy) {
 			t.Errorf("HAProxy's messages are not in nuncio's log:\n%s", own)
 		}
 		l.requests(3000) // far more than fits into a pipe that nobody reads
-		l.serves("none.example.com", "/", "web")
+		l.serves("none.example.com", "web")
 	})
 }
 

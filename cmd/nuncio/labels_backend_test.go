@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -57,7 +57,7 @@ func (l *labels) special(name string, start func(s *httptest.Server)) (addr stri
 		}
 		_ = json.NewEncoder(w).Encode(e) // after an error nobody reads it
 	}))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // who does not trust its certificate hangs up
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // who does not trust its certificate hangs up
 	start(s)
 	l.env.t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
@@ -292,25 +292,25 @@ func TestNamesWaitForNothing(t *testing.T) {
 				t.Errorf("%s took %v", what, took)
 			}
 		}
-		quick("the start", func() { l.start(); l.serves("web.example", "/", "web") })
+		quick("the start", func() { l.start(); l.serves("web.example", "web") })
 		l.wants(503, "", "named-3.example", "/")
 		before := l.reloads()
 		quick("a reload", func() {
 			l.service("new", "http.host", "new.example", "balance", "first")
-			l.serves("new.example", "/", "new")
+			l.serves("new.example", "new")
 			l.inStep()
 		})
 		if l.reloads() == before {
 			t.Error("a new profile was no reload: this test measures nothing")
 		}
 		silent.Store(false)
-		l.serves("named-3.example", "/", "named")
+		l.serves("named-3.example", "named")
 		for i := range 15 {
-			l.serves(fmt.Sprintf("named-%d.example", i), "/", "named")
+			l.serves(fmt.Sprintf("named-%d.example", i), "named")
 		}
 		silent.Store(true)
 		l.service("newer", "http.host", "newer.example", "balance", "leastconn") // a reload
-		l.serves("newer.example", "/", "newer")
+		l.serves("newer.example", "newer")
 		for i := range 15 { // the addresses are still known, though DNS is silent again
 			host := fmt.Sprintf("named-%d.example", i)
 			if a, err := l.get(host, "/"); err != nil || a.status != 200 {

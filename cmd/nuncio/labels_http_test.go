@@ -46,12 +46,12 @@ func TestLabels(t *testing.T) {
 			test.setUp(l)
 		}
 		l.start()
-		l.serves("strip-none.example", "/", "strip-none")
+		l.serves("strip-none.example", "strip-none")
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				l.t = t
 				test.run(l)
-				l.serves(name+"-none.example", "/", name+"-none")
+				l.serves(name+"-none.example", name+"-none")
 			})
 		}
 	})

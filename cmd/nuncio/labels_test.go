@@ -142,10 +142,10 @@ func (l *labels) until(want string, request func() (answer, error), right func(a
 	})
 }
 
-// serves waits until a host and path lead to a service.
-func (l *labels) serves(host, path, service string) {
+// serves waits until a host leads to a service.
+func (l *labels) serves(host, service string) {
 	l.t.Helper()
-	l.until(service, func() (answer, error) { return l.get(host, path) }, func(a answer) bool { return a.status == 200 && a.echo.Name == service })
+	l.until(service, func() (answer, error) { return l.get(host, "/") }, func(a answer) bool { return a.status == 200 && a.echo.Name == service })
 }
 
 // reloads is how often HAProxy was reloaded so far.
@@ -244,7 +244,7 @@ func TestRequestsCannotDeceive(t *testing.T) {
 		l.service("wild", "http.host", "*.w.example")
 		l.service("odd", "http.host", "o.example", "http.path", "/a//b,/%61,/x/..,/a;b")
 		l.start()
-		l.serves("a.example", "/", "web")
+		l.serves("a.example", "web")
 		for _, c := range []struct {
 			target, host string
 			status       int
@@ -330,7 +330,7 @@ func TestWorkersAndTLSAreSafeByDefault(t *testing.T) {
 		l := newLabels(t, h, "https.bind="+https+";https.crt="+pem+";https.strict-sni=on;https.redirect=off")
 		l.service("web", "http.host", "a.example")
 		l.start()
-		l.serves("a.example", "/", "web")
+		l.serves("a.example", "web")
 		for _, c := range []struct {
 			name   string
 			config *tls.Config
@@ -360,10 +360,10 @@ func TestWorkersAndTLSAreSafeByDefault(t *testing.T) {
 			t.Skip("no user haproxy on this machine")
 		}
 		l.service("api", "http.host", "b.example") // a reload, then a command: both work for workers that are not root
-		l.serves("b.example", "/", "api")
+		l.serves("b.example", "api")
 		l.withoutReload(func() {
 			l.service("api", "http.host", "c.example")
-			l.serves("c.example", "/", "api")
+			l.serves("c.example", "api")
 		})
 		text, err := testkit.Get("http://" + l.admin + "/v1/status")
 		if err != nil {

@@ -65,7 +65,7 @@ var recipeChecks = map[string]func(*testing.T, *labels){
 	"A service behind basic authentication": func(t *testing.T, l *labels) {
 		l.service("admin", "http.host", "admin.example.com")
 		l.service("web", "http.host", "www.example.com")
-		l.serves("www.example.com", "/", "web")
+		l.serves("www.example.com", "web")
 		l.until("401", func() (answer, error) { return l.get("admin.example.com", "/") }, func(a answer) bool { return a.status == 401 })
 		for header, want := range map[string]int{"Authorization: Basic b3BzOnNlY3JldA==": 200, "Authorization: Basic b3BzOndyb25n": 401} {
 			if a, err := l.get("admin.example.com", "/x", header); err != nil || a.status != want {
@@ -75,9 +75,9 @@ var recipeChecks = map[string]func(*testing.T, *labels){
 	},
 	"A canary": func(t *testing.T, l *labels) {
 		l.service("web", "http.host", "www.example.com")
-		l.serves("www.example.com", "/", "web")
+		l.serves("www.example.com", "web")
 		l.service("web-canary", "http.host", "canary.example.com")
-		l.serves("canary.example.com", "/", "web-canary")
+		l.serves("canary.example.com", "web-canary")
 		n := 0
 		for range 400 {
 			a, err := l.get("www.example.com", "/")
@@ -94,7 +94,7 @@ var recipeChecks = map[string]func(*testing.T, *labels){
 	},
 	"A deny list from etcd": func(t *testing.T, l *labels) {
 		l.service("web", "http.host", "www.example.com")
-		l.serves("www.example.com", "/", "web")
+		l.serves("www.example.com", "web")
 		from := func(address string) func() (answer, error) {
 			return func() (answer, error) {
 				return l.raw(address, "GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n")
@@ -118,7 +118,7 @@ var recipeChecks = map[string]func(*testing.T, *labels){
 		for name, state := range map[string]string{"one": "ready", "two": "ready", "three": "maint"} {
 			record(name, state)
 		}
-		l.serves("www.example.com", "/", "two")
+		l.serves("www.example.com", "two")
 		record("two", "drain")
 		l.inStep()
 		by := func(cookie string) map[string]int {

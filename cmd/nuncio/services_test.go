@@ -36,16 +36,16 @@ func TestAServiceComesAndGoesWithTheShippedTemplates(t *testing.T) {
 		}
 		for range rounds {
 			e.put("shop/a", record(1, ""))
-			e.answersAt("shop.example.com", "web1")
+			e.shopAnswers("web1")
 			e.put("shop/a", record(2, ""))
-			e.answersAt("shop.example.com", "web2")
+			e.shopAnswers("web2")
 			e.del("shop/a")
-			e.answersAt("shop.example.com", "web0")
+			e.shopAnswers("web0")
 			// It comes back with a health check, which the map has before the check begins.
 			e.put("shop/a", record(3, `,"check.path":"/health"`))
-			e.answersAt("shop.example.com", "web3")
+			e.shopAnswers("web3")
 			e.del("shop/a")
-			e.answersAt("shop.example.com", "web0")
+			e.shopAnswers("web0")
 		}
 		if r := load.Stop(); r.Failed > 0 || r.Done < 20 {
 			t.Errorf("%d of %d requests failed, the first with: %v", r.Failed, r.Failed+r.Done, r.First)
@@ -66,9 +66,10 @@ func TestAServiceComesAndGoesWithTheShippedTemplates(t *testing.T) {
 	})
 }
 
-// answersAt waits until a request for a host is answered by a web server.
-func (e *env) answersAt(host, want string) {
+// shopAnswers waits until a request for the shop's host is answered by a web server.
+func (e *env) shopAnswers(want string) {
 	e.t.Helper()
+	const host = "shop.example.com"
 	testkit.Eventually(e.t, 60*time.Second, func() error {
 		status, body, err := e.fetch("http://"+e.http+"/", host)
 		if err == nil && (status != http.StatusOK || !strings.HasPrefix(body, want)) {
