@@ -83,8 +83,8 @@ func (m *Manager) apply(ctx context.Context, d Desired) (Result, error) {
 func (m *Manager) applyPart(ctx context.Context, d Desired, reason string) (Result, error) {
 	defer m.repairSoon() // commands may have failed, before or here
 	began, needed := time.Now(), fmt.Errorf("%w: %s", ErrReloadNeeded, reason)
-	if !m.running.confirmed || m.worker.model == nil {
-		return Result{}, needed
+	if !m.running.confirmed || m.worker.model == nil || m.running.generation.TemplateSet != d.TemplateSet {
+		return Result{}, needed // server lines of one template set have a different meaning between the lines of another
 	}
 	p, files := m.worker.planner.PlanPart(m.worker.model, m.running.files, d.Files, m.worker.leaving)
 	if p == nil {

@@ -51,3 +51,26 @@ func TestEndpointsDoNotWaitForAReloadThatWaits(t *testing.T) {
 		t.Errorf("the status is %+v", s)
 	}
 }
+
+// Server lines that one template set has made may mean something else between the lines of another, such as its default-server.
+func TestNoPartOfOtherTemplatesIsApplied(t *testing.T) {
+	t.Parallel()
+	h := testkit.OneHAProxy(t)
+	addr := testkit.FreeAddr(t)
+	one := testkit.StartWeb(t, "one", "")
+	conf := func(settings, servers string) haproxy.Files {
+		return cfg(head + "frontend f\n bind " + addr + "\n default_backend web\nbackend web\n" + servers + "defaults\n" + settings)
+	}
+	r := start(t, h, reload.Options{})
+	server := " server a " + one.Addr + " id 11\n"
+	if _, err := r.Apply(t.Context(), reload.Desired{Files: conf("", server), Revision: 1, TemplateSet: 1}); err != nil {
+		t.Fatal(err)
+	}
+	next := conf(" retries 2\n", server+" server b "+one.Addr+" id 12\n")
+	for n, want := range []reload.Outcome{"", reload.Runtime} {
+		set := int64(2 - n)
+		if a, err := r.Apply(t.Context(), reload.Desired{Files: next, Revision: 2, TemplateSet: set, NoReload: true}); !errors.Is(err, reload.ErrReloadNeeded) || a.Outcome != want {
+			t.Errorf("template set %d: %+v, %v; want %q", set, a, err, want)
+		}
+	}
+}
