@@ -259,3 +259,35 @@ frontend front
     http-request return status 200 content-type text/plain string ok
 `)
 }
+
+// A worker that has taken a change which cannot be saved when nuncio leaves is not taken for one that runs what is on disk.
+func TestAChangeThatCannotBeSavedAtTheEndIsNotLost(t *testing.T) {
+	t.Parallel()
+	h := testkit.OneHAProxy(t)
+	addr := testkit.FreeAddr(t)
+	page := filepath.Join(stateDir(t), "503.http")
+	write := func() {
+		if err := os.WriteFile(page, []byte("HTTP/1.0 503 No\r\n\r\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	text := head + " errorfile 503 " + page + "\nfrontend front\n bind " + addr + "\n" +
+		" http-request return status 200 content-type text/plain lf-string %[path,map(maps/m.map,none)]\n"
+	set := func(m string) haproxy.Files {
+		return files(map[string]string{"haproxy.cfg": text, "maps/m.map": m})
+	}
+	r := start(t, h, reload.Options{SaveInterval: time.Hour})
+	r.applied(set("/ one\n"), 1)
+	if a := last(r.applied(set("/ two\n"), 2)); a.Mode != reload.ModeRuntime {
+		t.Fatalf("got %+v", a)
+	}
+	if err := os.Remove(page); err != nil {
+		t.Fatal(err)
+	}
+	r.handOver()
+	write()
+	r = r.next(h)
+	r.applied(set("/ one\n"), 3) // as on disk
+	r.serves(addr, "one")
+}

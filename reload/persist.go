@@ -163,12 +163,12 @@ func (m *Manager) activateSaved(r saved) error {
 func (m *Manager) revertRejected(ctx context.Context, r saved) {
 	m.opts.Logger.Error("haproxy rejects the files of changes that it took as commands, reverting to the last checked files", "err", r.err)
 	m.fallBackToSaved()
-	m.running.confirmed = false
 	m.repairWorker(ctx)
 }
 
-// fallBackToSaved gives up files that are rejected, for those on disk.
+// fallBackToSaved gives up files that are rejected, for those on disk. A worker has taken them, so it runs something else.
 func (m *Manager) fallBackToSaved() {
+	m.running.confirmed = false
 	m.worker.failedDigest = m.running.files.Digest()
 	m.running.files, m.running.generation.Digest = m.running.saved, m.running.saved.Digest()
 	m.saver.saved()
