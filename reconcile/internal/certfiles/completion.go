@@ -3,6 +3,7 @@ package certfiles
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -30,7 +31,9 @@ func (c *completion) copyOutside(named []haproxy.SSLFile) {
 	for _, f := range named {
 		paths = append(paths, path.Clean(f.Name))
 	}
+	rendered := maps.Clone(c.texts)
 	for range 2 { // the second time with what the lists name
+		c.texts, c.problems = maps.Clone(rendered), map[string]string{} // without copies of what the lists named the last time
 		c.read = c.follow(append(slices.Clone(paths), c.listed...))
 		for _, p := range sorted(c.read) {
 			c.copy(p, c.read[p])

@@ -246,3 +246,19 @@ func TestASetMadeOfTheLastIsWhatANewOneWouldBe(t *testing.T) {
 		}
 	}
 }
+
+// The copy of a certificate goes with its line in a crt-list: a file that goes later would cost a reload by itself.
+func TestACopyGoesWithItsLine(t *testing.T) {
+	t.Parallel()
+	pki := testkit.NewPKI(t)
+	o := &outside{paths: map[string]watch.Outside{
+		"/list": file("/list", "/a.pem\n/b.pem\n"), "/a.pem": file("/a.pem", pki.Server("a")), "/b.pem": file("/b.pem", pki.Server("b")),
+	}}
+	rendered := files(t, map[string]string{"haproxy.cfg": "frontend f\n bind :1 ssl crt-list /list\n"})
+	k := certfiles.New(o)
+	set := k.Complete(rendered, haproxy.Files{})
+	o.paths["/list"] = file("/list", "/a.pem\n")
+	if set = k.Complete(rendered, set.Files); !slices.Equal(set.Files.Names(), []string{"haproxy.cfg", "outside/a.pem", "outside/list"}) {
+		t.Errorf("got %q", set.Files.Names())
+	}
+}
