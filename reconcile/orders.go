@@ -273,6 +273,7 @@ func (r *Reconciler) resume() (Resumed, error) {
 // ordered publishes the order in force.
 func (r *Reconciler) ordered(e event, order Resumed) {
 	r.order, r.changed = order, true
+	r.certificates.keeper.LookAway()
 	r.on(e)
 	r.applyFailed(nil)
 	r.metrics.ordered(order)

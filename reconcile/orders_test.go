@@ -5,13 +5,16 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"nuncio/internal/testkit"
 	"nuncio/reconcile"
 	"nuncio/render"
+	"nuncio/watch"
 )
 
 // startIn starts a Reconciler with a state directory, as the first or as the next nuncio that has it.
@@ -118,6 +121,49 @@ func TestEditsDuringARollbackAreShownAndUsedAfterwards(t *testing.T) {
 		}
 		e.resume()
 		e.wantRuns("the end", "# four b")
+	})
+}
+
+// certificates are all paths there are, and those that are followed.
+type certificates struct {
+	text     string
+	followed []string
+	changed  chan struct{}
+}
+
+func (c *certificates) Changed() <-chan struct{} { return c.changed }
+
+func (c *certificates) Read(paths []string) map[string]watch.Outside {
+	c.followed = paths
+	found := map[string]watch.Outside{}
+	for _, p := range paths {
+		found[p] = watch.Outside{Files: map[string]string{p: c.text}}
+	}
+	return found
+}
+
+func TestARollbackFollowsItsOwnCertificates(t *testing.T) {
+	pki := testkit.NewPKI(t)
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		c := &certificates{text: pki.Server("a"), changed: make(chan struct{})}
+		e := startWith(t, reconcile.Options{StateDir: dir, Outside: c})
+		e.services("a")
+		e.template("frontend f\n bind :1 ssl crt /old.pem\n#" + names)
+		e.template("frontend f\n bind :1 ssl crt /new.pem\n#" + names)
+		e.rollback("back", 0, 1)
+		e.services("b")
+		if !slices.Contains(c.followed, "/old.pem") {
+			t.Errorf("followed: %q; want what HAProxy serves", c.followed)
+		}
+		files, _ := e.reconciler.Desired()
+		if !files.Has("outside/new.pem") || files.Has("outside/old.pem") {
+			t.Errorf("desired: %q", files.Names())
+		}
+		e.resume()
+		if !slices.Equal(c.followed, []string{"/new.pem"}) {
+			t.Errorf("followed in the end: %q", c.followed)
+		}
 	})
 }
 

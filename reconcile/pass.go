@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"nuncio/internal/catalog"
 	"nuncio/internal/haproxy"
 	"nuncio/reload"
 	"nuncio/render"
@@ -156,7 +155,7 @@ var errNotDue = errors.New("these files have failed, and the next attempt is not
 func (r *Reconciler) attempt(ctx context.Context, set *templateSet, trial bool) error {
 	for {
 		began := time.Now()
-		rendered, err := r.render(set, r.snapshot)
+		rendered, err := r.render(set)
 		if err != nil {
 			err = &renderError{err}
 			set.retry.ended(began, reload.Result{}, err, trial)
@@ -206,17 +205,24 @@ func (r *Reconciler) running() haproxy.Files {
 	return r.before
 }
 
-// render makes the complete files for a snapshot.
-func (r *Reconciler) render(set *templateSet, snapshot *catalog.Snapshot) (*render.Result, error) {
+// render makes the complete files for the newest snapshot.
+func (r *Reconciler) render(set *templateSet) (*render.Result, error) {
+	result, err := r.renderAlone(set)
+	if err == nil {
+		result.Files = r.complete(result.Files)
+	}
+	return result, err
+}
+
+// renderAlone makes the files without the certificates that are outside of them.
+func (r *Reconciler) renderAlone(set *templateSet) (*render.Result, error) {
 	began := time.Now()
-	result, err := set.templates.RenderAfter(snapshot, r.running())
+	result, err := set.templates.RenderAfter(r.snapshot, r.running())
 	r.metrics.duration.Observe(time.Since(began).Seconds())
 	if err != nil {
 		r.metrics.errors.Inc()
-		return nil, err
 	}
-	result.Files = r.complete(result.Files)
-	return result, nil
+	return result, err
 }
 
 // publishDesired keeps the answer of Desired. While an operator's order holds changes back, the newest templates are rendered
@@ -243,10 +249,11 @@ func (r *Reconciler) publishDesired(changed bool) {
 }
 
 func (r *Reconciler) renderHeldBack(set *templateSet) {
-	rendered, err := r.render(set, r.snapshot)
+	rendered, err := r.renderAlone(set)
 	switch {
 	case err == nil:
-		set.files = &rendered.Files
+		files := r.certificates.keeper.Look(rendered.Files, r.certificates.good).Files
+		set.files = &files
 		if !r.unparsed {
 			r.setTemplatesError("")
 		}

@@ -65,6 +65,8 @@ type Keeper struct {
 	texts   map[string]haproxy.Text // copies
 	listed  []string                // paths that crt-lists name
 	last    *last
+	// followed are the paths that Complete asked for last, and beside those that Look did.
+	followed, beside []string
 }
 
 type verdict struct{ content, reason string }
@@ -116,13 +118,35 @@ func (k *Keeper) Complete(files, lastGood haproxy.Files) Set {
 	return set
 }
 
+// Look is Complete for a set that is only shown: what the last Complete has asked for is followed on.
+func (k *Keeper) Look(files, lastGood haproxy.Files) Set {
+	look := *k
+	look.beside = k.followed
+	set := look.Complete(files, lastGood)
+	k.beside = look.followed
+	return set
+}
+
+// LookAway ends what Look has begun to follow.
+func (k *Keeper) LookAway() { k.beside = nil }
+
 // follow reads paths, and those that the crt-lists among them name.
 func (k *Keeper) follow(paths []string) map[string]watch.Outside {
 	if k.outside == nil {
 		return nil
 	}
+	k.followed = sortedSet(paths)
+	all := k.outside.Read(sortedSet(slices.Concat(k.followed, k.beside)))
+	found := make(map[string]watch.Outside, len(k.followed))
+	for _, p := range k.followed {
+		found[p] = all[p]
+	}
+	return found
+}
+
+func sortedSet(paths []string) []string {
 	slices.Sort(paths)
-	return k.outside.Read(slices.Compact(paths))
+	return slices.Compact(paths)
 }
 
 // text returns a Text for a copy, the same one for as long as the content is the same.
