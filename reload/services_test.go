@@ -36,6 +36,7 @@ func (c *services) files(web string) haproxy.Files {
 	}
 	return files(map[string]string{"haproxy.cfg": strings.Replace(head, "defaults", "defaults common", 1) + `    option idle-close-on-response
     default-server inter 1s
+    timeout tunnel 1h
 defaults http-roundrobin from common
     mode http
     balance roundrobin

@@ -98,8 +98,11 @@ func claimBlock(t testing.TB) {
 	t.Fatalf("all %d blocks of ports are claimed by other test processes", portBlocks)
 }
 
-// isFree reports whether nothing listens on a port, whatever the address: a wildcard listener conflicts with all others.
+// isFree reports whether nothing listens on a port, whatever the address: a wildcard listener conflicts with all others. No
+// program is started meanwhile: until its exec, the new process would have the listener too, and keep the port after Close.
 func isFree(port int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 	if err != nil {
 		return false
