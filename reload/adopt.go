@@ -25,7 +25,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 			return nil
 		}
 	}
-	m.child, m.running = nil, running{}
+	m.child, m.running, m.ahead = nil, running{}, false
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, os.ErrProcessDone) { // as after any restart of the machine
 		m.opts.Logger.Warn("no haproxy can be adopted, starting one", "err", err)
 	}
@@ -61,7 +61,7 @@ func (m *Manager) takeOver(ctx context.Context, r process.Record) (unsure string
 		unsure = fmt.Sprintf("its version is %s and that of %s is %s", info.Fields["Version"], m.opts.HAProxy, version)
 	}
 	if r.Unsure {
-		unsure = "changes that it took as commands are not on disk"
+		unsure, m.ahead = "changes that it took as commands are not on disk", true
 	}
 	// The link may lead to a newer generation, which no worker has loaded, and an earlier nuncio may have had a different nuncio.cfg.
 	if err := m.store.Switch(number, files); err != nil {

@@ -154,6 +154,26 @@ func TestCrashBetweenAChangeByCommandsAndItsFilesLeavesOldOrNew(t *testing.T) {
 	}
 }
 
+// Changes that came by commands shortly before nuncio was killed serve on while the next one waits for the store: what is on
+// disk may name addresses that nothing listens on any more.
+func TestChangesThatAreNotOnDiskServeUntilTheStoreAnswers(t *testing.T) {
+	t.Parallel()
+	h := testkit.OneHAProxy(t)
+	dir, addr := stateDir(t), testkit.FreeAddr(t)
+	before, now := testkit.StartWeb(t, "old", ""), testkit.StartWeb(t, "new", "")
+	crash(t, h, dir, addr, "confirmed", "RELOAD_TEST_OLD="+before.Addr, "RELOAD_TEST_NEW="+now.Addr)
+	r := start(t, h, reload.Options{StateDir: dir, StartWait: time.Millisecond})
+	first := r.until("an adopted haproxy", func(s reload.Status) bool { return s.MasterPid != 0 })
+	time.Sleep(3 * time.Second) // longer than the pause before a repair
+	if body, err := get(addr); err != nil || body != "new\n" {
+		t.Errorf("served without an Apply: %q, %v", body, err)
+	}
+	s := r.applied(pool(addr, line("s", before.Addr, 1, "")), 3)
+	if body, err := get(addr); err != nil || body != "old\n" || s.WorkerPid == first.WorkerPid {
+		t.Errorf("served after an Apply of what is on disk: %q, %v", body, err)
+	}
+}
+
 // Killed alone, nuncio leaves a haproxy that serves on. The next one adopts it without a pause, whatever step it was at: with
 // the same worker where that is known to run what is on disk, otherwise it reloads.
 func TestAHAProxyOutlivesACrashAtAnyStep(t *testing.T) {

@@ -44,6 +44,7 @@ type Manager struct {
 	// recorded is what the next nuncio will read about child; recordFails says that it could not be kept.
 	recorded    process.Record
 	recordFails bool
+	ahead       bool // child was adopted, with changes that it took as commands and that are not on disk
 }
 
 // running is what HAProxy has confirmed, or was started with.

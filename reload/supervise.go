@@ -46,6 +46,7 @@ func (m *Manager) startLastGood(ctx context.Context) {
 // confirmLoaded takes note that HAProxy has loaded the running files from disk.
 func (m *Manager) confirmLoaded() {
 	m.running.confirmed, m.running.unknown, m.running.generation.Changes = true, false, 0
+	m.ahead = false
 	m.worker.reset(m.running.files)
 }
 
@@ -151,6 +152,8 @@ func (m *Manager) superviseWorker() {
 	switch {
 	case m.child == nil:
 		m.repair.disarm()
+	case m.ahead && m.desired == nil:
+		// What is on disk is older than what serves. The first Apply reloads; the store may be away until then.
 	case m.running.confirmed:
 		m.repair.reset()
 	case !m.repair.armed():
