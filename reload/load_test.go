@@ -43,7 +43,7 @@ func turns(web, tcp string, https, lines []string, changes, reloads int) func(i 
 // reloads have to wait, and changes that come meanwhile are applied in part. NUNCIO_LOAD_CHANGES and NUNCIO_LOAD_RELOADS make it
 // longer, NUNCIO_LOAD_RATE bounds the changes a second.
 func TestChangesAndReloadsUnderLoadLoseNothing(t *testing.T) {
-	changes, reloads, rate := envInt("NUNCIO_LOAD_CHANGES", 300), envInt("NUNCIO_LOAD_RELOADS", 30), envInt("NUNCIO_LOAD_RATE", 0)
+	changes, reloads, rate := envInt("NUNCIO_LOAD_CHANGES", 160), envInt("NUNCIO_LOAD_RELOADS", 16), envInt("NUNCIO_LOAD_RATE", 0)
 	testkit.EachHAProxy(t, func(t *testing.T, h testkit.HAProxy) {
 		web, tcp := testkit.FreeAddr(t), testkit.FreeAddr(t)
 		conf := turns(web, tcp, []string{backend(t), backend(t), backend(t)}, []string{echo(t), echo(t), echo(t)}, changes, reloads)

@@ -40,12 +40,14 @@ type process struct {
 	quiet bool // its output is not shown when the test fails
 }
 
-// start runs a program with an environment of its own; it is killed when the test ends.
+// start runs a program with an environment of its own. It is ended when the test ends: nuncio by TERM, since a killed one
+// leaves HAProxy running.
 func start(t testing.TB, env []string, name string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(testkit.Program(t, name), args...), done: make(chan struct{})}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.WaitDelay = 5 * time.Second // for output that another process could still write
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +56,13 @@ func start(t testing.TB, env []string, name string, args ...string) *process {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
+		if name == "nuncio" {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+			select {
+			case <-p.done:
+			case <-time.After(within):
+			}
+		}
 		p.kill()
 		if t.Failed() && !p.quiet {
 			t.Logf("%s %s:\n%s", name, strings.Join(args, " "), p.out.String())
