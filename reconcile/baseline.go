@@ -84,11 +84,15 @@ func (b *baseline) load(now time.Time) (desired *catalog.Snapshot, held map[stri
 			builder.Put(key, []byte(value))
 		}
 	}
+	desired = builder.Snapshot(0)
 	held = make(map[string]bool, len(holds))
 	for _, name := range holds {
-		held[name] = true
+		// What is not selected any more will not come back, and must not count as if it had.
+		if service, instance, _ := strings.Cut(name, "/"); desired.Service(service).Has(instance) {
+			held[name] = true
+		}
 	}
-	return builder.Snapshot(0), held
+	return desired, held
 }
 
 func (b *baseline) read() (records map[string]string, held []string, err error) {

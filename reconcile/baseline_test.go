@@ -190,6 +190,37 @@ func TestARestartDoesNotEndAHold(t *testing.T) {
 	})
 }
 
+// Of a hold, what a new selection leaves out does not count as having come back.
+func TestASelectionDoesNotEndAHold(t *testing.T) {
+	dir, edge := t.TempDir(), selector(t, "tag=edge")
+	opts := reconcile.Options{StateDir: dir, Prefix: "/services/", ShrinkHold: time.Minute}
+	tagged := func(sel catalog.Selector, lost int) *catalog.Snapshot { // 6 instances at the edge and 8 others, without the first of each
+		b := catalog.NewBuilder(catalog.BuilderOptions{Select: sel})
+		for i := lost; i < 6; i++ {
+			b.Put(fmt.Sprintf("/services/web/e%d", i), []byte(`{"host":"192.0.2.1","port":80,"tags":["edge"]}`))
+		}
+		for i := 3 * lost; i < 8; i++ {
+			b.Put(fmt.Sprintf("/services/web/o%d", i), []byte("192.0.2.1:80"))
+		}
+		return b.Snapshot(1)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		live(t, opts, func(_ *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
+			s <- tagged(catalog.Selector{}, 0)
+			s <- tagged(catalog.Selector{}, 3)
+		})
+		aged(t, filepath.Join(dir, "records.json"), 0)
+		opts.Select = edge
+		live(t, opts, func(r *reconcile.Reconciler, s chan<- *catalog.Snapshot) {
+			s <- tagged(edge, 3)
+			synctest.Wait()
+			if hold := r.Status().Hold; hold == nil || hold.Instances != 3 {
+				t.Errorf("hold %+v, want one of the 3 that are missing at the edge", hold)
+			}
+		})
+	})
+}
+
 func TestAStartWithAnotherStoreHoldsMoreThanHalfOfAFew(t *testing.T) {
 	dir := t.TempDir()
 	opts := reconcile.Options{StateDir: dir, Prefix: "/services/", ShrinkHold: time.Minute}
