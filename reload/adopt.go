@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"nuncio/internal/haproxy"
+	"nuncio/reload/internal/plan"
 	"nuncio/reload/internal/process"
 )
 
@@ -111,9 +112,40 @@ func (m *Manager) compareAll(ctx context.Context) error {
 			}
 		}
 		if next == 0 {
-			return nil
+			return m.withSession(ctx, w.findLeavingBackends)
 		}
 	}
+}
+
+// findLeavingBackends notes backends that are in no file and not published, with their servers: they would keep their names.
+func (w *worker) findLeavingBackends(ctx context.Context, s *haproxy.Session) error {
+	if !w.planner.Version.AtLeast(3, 4) {
+		return nil
+	}
+	replies, err := s.Do(ctx, []haproxy.Command{{Line: "show backend"}})
+	if err != nil {
+		return err
+	}
+	known := w.model.Names()
+	for name := range strings.FieldsSeq(replies[0].Text) {
+		if haproxy.CheckName(name) != nil || known[name] { // the first line begins with "# name"
+			continue
+		}
+		shown, err := s.Do(ctx, []haproxy.Command{haproxy.ShowBackend(name), {Line: "show servers state " + name}})
+		if err != nil {
+			return err
+		}
+		if b, err := haproxy.ParseBackend(shown[0].Text, name); err != nil || b.Mode == "" || b.Published {
+			continue
+		}
+		left := []plan.Leaving{{Backend: name}}
+		servers, _ := haproxy.ParseServers(shown[1].Text) // a backend without any
+		for _, v := range servers {
+			left = append(left, plan.Leaving{Backend: name, Name: v.Name})
+		}
+		w.leave(left)
+	}
+	return nil
 }
 
 // findLeaving notes servers in maintenance that are in no file.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,41 @@ func TestABackendThatHAProxyHasAlreadyNeedsAReload(t *testing.T) {
 		delete(c.at, 1)
 		if a, err := r.Apply(t.Context(), reload.Desired{Files: c.files(c.web), Revision: 3, NoReload: true}); err != nil || a.Mode != reload.ModeRuntime {
 			t.Errorf("%+v, %v", a, err)
+		}
+	}
+}
+
+// A backend that leaves while nuncio is replaced is deleted by the next one, and comes back without a reload until then.
+func TestTheNextNuncioKnowsTheBackendsThatLeave(t *testing.T) {
+	t.Parallel()
+	for _, h := range testkit.HAProxies(t) {
+		if !h.AtLeast("3.4") {
+			continue
+		}
+		place := backend(t)
+		c := &services{web: testkit.FreeAddr(t), tcp: testkit.FreeAddr(t), https: place, echo: echo(t), at: map[int]string{1: place, 2: place}}
+		r := start(t, h, reload.Options{})
+		first := r.applied(c.files(c.web), 1)
+		delete(c.at, 1)
+		delete(c.at, 2)
+		r.applied(c.files(c.web), 2)
+		r.handOver()
+		r = r.next(h)
+		if s := r.until("an adopted haproxy", func(s reload.Status) bool { return s.MasterPid != 0 }); s.Leaving != 4 {
+			t.Errorf("%d are leaving, want two backends and their servers", s.Leaving)
+		}
+		c.at[1] = place
+		if a := last(r.applied(c.files(c.web), 3)); a.Mode != reload.ModeRuntime {
+			t.Errorf("%+v", a)
+		}
+		if err := c.ask(1); err != nil {
+			t.Error(err)
+		}
+		if s := r.until("nothing leaving", func(s reload.Status) bool { return s.Leaving == 0 }); s.WorkerPid != first.WorkerPid {
+			t.Error("haproxy was reloaded")
+		}
+		if shown := strings.Fields(r.show("show backend")); !slices.Contains(shown, "s1") || slices.Contains(shown, "s2") {
+			t.Errorf("haproxy has %q", shown)
 		}
 	}
 }

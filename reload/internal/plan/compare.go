@@ -21,6 +21,15 @@ func (m *Model) StateCommand(section int) haproxy.Command {
 	return haproxy.Command{Line: "show servers state " + m.sections[section].name}
 }
 
+// Names returns the names that sections have.
+func (m *Model) Names() map[string]bool {
+	names := make(map[string]bool, len(m.sections))
+	for _, s := range m.sections {
+		names[s.name] = true
+	}
+	return names
+}
+
 // Batch returns sections whose servers can be compared with a worker's, from section first on, until their texts have size
 // bytes, and the section to go on with; 0 at the end.
 func (m *Model) Batch(first, size int) (sections []int, next int) {
