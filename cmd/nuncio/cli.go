@@ -16,8 +16,8 @@ import (
 const description = `Keeps an HAProxy in step with the services registered in etcd.
 
 Every flag may be given as an environment variable: --etcd-endpoints is NUNCIO_ETCD_ENDPOINTS. A flag wins over its
-variable. Exit codes: 0 as asked, 1 refused, different, or not as desired (render, check, diff, status), 2 usage, 3 cannot start, 4 failed while
-running; an HAProxy that keeps dying passes its own code on.`
+variable. Exit codes: 0 as asked, 1 refused, different, dropped, not found or not as desired, 2 usage, 3 cannot start,
+4 failed while running; an HAProxy that keeps dying passes its own code on.`
 
 type grammar struct {
 	cli.Version

@@ -305,7 +305,7 @@ func (c *checkCmd) listUntrusted(ctx context.Context, s *streams) error {
 }
 
 func (c *checkCmd) accepted(s *streams, files haproxy.Files) {
-	fmt.Fprintf(s.out, "HAProxy accepts the configuration: %d files, %d bytes of %s.\n", len(files.Names()), len(files.Config()), haproxy.ConfigFile)
+	fmt.Fprintf(s.out, "HAProxy accepts the configuration: %s, %d bytes of %s.\n", plural(len(files.Names()), "file", "files"), len(files.Config()), haproxy.ConfigFile)
 }
 
 type templatesCmd struct {

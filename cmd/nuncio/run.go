@@ -44,7 +44,7 @@ type runCmd struct {
 	HAProxy            string        `name:"haproxy" default:"haproxy" help:"HAProxy program to run."`
 	AdminListen        string        `default:"127.0.0.1:8404" help:"Address of the status page, /healthz, /readyz and /metrics; read-only."`
 	AdminHost          []string      `placeholder:"NAME" help:"Host names of --admin-listen, besides localhost and IP addresses; requests for other names are refused. If not set, every name is accepted unless the listener is on loopback."`
-	ReloadInterval     time.Duration `default:"1s" help:"Least time between two reloads of HAProxy; changes that need one are gathered meanwhile. Changes that need no reload are always applied immediately."`
+	ReloadInterval     time.Duration `default:"1s" help:"Least time between two reloads of HAProxy; changes that need one are gathered meanwhile. Changes of servers never wait for it."`
 	ShrinkHold         time.Duration `default:"60s" help:"How long to hold instances in HAProxy if more than half of ten or more, or all of them, vanish from etcd at once, and keys of --keys that vanish so; 0 turns this off (see docs/reliability.md)."`
 	MaxRecords         int           `default:"20000" help:"Limit of the keys read from etcd, which protects memory; the newest beyond it are quarantined."`
 	StartJitter        time.Duration `default:"0s" help:"Wait for a random time up to this before etcd is asked for the first time, so that many proxies that start together do not list everything together; meanwhile the last good configuration serves (see --start-wait)."`
