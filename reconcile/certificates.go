@@ -125,7 +125,11 @@ func (r *Reconciler) refuseCertificates(err error) bool {
 	if !ok || len(r.certificates.set.Certificates) == 0 {
 		return false
 	}
-	// HAProxy may have taken the certificate as a command and rejected it as a file: what counts is on disk.
+	if r.certificates.keeper.Refuse(r.certificates.set, r.certificates.good, rejected.Output) {
+		return true
+	}
+	// HAProxy may have taken the certificate as a command and rejected it as a file. What is on disk it has passed as a file, but
+	// that may be older than what it serves.
 	r.loadGood()
 	return r.certificates.keeper.Refuse(r.certificates.set, r.certificates.good, rejected.Output)
 }
