@@ -23,13 +23,11 @@ type KeyHold struct {
 //
 // It has no clock and no goroutine of its own.
 type keyGuard struct {
-	hold time.Duration // 0: never
+	holdTimes
 
 	extra   []catalog.Pair // as the store has them, by key
 	missing []lostPair     // within the window, or since the hold began; not back yet
-	since   time.Time      // of the hold; zero while there is none
 	held    int            // how many have been missing since the hold began
-	settled time.Time      // when the hold ends because enough is back; zero while too much is missing
 }
 
 type lostPair struct {
@@ -113,27 +111,11 @@ func (g *keyGuard) end(why guardEvent) guardEvent {
 }
 
 func (g *keyGuard) due(now time.Time) guardEvent {
-	switch {
-	case !isDue(g.deadline(), now):
-		return guardNone
-	case isDue(g.settled, now):
-		return g.end(guardRecovered)
+	why := g.over(now)
+	if why != guardNone {
+		g.end(why)
 	}
-	return g.end(guardExpired)
-}
-
-func (g *keyGuard) holding() bool { return !g.since.IsZero() }
-
-// deadline is when the hold ends; zero while there is none.
-func (g *keyGuard) deadline() time.Time {
-	switch until := g.since.Add(g.hold); {
-	case !g.holding():
-		return time.Time{}
-	case !g.settled.IsZero() && g.settled.Before(until):
-		return g.settled
-	default:
-		return until
-	}
+	return why
 }
 
 // desired adds what is held to a snapshot.

@@ -18,7 +18,7 @@ type keyStore struct {
 func newKeyStore(n int) *keyStore {
 	s := &keyStore{
 		builder: catalog.NewBuilder(catalog.BuilderOptions{NoRecords: true, Watched: catalog.NewRanges("", []string{"/up", "/other/"})}),
-		guard:   keyGuard{hold: time.Minute}, now: time.Unix(1_000_000, 0),
+		guard:   keyGuard{holdTimes: holdTimes{hold: time.Minute}}, now: time.Unix(1_000_000, 0),
 	}
 	for i := range n {
 		s.builder.Put(fmt.Sprintf("/up/%d", i), []byte("10.0.0.1:80"))

@@ -125,7 +125,7 @@ func New(opts Options) (*Reconciler, error) {
 		ended: make(chan struct{}), notify: make(chan struct{}), state: StateWaiting,
 		status: Status{State: StateWaiting, Since: time.Now(), TrustValues: opts.Render.TrustValues},
 		pace:   reloadPace{interval: opts.ReloadInterval},
-		guard:  shrinkGuard{hold: opts.ShrinkHold}, keys: keyGuard{hold: opts.ShrinkHold}, ports: portConflicts{},
+		guard:  shrinkGuard{holdTimes: holdTimes{hold: opts.ShrinkHold}}, keys: keyGuard{holdTimes: holdTimes{hold: opts.ShrinkHold}}, ports: portConflicts{},
 		sets: setHistory{dir: opts.StateDir, keep: opts.KeepTemplateSets}, baseline: newBaseline(opts),
 		certificates: newCertificates(opts),
 		quarantined:  map[string]bool{}, dropped: map[string]bool{},

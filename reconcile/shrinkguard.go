@@ -40,13 +40,11 @@ type Hold struct {
 //
 // It has no clock and no goroutine of its own.
 type shrinkGuard struct {
-	hold time.Duration // 0: never
+	holdTimes
 
 	newest  *catalog.Snapshot // as the store has it
 	missing []departure       // within the window, or since the hold began; not back yet
-	since   time.Time         // of the hold; zero while there is none
 	held    map[string]bool   // what has been missing since the hold began, by service/instance
-	settled time.Time         // when the hold ends because enough is back; zero while too much is missing
 	resumed bool              // newest is what the previous run desired, and held what it held
 	dropped int               // instances that the end of the last hold gave up
 }
@@ -142,13 +140,11 @@ func (g *shrinkGuard) mostlyMissing() bool {
 
 // due ends a hold whose time has come.
 func (g *shrinkGuard) due(now time.Time) guardEvent {
-	switch {
-	case !g.holding() || now.Before(g.deadline()):
-		return guardNone
-	case isDue(g.settled, now):
-		return g.end(guardRecovered)
+	why := g.over(now)
+	if why != guardNone {
+		g.end(why)
 	}
-	return g.end(guardExpired)
+	return why
 }
 
 // end ends the hold.
@@ -156,20 +152,6 @@ func (g *shrinkGuard) end(why guardEvent) guardEvent {
 	g.dropped = len(g.missing)
 	g.since, g.settled, g.missing, g.held = time.Time{}, time.Time{}, nil, nil
 	return why
-}
-
-func (g *shrinkGuard) holding() bool { return !g.since.IsZero() }
-
-// deadline is when the hold ends if nothing more happens; zero while there is none.
-func (g *shrinkGuard) deadline() time.Time {
-	switch until := g.since.Add(g.hold); {
-	case !g.holding():
-		return time.Time{}
-	case !g.settled.IsZero() && g.settled.Before(until):
-		return g.settled
-	default:
-		return until
-	}
 }
 
 // desired is what the guard lets through.

@@ -26,7 +26,7 @@ type guardModel struct {
 
 func newGuardModel() *guardModel {
 	return &guardModel{
-		guard: shrinkGuard{hold: 20 * time.Second}, builder: catalog.NewBuilder(catalog.BuilderOptions{}), now: time.Unix(1e9, 0),
+		guard: shrinkGuard{holdTimes: holdTimes{hold: 20 * time.Second}}, builder: catalog.NewBuilder(catalog.BuilderOptions{}), now: time.Unix(1e9, 0),
 		stored: map[string]bool{}, desired: map[string]bool{},
 	}
 }
@@ -69,7 +69,7 @@ func (m *guardModel) step(r *rand.Rand) guardEvent {
 
 // restarted is what a nuncio that starts now has, from a file that was written just before.
 func (m *guardModel) restarted() (shrinkGuard, *catalog.Builder) {
-	next, builder := shrinkGuard{hold: m.guard.hold}, catalog.NewBuilder(catalog.BuilderOptions{})
+	next, builder := shrinkGuard{holdTimes: holdTimes{hold: m.guard.hold}}, catalog.NewBuilder(catalog.BuilderOptions{})
 	for name := range m.stored {
 		builder.Put("/services/"+name, []byte("192.0.2.1:80"))
 	}
